@@ -1,0 +1,59 @@
+# make search and make test are all a fresh clone needs: make, and Python 3.11, 3.12 or 3.13.
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+# The first that fits; make PYTHON=/path/to/python takes another.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+  $$python -c '$(FITS)' 2>/dev/null && echo $$python && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help search test test-slow lint format gpu lock clean
+
+help:  ## what there is to make
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
+
+# The last line says that the environment is whole: what is interrupted before it is done again.
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(or $(PYTHON),false) -c '$(FITS)' || { \
+	  echo "pneumo needs Python 3.11, 3.12 or 3.13; $(or $(PYTHON),python3) is not one. Try: make PYTHON=/path/to/python3.13 $(MAKECMDGOALS)" >&2; exit 2; }
+	@rm -f $@
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+	@echo "Installing into $(VENV): about two minutes and 3 GB the first time"
+	@$(PIP) install --require-hashes --requirement requirements.lock
+	@$(PIP) install --no-deps --editable .
+	@touch $@
+
+search: $(VENV)/.ready  ## the quick start: a small study on generated phantoms, offline
+	$(BIN)/python -m pneumo.search
+
+test: $(VENV)/.ready  ## the fast suite
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: $(VENV)/.ready  ## the slower checks: real studies, a browser, a database
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.ready  ## style, types, imports, the Dockerfile
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/hadolint docker/Dockerfile
+
+format: $(VENV)/.ready  ## put the code into the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+gpu: $(VENV)/.ready  ## NVIDIA's libraries for TensorFlow beside the rest (Linux): 4 GB more
+	$(PIP) install --require-hashes --no-deps --requirement requirements-gpu.lock
+
+# Names, versions and hashes; of the second lock only what the first has not.
+COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet
+
+lock:  ## resolve requirements.lock and requirements-gpu.lock again (needs uv)
+	$(COMPILE) --extra dev --output-file requirements.lock
+	$(COMPILE) --extra gpu --constraints requirements.lock --output-file requirements-gpu.lock \
+	  $$(sed -nE 's/^([a-z0-9-]+)==.*/--no-emit-package \1/p' requirements.lock | sort -u)
+
+clean:  ## remove the environment and every cache; studies in mlruns/ and mlflow.db stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
