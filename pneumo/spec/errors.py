@@ -1,0 +1,12 @@
+"""The one error that a user's request can cause."""
+
+
+class RequestError(Exception):
+    """Something in the request is wrong: the experiment, the data, an address.
+
+    The message is one line: what is wrong, where (file, key, picture), what would be right. A command prints it on
+    standard error and ends with exit status 2.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
