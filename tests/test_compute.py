@@ -1,0 +1,198 @@
+"""Worker processes: real ones, with small functions in place of training."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+
+import psutil
+import pytest
+
+from pneumo.compute.local import TRIALS_PER_WORKER, LocalProcesses
+from pneumo.compute.place import Channel, Died, Ended, Event, PlaceError, Progress, Report, Task
+
+PATIENCE = 60
+"""Seconds after which a test gives up on an event; none waits so long."""
+
+
+def ready() -> None:
+    """Nothing to warm up."""
+
+
+def cannot_start() -> None:
+    raise ImportError("no module named tensorflow")
+
+
+def dies_early() -> None:
+    os.write(2, b"cannot allocate memory\n")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def double(payload: int, channel: Channel) -> int:
+    return 2 * payload
+
+
+def pid(payload: object, channel: Channel) -> tuple[int, str | None, str | None]:
+    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("TF_NUM_INTRAOP_THREADS")
+
+
+def epochs(payload: int, channel: Channel) -> list[bool]:
+    answers = []
+    for epoch in range(1, payload + 1):
+        channel.progress(epoch, 1, 2)
+        answers.append(channel.report(epoch, epoch / 10, {"val_auc": epoch / 10}))
+    return answers
+
+
+def crash(payload: str, channel: Channel) -> str:
+    if payload == "exit":
+        os._exit(7)
+    if payload != "fine":
+        print("before the crash")
+        os.write(2, b"last words\n")
+        os.kill(os.getpid(), signal.Signals[payload])
+    return payload
+
+
+def never_ends(payload: object, channel: Channel) -> None:
+    channel.report(1, os.getpid(), {})
+    signal.pause()
+
+
+Start = Callable[..., LocalProcesses]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    places: list[LocalProcesses] = []
+
+    def make(run: object, warm_up: object = ready, slots: int = 1, gpus: tuple[str, ...] = ()) -> LocalProcesses:
+        places.append(LocalProcesses(run, warm_up, slots, gpus))  # type: ignore[arg-type]
+        return places[-1]
+
+    yield make
+    for place in places:
+        place.close()
+
+
+def event(place: LocalProcesses) -> Event:
+    found = place.next_event(PATIENCE)
+    assert found is not None
+    return found
+
+
+def after(place: LocalProcesses, kind: type) -> Event:
+    """The next event of this kind."""
+    while True:
+        found = place.next_event(PATIENCE)
+        if isinstance(found, kind):
+            return found  # type: ignore[return-value]
+
+
+def test_a_task_runs_elsewhere_and_its_result_comes_back(start: Start) -> None:
+    place = start(double)
+    assert place.free == 1
+    place.submit(Task(3, 21))
+    assert place.free == 0
+    ended = event(place)
+    assert isinstance(ended, Ended)
+    assert (ended.number, ended.result) == (3, 42)
+    assert ended.memory > 1_000_000
+    assert place.free == 1
+
+
+def test_reports_wait_for_their_answers(start: Start) -> None:
+    place = start(epochs)
+    place.submit(Task(0, 3))
+    seen = []
+    while not isinstance(found := event(place), Ended):
+        seen.append(found)
+        if isinstance(found, Report):
+            place.answer(0, found.epoch < 2)
+    assert [e for e in seen if isinstance(e, Report)] == [Report(0, n, n / 10, {"val_auc": n / 10}) for n in (1, 2, 3)]
+    assert Progress(0, 1, 1, 2) in seen
+    assert found.result == [True, False, False]
+
+
+def test_slots_work_at_once_each_on_a_gpu_of_its_own(start: Start) -> None:
+    place = start(pid, slots=2, gpus=("0", "GPU-7"))
+    for number in (0, 1):
+        place.submit(Task(number, None))
+    results = [after(place, Ended).result for _ in range(2)]  # type: ignore[union-attr]
+    assert len({process for process, _, _ in results}) == 2
+    assert {gpu for _, gpu, _ in results} == {"0", "GPU-7"}
+
+
+def test_without_gpus_slots_share_the_cores(start: Start) -> None:
+    place = start(pid, slots=2)
+    place.submit(Task(0, None))
+    assert after(place, Ended).result[2] == str(max(1, (os.cpu_count() or 1) // 2))  # type: ignore[union-attr]
+
+
+def test_a_worker_is_replaced_after_its_trials(start: Start) -> None:
+    place = start(pid)
+    processes = []
+    for number in range(TRIALS_PER_WORKER + 2):
+        place.submit(Task(number, None))
+        processes.append(after(place, Ended).result[0])  # type: ignore[union-attr]
+    assert len(set(processes[:TRIALS_PER_WORKER])) == 1
+    assert len(set(processes[TRIALS_PER_WORKER:])) == 1
+    assert processes[-1] != processes[0]
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        ("SIGSEGV", "the worker process was ended by SIGSEGV"),
+        ("SIGKILL", "the worker process was ended by SIGKILL (out of memory, perhaps)"),
+        ("exit", "the worker process ended with exit status 7"),
+    ],
+)
+def test_a_crash_costs_one_trial(start: Start, payload: str, reason: str) -> None:
+    place = start(crash)
+    place.submit(Task(0, payload))
+    died = after(place, Died)
+    assert isinstance(died, Died)
+    assert (died.number, died.reason) == (0, reason)
+    assert ("last words" in died.output) == (payload != "exit")
+    place.submit(Task(1, "fine"))
+    ended = after(place, Ended)
+    assert isinstance(ended, Ended)
+    assert ended.result == "fine"
+
+
+def test_a_worker_that_cannot_start_is_said(start: Start) -> None:
+    place = start(double, cannot_start)
+    with pytest.raises(PlaceError, match="could not start: ImportError: no module named tensorflow"):
+        event(place)
+
+
+def test_workers_that_die_before_their_first_trial_are_not_replaced_for_ever(start: Start) -> None:
+    place = start(double, dies_early)
+    with pytest.raises(PlaceError, match=r"die before their first trial: .*SIGKILL.*; cannot allocate memory"):
+        after(place, Ended)
+
+
+def test_closing_ends_a_trial_under_way(start: Start) -> None:
+    place = start(never_ends)
+    place.submit(Task(0, None))
+    report = after(place, Report)
+    assert isinstance(report, Report)
+    worker = psutil.Process(int(report.value))
+    place.close()
+    assert not worker.is_running()
+
+
+def test_ctrl_c_leaves_workers_alone(start: Start) -> None:
+    place = start(epochs)
+    place.submit(Task(0, 1))
+    report = after(place, Report)
+    child = psutil.Process().children()
+    for process in child:
+        process.send_signal(signal.SIGINT)
+    assert isinstance(report, Report)
+    place.answer(0, True)
+    ended = after(place, Ended)
+    assert isinstance(ended, Ended)
+    assert ended.result == [True]
