@@ -1,0 +1,85 @@
+"""A picture before it is decoded, and a source of pictures.
+
+A source lists its pictures by name, label, patient and content digest, and gives the encoded bytes of one when asked.
+It gives only those of the training pool: the test pictures are listed under `sealed`, and asking for one raises
+`SealedError`. `pneumo.data.sealed` is the one road to them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import PurePosixPath
+
+CLASSES: tuple[str, str] = ("NORMAL", "PNEUMONIA")
+"""The classes; a label is the place in this tuple."""
+
+_PATIENT = re.compile(r"(person\d+)_|((?:NORMAL2-)?IM-\d+)-|(phantom\d+)_", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture, not decoded.
+
+    `name` is the POSIX path inside the layout (`train/NORMAL/IM-0115-0001.jpeg`) and unique in its source. `digest` tells
+    the encoded content: CRC-32 and size, as a zip's directory has them, so that a zip and its unpacked folder agree.
+    """
+
+    name: str
+    label: int
+    patient: str
+    digest: str
+
+
+class SealedError(Exception):
+    """A test picture was asked for where test pictures are sealed, or a name that the source does not have."""
+
+
+class UnreadableError(Exception):
+    """A picture's content is broken; the message says how, without its name."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where pictures come from.
+
+    `pictures` is the training pool (the train and val folders), `sealed` the test pictures; both sorted by name.
+    `description` is one line for people. `read` gives a picture's bytes and is handed over by whoever makes the source;
+    callers use `encoded`, which keeps the seal.
+    """
+
+    kind: str
+    description: str
+    pictures: tuple[Picture, ...]
+    sealed: tuple[Picture, ...]
+    read: Callable[[Picture], bytes] = field(repr=False, compare=False)
+
+    def encoded(self, picture: Picture) -> bytes:
+        """The picture's file as bytes. May be called from several threads at once.
+
+        Raises `SealedError` for a picture outside the pool, `UnreadableError` where the content is broken and
+        `RequestError` where the file cannot be read.
+        """
+        if picture.name not in self._pool:
+            raise SealedError(f"{picture.name} is sealed: only the pictures of the training pool can be read")
+        return self.read(picture)
+
+    @cached_property
+    def _pool(self) -> frozenset[str]:
+        return frozenset(picture.name for picture in self.pictures)
+
+
+def patient_of(name: str) -> str:
+    """The patient that a picture's name tells, or the whole name where it tells none.
+
+    `person12_virus_30.jpeg` and `person12_bacteria_31.jpeg` are of one patient, `person12`.
+    """
+    match = _PATIENT.match(PurePosixPath(name).name)
+    return next(part for part in match.groups() if part) if match else name
+
+
+def content_digest(crc: int, size: int) -> str:
+    """CRC-32 and size in bytes, as `a3756483-1c75`."""
+    return f"{crc:08x}-{size:x}"
