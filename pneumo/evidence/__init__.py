@@ -1,0 +1,1 @@
+"""Arrays in, numbers and figures out: metrics, plots (a trial's), study_page (a study's), tables (CSV)."""

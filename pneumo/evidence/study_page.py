@@ -1,0 +1,275 @@
+"""A study's plots as one page of HTML, whichever engine ran it."""
+
+from __future__ import annotations
+
+import html
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+import optuna
+import plotly.graph_objects as go
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+from plotly.offline import get_plotlyjs
+
+from pneumo.spec.hyperparameters import Value
+from pneumo.spec.objective import Direction
+from pneumo.spec.space import Choice, Searched, Space
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart (Color Universal Design, 2008).
+_STATES = {"COMPLETE": ("complete", "#0072B2"), "PRUNED": ("pruned", "#E69F00"), "FAIL": ("failed", "#D55E00")}
+
+_FEW_TRIALS = 20
+
+_Trials = Sequence[optuna.trial.FrozenTrial]
+
+
+@dataclass(frozen=True)
+class StudyTrial:
+    """A trial that has ended.
+
+    `hyperparameters` holds the searched ones that were active, `value` is the objective's (None where it failed),
+    `epochs` the objective by epoch. `started` and `ended` know their time zone, or are local.
+    """
+
+    number: int
+    state: Literal["complete", "pruned", "failed"]
+    value: float | None
+    hyperparameters: Mapping[str, Value]
+    started: datetime
+    ended: datetime
+    epochs: Mapping[int, float]
+
+
+def study_page(
+    trials: Sequence[StudyTrial],
+    *,
+    objective: str,
+    direction: Direction,
+    space: Space,
+    title: str = "Study",
+    phantom: bool = False,
+) -> str:
+    """History, hyperparameter importances, parallel coordinates, epochs and timeline, by `optuna.visualization`.
+
+    One page rather than one for each plot: it must show without a network, and in MLflow, which opens it in a sandbox
+    where no second file can be reached. So Plotly's 4.8 MB of script have to be in each page; here they are there once.
+
+    Where a plot makes no sense yet, a sentence says why. Nothing in the trials makes it raise.
+    """
+    with _quiet():
+        study, left_out = _study(trials, direction, space)
+        complete = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
+        sections = "".join(
+            _section(heading, explanation, draw(study, complete, objective)) for heading, explanation, draw in _SECTIONS
+        )
+    heading = html.escape(title + (" (phantoms)" if phantom else ""))
+    counts = ", ".join(f"{sum(t.state == state for t in trials)} {state}" for state in ("complete", "pruned", "failed"))
+    notes = "".join(f"<p>{html.escape(note)}</p>" for note in left_out)
+    return _PAGE.format(
+        title=heading,
+        script=get_plotlyjs(),
+        summary=html.escape(f"{len(trials)} trials: {counts}. Objective: {objective}, {direction}."),
+        notes=notes,
+        sections=sections,
+    )
+
+
+def _history(study: optuna.Study, complete: _Trials, objective: str) -> go.Figure | str:
+    if not complete:
+        return "No trial is complete yet."
+    figure = optuna.visualization.plot_optimization_history(study, target_name=objective)
+    figure.update_xaxes(title="trial", dtick=_step(complete[-1].number))
+    return figure.update_yaxes(title=objective)
+
+
+def _importances(study: optuna.Study, complete: _Trials, objective: str) -> go.Figure | str:
+    names = {name for trial in complete for name in trial.params}
+    if len(complete) < 2:
+        return "Importances need at least two complete trials."
+    if len(names) < 2:
+        return "Importances compare hyperparameters; fewer than two are searched."
+    if len({trial.value for trial in complete}) < 2:
+        return f"All complete trials have the same {objective}: no hyperparameter made a difference."
+    try:
+        figure = optuna.visualization.plot_param_importances(study, target_name=objective)
+    except (ValueError, RuntimeError) as error:
+        return f"Optuna cannot tell importances from these trials: {error}"
+    figure.update_xaxes(title=f"share of importance for {objective}", range=[0, 1.1])
+    return figure.update_yaxes(title="")
+
+
+def _parallel(study: optuna.Study, complete: _Trials, objective: str) -> go.Figure | str:
+    names = sorted({name for trial in complete for name in trial.params})
+    if len(complete) < 2:
+        return "Parallel coordinates need at least two complete trials."
+    if not names:
+        return "No hyperparameter is searched."
+    figure = optuna.visualization.plot_parallel_coordinate(study, names, target_name=objective)
+    figure.update_traces(opacity=0.9, line_width=1.8, selector={"mode": "lines"})
+    return figure.update_annotations(font_size=11, bgcolor="rgba(255, 255, 255, 0.75)")
+
+
+def _by_epoch(study: optuna.Study, complete: _Trials, objective: str) -> go.Figure | str:
+    epochs = [epoch for trial in study.get_trials(deepcopy=False) for epoch in trial.intermediate_values]
+    if not epochs:
+        return f"No trial has a {objective} of each epoch."
+    figure = optuna.visualization.plot_intermediate_values(study)
+    figure.update_xaxes(title="epoch", dtick=_step(max(epochs)))
+    return figure.update_yaxes(title=objective)
+
+
+def _timeline(study: optuna.Study, complete: _Trials, objective: str) -> go.Figure | str:
+    trials = study.get_trials(deepcopy=False)
+    if not trials:
+        return "No trial has ended yet."
+    figure = optuna.visualization.plot_timeline(study)
+    figure.data = [bars for bars in figure.data if bars.name in _STATES]  # not those that fill gaps in the numbers
+    for bars in figure.data:
+        bars.name, bars.marker.color = _STATES[bars.name]
+        bars.hovertemplate = "%{text}<extra></extra>"
+    figure.update_xaxes(title="time (UTC)")
+    return figure.update_yaxes(title="trial", dtick=_step(len(trials)))
+
+
+def _step(last: int) -> int:
+    """Between ticks at whole numbers, about ten of them."""
+    return max(1, math.ceil(last / 10))
+
+
+_Draw = Callable[[optuna.Study, _Trials, str], "go.Figure | str"]
+
+_SECTIONS: tuple[tuple[str, str, _Draw], ...] = (
+    ("Optimization history", "Each complete trial, and the best value so far.", _history),
+    (
+        "Hyperparameter importances",
+        "How much each hyperparameter decides whether a trial is among the better ones (PED-ANOVA, Watanabe et al., "
+        f"IJCAI 2023). With fewer than about {_FEW_TRIALS} complete trials the order is a guess.",
+        _importances,
+    ),
+    (
+        "Parallel coordinates",
+        "A line is a complete trial; None is where a hyperparameter did not apply to it.",
+        _parallel,
+    ),
+    ("Objective by epoch", "A line is a trial; one that ends early was pruned or failed.", _by_epoch),
+    ("Timeline", "When each trial ran, and how it ended.", _timeline),
+)
+
+
+def _section(heading: str, explanation: str, drawn: go.Figure | str) -> str:
+    if isinstance(drawn, str):
+        body = f'<p class="none">{html.escape(drawn)}</p>'
+    else:
+        drawn.update_layout(template="plotly_white", title=None, margin={"t": 40, "b": 60}, font={"size": 13})
+        body = drawn.to_html(
+            full_html=False, include_plotlyjs=False, default_height="460px", config={"displayModeBar": False}
+        )
+    return f"<section><h2>{html.escape(heading)}</h2><p>{html.escape(explanation)}</p>{body}</section>"
+
+
+def _study(trials: Sequence[StudyTrial], direction: Direction, space: Space) -> tuple[optuna.Study, list[str]]:
+    """The trials as an Optuna study in memory, and a sentence for each value that had to be left out of it."""
+    study = optuna.create_study(direction=direction)
+    searched = {dimension.name: dimension for dimension in space.searched}
+    shown: list[tuple[StudyTrial, dict[str, Value]]] = []
+    left_out = []
+    for trial in sorted(trials, key=lambda t: t.number):
+        params = {name: value for name, value in trial.hyperparameters.items() if name in searched}
+        for name in [name for name, value in params.items() if not _drawable(searched[name], value)]:
+            left_out.append(f"{name} of trial {trial.number} is {params.pop(name)}, which a log scale cannot show.")
+        shown.append((trial, params))
+    distributions = {
+        name: _distribution(dimension, [params[name] for _, params in shown if name in params])
+        for name, dimension in searched.items()
+    }
+    number = 0
+    for trial, params in shown:
+        # Optuna numbers trials as they come, so a number that is not among them (still under way) needs a stand-in.
+        for _ in range(number, trial.number):
+            study.add_trial(create_trial(state=TrialState.WAITING))
+        study.add_trial(_frozen(trial, params, distributions))
+        number = trial.number + 1
+    return study, left_out
+
+
+def _drawable(dimension: Searched, value: Value) -> bool:
+    return isinstance(dimension, Choice) or not dimension.log or float(value) > 0
+
+
+def _distribution(dimension: Searched, taken: Sequence[Value]) -> BaseDistribution:
+    """A hyperparameter's values, and those outside that trials took: the tutorial's may lie outside the space."""
+    if isinstance(dimension, Choice):
+        return CategoricalDistribution(list(dict.fromkeys((*dimension.values, *taken))))
+    low, high = min([dimension.low, *map(float, taken)]), max([dimension.high, *map(float, taken)])
+    if dimension.integer:
+        return IntDistribution(int(low), int(high), log=dimension.log)
+    return FloatDistribution(low, high, log=dimension.log)
+
+
+def _frozen(
+    trial: StudyTrial, params: Mapping[str, Value], distributions: Mapping[str, BaseDistribution]
+) -> optuna.trial.FrozenTrial:
+    value = trial.value if trial.value is not None and math.isfinite(trial.value) else None
+    state = _OPTUNA_STATES[trial.state]
+    if state == TrialState.COMPLETE and value is None:
+        state = TrialState.FAIL
+    frozen = create_trial(
+        state=state,
+        value=None if state == TrialState.FAIL else value,
+        params=dict(params),
+        distributions={name: distributions[name] for name in params},
+        intermediate_values=dict(trial.epochs),
+    )
+    # Optuna's times know no zone; here they are UTC.
+    frozen.datetime_start = _utc(trial.started)
+    frozen.datetime_complete = max(_utc(trial.started), _utc(trial.ended))
+    return frozen
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(tzinfo=None)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Optuna says nothing in here: what it would say of too few trials stands on the page."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+_OPTUNA_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{title}</title>
+<style>
+body {{ font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 1100px; margin: 0 auto; padding: 12px 20px; }}
+h1 {{ font-size: 22px; margin: 8px 0; }}
+h2 {{ font-size: 18px; margin: 28px 0 0; }}
+p {{ margin: 4px 0; }}
+.none {{ padding: 24px; margin-top: 8px; background: #f3f3f3; }}
+</style>
+<script>{script}</script>
+</head>
+<body>
+<h1>{title}</h1>
+<p>{summary}</p>
+{notes}
+{sections}
+</body>
+</html>
+"""

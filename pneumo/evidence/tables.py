@@ -1,0 +1,66 @@
+"""A trial's and a study's figures as CSV text.
+
+File names are not ours to trust: a text cell that a spreadsheet would read as a formula gets an apostrophe in front,
+and letters that do not print are written as escapes. Source: OWASP, CSV Injection.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+_FORMULA_STARTS = ("=", "+", "-", "@")
+_CLASSES = ("NORMAL", "PNEUMONIA")
+
+
+def history_csv(history: Sequence[Mapping[str, float]]) -> str:
+    """One line per epoch; a column per metric in the order of first appearance, empty where an epoch lacks it."""
+    return _table(history)
+
+
+def predictions_csv(names: Sequence[str], patients: Sequence[str], labels: Array, probabilities: Array) -> str:
+    """One line per picture: name, patient, label (NORMAL or PNEUMONIA), probability of pneumonia.
+
+    All four have n entries; labels are 0 or 1. A probability has the fewest digits that give its float32 or float64
+    back. Raises `ValueError` where the lengths differ.
+    """
+    return _table(
+        [
+            {"name": name, "patient": patient, "label": _CLASSES[int(label)], "probability": probability}
+            for name, patient, label, probability in zip(names, patients, labels, probabilities, strict=True)
+        ],
+        columns=("name", "patient", "label", "probability"),
+    )
+
+
+def trials_csv(rows: Sequence[Mapping[str, object]]) -> str:
+    """One line per trial; a column per key in the order of first appearance, empty where a trial lacks it."""
+    return _table(rows)
+
+
+def _table(rows: Sequence[Mapping[str, object]], columns: Sequence[str] = ()) -> str:
+    columns = columns or list(dict.fromkeys(key for row in rows for key in row))
+    if not columns:
+        return ""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
+    return out.getvalue()
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return str(value)  # of a NumPy number, too, the fewest digits that give it back
+    # A line break within a name could begin a line of its own, and a name that is no UTF-8 has surrogates, which no
+    # file can hold: whatever does not print is written as an escape.
+    text = "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in value)
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text

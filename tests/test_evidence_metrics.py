@@ -1,0 +1,140 @@
+"""pneumo.evidence.metrics: each number against a reference that shares no code with it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from itertools import product
+
+import numpy as np
+import pytest
+
+from pneumo.evidence.metrics import Array, calibration, epoch_metrics, operating_point, validation_metrics
+
+
+def _sample(seed: int, n: int = 120, dtype: type = np.float32, digits: int = 8) -> tuple[Array, Array]:
+    """Labels and overlapping probabilities; few digits make ties."""
+    generator = np.random.default_rng(seed)
+    labels = (generator.random(n) < 0.7).astype(np.int64)
+    scores = generator.normal(0.35 + 0.3 * labels, 0.25).clip(0, 1)
+    return labels, scores.round(digits).astype(dtype)
+
+
+def _auc_by_pairs(labels: Array, probabilities: Array) -> float:
+    pairs = list(product(probabilities[labels == 1], probabilities[labels == 0]))
+    return sum(1.0 if sick > well else 0.5 if sick == well else 0.0 for sick, well in pairs) / len(pairs)
+
+
+def _youden(labels: Array, probabilities: Array, threshold: float) -> float:
+    sick = [float(p) >= threshold for p in probabilities[labels == 1]]
+    well = [float(p) < threshold for p in probabilities[labels == 0]]
+    return sum(sick) / len(sick) + sum(well) / len(well) - 1
+
+
+@pytest.mark.parametrize("digits", [1, 8])
+def test_epoch_metrics_agree_with_counting(digits: int) -> None:
+    labels, probabilities = _sample(1, digits=digits)
+    metrics = epoch_metrics(labels, probabilities)
+    losses = [
+        -math.log(min(max(float(p) if y else 1 - float(p), 1e-7), 1 - 1e-7))
+        for y, p in zip(labels, probabilities, strict=True)
+    ]
+    right = [(p >= 0.5) == (y == 1) for y, p in zip(labels, probabilities, strict=True)]
+    assert metrics["val_loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-9)
+    assert metrics["val_accuracy"] == sum(right) / len(right)
+    assert metrics["val_auc"] == pytest.approx(_auc_by_pairs(labels, probabilities), abs=1e-12)
+    assert set(metrics) == {"val_loss", "val_accuracy", "val_auc"}
+
+
+def test_a_certain_mistake_has_a_finite_loss() -> None:
+    metrics = epoch_metrics(np.array([0, 1]), np.array([1.0, 0.0], np.float32))
+    assert metrics["val_loss"] == pytest.approx(-math.log(1e-7))
+    assert metrics["val_auc"] == 0.0
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_class_has_no_auc_and_makes_no_noise(label: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        metrics = epoch_metrics(np.full(4, label), np.array([0.1, 0.6, 0.7, 0.9]))
+        at_threshold = validation_metrics(np.full(4, label), np.array([0.1, 0.6, 0.7, 0.9]))
+    assert math.isnan(metrics["val_auc"])
+    assert metrics["val_accuracy"] == (0.75 if label else 0.25)
+    assert at_threshold["threshold"] == 0.5
+    assert math.isnan(at_threshold["val_specificity" if label else "val_sensitivity"])
+
+
+def test_after_a_divergence_every_metric_is_nan() -> None:
+    metrics = epoch_metrics(np.array([0, 1]), np.array([np.nan, 0.4]))
+    assert all(math.isnan(value) for value in metrics.values())
+
+
+@pytest.mark.parametrize(("labels", "probabilities"), [([0, 1, 1], [0.1, 0.2]), ([0, 2], [0.1, 0.2])])
+def test_wrong_arrays_are_refused(labels: list[int], probabilities: list[float]) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        epoch_metrics(np.array(labels), np.array(probabilities))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("digits", [1, 2, 8])
+@pytest.mark.parametrize("seed", range(5))
+def test_no_threshold_beats_the_operating_point(seed: int, digits: int, dtype: type) -> None:
+    labels, probabilities = _sample(seed, 60, dtype, digits)
+    threshold = operating_point(labels, probabilities)
+    index = _youden(labels, probabilities, threshold)
+    candidates = [float(p) for p in probabilities] + [0.0, 1.0]
+    assert index == pytest.approx(max(_youden(labels, probabilities, c) for c in candidates), abs=1e-12)
+    assert 0.0 <= threshold <= 1.0
+    # It is a number of the probabilities' own precision: comparing in that precision decides alike.
+    assert float(dtype(threshold)) == threshold
+    order = np.random.default_rng(0).permutation(len(labels))
+    assert operating_point(labels[order], probabilities[order]) == threshold
+
+
+def test_the_threshold_lies_midway_and_of_equal_ones_is_the_most_sensitive() -> None:
+    assert operating_point(np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.6, 0.9])) == pytest.approx(0.4)
+    # Above 0.75 and above 0.25 the index is 1/2 both times.
+    assert operating_point(np.array([0, 1, 0, 1]), np.array([0.1, 0.5, 0.6, 0.9])) == pytest.approx(0.3)
+
+
+def test_neighbouring_floats_are_still_told_apart() -> None:
+    low = np.float32(0.5)
+    high = np.nextafter(low, np.float32(1))
+    probabilities = np.array([low, high], np.float32)
+    threshold = operating_point(np.array([0, 1]), probabilities)
+    assert [float(p) >= threshold for p in probabilities] == [False, True]
+
+
+@pytest.mark.parametrize("probabilities", [[0.3, 0.3, 0.3, 0.3], [0.9, 0.8, 0.2, 0.1]])
+def test_a_network_no_better_than_chance_gets_one_half(probabilities: list[float]) -> None:
+    assert operating_point(np.array([0, 0, 1, 1]), np.array(probabilities)) == 0.5
+
+
+def test_validation_metrics_of_a_hand_worked_matrix() -> None:
+    # Above 0.5: 6 of 8 PNEUMONIA, 1 of 5 NORMAL. So 6 true and 1 false positives, 2 missed, 4 true negatives.
+    labels = np.array([1] * 8 + [0] * 5)
+    probabilities = np.array([0.9] * 6 + [0.1] * 2 + [0.9] + [0.1] * 4)
+    metrics = validation_metrics(labels, probabilities)
+    assert metrics == {
+        "threshold": pytest.approx(0.5),
+        "val_sensitivity": pytest.approx(6 / 8),
+        "val_specificity": pytest.approx(4 / 5),
+        "val_f1": pytest.approx(2 * 6 / (2 * 6 + 1 + 2)),
+    }
+
+
+def test_calibration_of_hand_worked_bins() -> None:
+    # The last bin takes 0.95 and 1.0 (mean 0.975, one of two ill), the first 0.05 twice (none ill).
+    bins = calibration(np.array([0, 0, 1, 0]), np.array([0.05, 0.05, 0.95, 1.0], np.float64))
+    np.testing.assert_allclose(bins.probability, [0.05, 0.975])
+    np.testing.assert_allclose(bins.share, [0.0, 0.5])
+    np.testing.assert_array_equal(bins.count, [2, 2])
+    assert bins.error == pytest.approx((2 * 0.05 + 2 * 0.475) / 4)
+
+
+def test_a_calibrated_network_has_a_small_error_and_an_inverted_one_a_large() -> None:
+    generator = np.random.default_rng(3)
+    probabilities = generator.random(20_000)
+    labels = (generator.random(20_000) < probabilities).astype(np.int64)
+    assert calibration(labels, probabilities).error < 0.02
+    assert calibration(1 - labels, probabilities).error > 0.4

@@ -1,0 +1,165 @@
+"""pneumo.evidence.study_page: a page for every study, from the empty one on."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, Literal
+
+import optuna
+import pytest
+
+from pneumo.evidence.study_page import StudyTrial, study_page
+from pneumo.spec.hyperparameters import Value
+from pneumo.spec.space import read_space
+
+START = datetime(2026, 1, 1, 12, tzinfo=UTC)
+SPACE = read_space(
+    {
+        "layers": {"low": 2, "high": 4},
+        "filters": [16, 64],
+        "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+        "weight_decay": {"low": 1e-6, "high": 1e-2, "log": True},
+        "batch_norm": [True, False],
+        "optimizer": ["adam", "sgd"],
+        "momentum": {"low": 0.0, "high": 0.99, "when": {"optimizer": "sgd"}},
+    }
+)
+TUTORIAL: dict[str, Value] = {
+    "layers": 1,
+    "filters": 32,
+    "learning_rate": 0.001,
+    "weight_decay": 0.0,
+    "batch_norm": False,
+    "optimizer": "adam",
+}
+
+
+def _trial(
+    number: int,
+    value: float | None = 0.9,
+    hyperparameters: Mapping[str, Value] | None = None,
+    state: Literal["complete", "pruned", "failed"] = "complete",
+) -> StudyTrial:
+    started = START + timedelta(minutes=number)
+    epochs = {1: 0.8, 2: value} if value is not None else {}
+    return StudyTrial(number, state, value, hyperparameters or {}, started, started + timedelta(seconds=50), epochs)
+
+
+def _study() -> list[StudyTrial]:
+    trials = [_trial(0, 0.9, TUTORIAL)]
+    for number in range(1, 12):
+        sgd = number % 2 == 0
+        values: dict[str, Value] = {
+            "layers": 2 + number % 3,
+            "filters": 16 if number % 4 else 64,
+            "learning_rate": 10 ** (-4 + number / 6),
+            "weight_decay": 10 ** (-6 + number / 3),
+            "batch_norm": number % 3 == 0,
+            "optimizer": "sgd" if sgd else "adam",
+        }
+        trials.append(_trial(number, 0.8 + 0.01 * number, values | ({"momentum": 0.05 * number} if sgd else {})))
+    trials.append(_trial(12, 0.7, {"layers": 2}, "pruned"))
+    trials.append(_trial(15, None, {"layers": 2}, "failed"))
+    return trials
+
+
+def _page(trials: list[StudyTrial], **changes: Any) -> str:
+    """The page without Plotly's script, which says a lot."""
+    usual: dict[str, Any] = {"objective": "val_auc", "direction": "maximize", "space": SPACE, "title": "article"}
+    page = study_page(trials, **(usual | changes))
+    head, _, rest = page.partition("<script>")
+    script, _, body = rest.partition("</script>\n</head>")
+    assert len(script) > 1_000_000
+    return head + body
+
+
+def _drawn(page: str) -> list[str]:
+    """The headings of the sections that hold a plot."""
+    sections = re.findall(r"<section><h2>(.*?)</h2>(.*?)</section>", page, re.DOTALL)
+    assert len(sections) == 5
+    for heading, body in sections:
+        assert ("Plotly.newPlot" in body) != ('class="none"' in body), heading
+    return [heading for heading, body in sections if "Plotly.newPlot" in body]
+
+
+ALL = ["Optimization history", "Hyperparameter importances", "Parallel coordinates", "Objective by epoch", "Timeline"]
+
+
+def test_a_study_shows_every_plot_and_reaches_for_no_network() -> None:
+    page = _page(_study())
+    assert _drawn(page) == ALL
+    assert not re.search(r"""(src|href)=["']""", page)
+    assert "14 trials: 12 complete, 1 pruned, 1 failed. Objective: val_auc, maximize." in page
+    assert "weight_decay of trial 0 is 0.0, which a log scale cannot show." in page
+    for state in ("complete", "pruned", "failed"):
+        assert f'"name":"{state}"' in page
+    assert "WAITING" not in page
+    assert "2026-01-01T12:15:00" in page  # the failed trial keeps its number and its time beyond the gap
+    assert "phantoms" not in page
+
+
+def test_phantoms_are_called_so_and_a_title_is_no_markup() -> None:
+    page = _page(_study()[:1], title="<b>a & b</b>", phantom=True)
+    assert "<h1>&lt;b&gt;a &amp; b&lt;/b&gt; (phantoms)</h1>" in page
+
+
+def test_the_best_line_follows_the_direction() -> None:
+    trials = [_trial(0, 0.5), _trial(1, 0.7), _trial(2, 0.4)]
+    assert '"y":[0.5,0.7,0.7]' in _page(trials)
+    assert '"y":[0.5,0.5,0.4]' in _page(trials, objective="val_loss", direction="minimize")
+
+
+@pytest.mark.parametrize(
+    ("trials", "drawn"),
+    [
+        ([], []),
+        ([_trial(0, None, {}, "failed")], ["Timeline"]),
+        ([_trial(3, 0.9, TUTORIAL)], ["Optimization history", "Objective by epoch", "Timeline"]),
+        ([_trial(0), _trial(1, 0.8)], ["Optimization history", "Objective by epoch", "Timeline"]),
+        ([_trial(0, float("nan"), TUTORIAL), _trial(1, float("inf"), TUTORIAL)], ["Objective by epoch", "Timeline"]),
+        ([_trial(n, 0.9, TUTORIAL) for n in range(4)], [name for name in ALL if name != "Hyperparameter importances"]),
+        (
+            [_trial(n, 0.9 + n / 100, {"layers": 2 + n % 3}) for n in range(4)],
+            [name for name in ALL if name != "Hyperparameter importances"],
+        ),
+        ([_trial(0, 0.9, TUTORIAL), _trial(1, 0.8, TUTORIAL | {"layers": 3})], ALL),
+        ([_trial(0, 0.9, TUTORIAL), _trial(1, 0.8, {"optimizer": "sgd", "momentum": 0.5, "epochs": 3})], ALL),
+    ],
+    ids=["empty", "failed", "one", "nothing searched", "not finite", "constant", "one name", "two", "disjoint"],
+)
+def test_a_plot_that_makes_no_sense_yet_says_why(trials: list[StudyTrial], drawn: list[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert _drawn(_page(trials)) == drawn
+
+
+def test_values_of_mixed_types_and_the_ends_of_ranges_can_be_drawn() -> None:
+    space = read_space(
+        {"batch_norm": [False, True], "pooling": ["max", "average"], "channels": [1, 3], "epochs": [1, 2]}
+    )
+    trials = [
+        _trial(
+            n, n / 10, {"batch_norm": n % 2 == 0, "pooling": "max" if n < 3 else "average", "channels": 1, "epochs": n}
+        )
+        for n in range(1, 6)
+    ]
+    assert _drawn(_page(trials, space=space)) == ALL
+
+
+def test_times_of_any_zone_are_shown_in_utc_and_never_run_backwards() -> None:
+    there = START.astimezone(timezone(timedelta(hours=-5)))
+    page = _page([StudyTrial(0, "complete", 0.9, {}, there, there - timedelta(seconds=9), {})])
+    assert '"base":["2026-01-01T12:00:00"]' in page
+    assert '"x":[0.0]' in page
+
+
+def test_optuna_is_quiet_within_and_as_loud_as_before_after(capfd: pytest.CaptureFixture[str]) -> None:
+    before = optuna.logging.get_verbosity()
+    _page(_study())
+    _page([])
+    assert optuna.logging.get_verbosity() == before
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
