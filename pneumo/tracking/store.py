@@ -1,0 +1,142 @@
+"""Which MLflow a command talks to, and whether it answers."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import sqlite3
+import tempfile
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import sqlalchemy
+from filelock import FileLock
+from mlflow import MlflowClient, get_tracking_uri
+from mlflow.exceptions import MlflowException
+from mlflow.store.db.db_types import DATABASE_ENGINES
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
+
+from pneumo.spec.errors import RequestError
+
+FIRST_ANSWER = 5
+"""Seconds that a server or a database has for its first answer."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """An MLflow that has answered. `uri` is what a worker is handed; it can hold a password: print `shown`."""
+
+    uri: str = field(repr=False)
+
+    @property
+    def shown(self) -> str:
+        """The address without its password."""
+        return masked(self.uri)
+
+    @property
+    def default(self) -> bool:
+        """Whether a bare `mlflow ui` in this folder shows the same runs."""
+        return self.uri == f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+
+    @property
+    def client(self) -> MlflowClient:
+        return client(self.uri)
+
+
+def connect(uri: str | None = None) -> Store:
+    """The MLflow at `uri`, else at `MLFLOW_TRACKING_URI`, else the one that a bare `mlflow ui` shows in this folder.
+
+    Creates a database that is not there yet. Raises `RequestError`, within seconds, where there is none to be had.
+    """
+    uri = uri or get_tracking_uri()
+    scheme = urlsplit(uri).scheme
+    if scheme in ("http", "https"):
+        _ask(uri)
+    elif scheme.split("+")[0] in DATABASE_ENGINES:
+        _open(uri)
+    else:
+        raise RequestError(
+            f"{_where(uri)}: not an address that runs can be kept at; give http(s)://host:port, sqlite:///path.db "
+            "or postgresql://user:password@host/database"
+        )
+    return Store(uri)
+
+
+def client(uri: str) -> MlflowClient:
+    """A client that prints nothing below a warning, unless `MLFLOW_LOGGING_LEVEL` asks for it."""
+    if "MLFLOW_LOGGING_LEVEL" not in os.environ:
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+    return MlflowClient(uri)
+
+
+def masked(text: str) -> str:
+    """A text without the user and the password of the addresses in it."""
+    return re.sub(r"://\S*@", "://***@", text)
+
+
+def _where(uri: str) -> str:
+    return f"tracking store {masked(uri)}"
+
+
+def _ask(uri: str) -> None:
+    """One request that needs the right to read, once: MLflow's client would try for minutes."""
+    try:
+        answer = http_request(
+            get_default_host_creds(uri),
+            "/api/2.0/mlflow/experiments/search",
+            "GET",
+            params={"max_results": 1},
+            max_retries=0,
+            timeout=FIRST_ANSWER,
+            raise_on_status=False,
+        )
+    except MlflowException as error:
+        late = "timeout" in str(error) or "timed out" in str(error)
+        raise RequestError(
+            f"{_where(uri)}: {f'no answer within {FIRST_ANSWER} s' if late else 'cannot be reached'}; "
+            "start it, or set MLFLOW_TRACKING_URI right"
+        ) from None
+    if answer.status_code in (401, 403):
+        raise RequestError(
+            f"{_where(uri)}: refuses access (HTTP {answer.status_code}); set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, or let the server allow this host name"
+        )
+    if answer.status_code != 200 or "json" not in answer.headers.get("content-type", ""):
+        raise RequestError(f"{_where(uri)}: answers HTTP {answer.status_code}, not as an MLflow server does")
+
+
+def _open(uri: str) -> None:
+    """Has MLflow open a database, and create its tables where there are none."""
+    url = sqlalchemy.make_url(uri)
+    sqlite = url.get_backend_name() == "sqlite"
+    try:
+        # MLflow tries a database that cannot be opened for minutes, so it is opened here first.
+        if sqlite:
+            _writable(url.database or "")
+        else:
+            with sqlalchemy.create_engine(url, connect_args={"connect_timeout": FIRST_ANSWER}).connect():
+                pass
+        # Of processes that create a database at once, all but one fail.
+        lock = hashlib.sha256(str(Path(url.database or "").resolve()).encode()).hexdigest()[:16]
+        with FileLock(Path(tempfile.gettempdir()) / f"pneumo-{os.getuid()}-{lock}.lock"):
+            client(uri).search_experiments(max_results=1)
+    except ModuleNotFoundError as error:
+        raise RequestError(f"{_where(uri)}: needs the package {error.name}; pip install 'pneumo[postgres]'") from None
+    except (OSError, sqlite3.Error, sqlalchemy.exc.SQLAlchemyError, MlflowException) as error:
+        reason = masked(str(getattr(error, "orig", None) or error)).strip().split("\n")[0]
+        raise RequestError(f"{_where(uri)}: cannot be opened: {reason}") from None
+
+
+def _writable(path: str) -> None:
+    """Raises `OSError` or `sqlite3.Error` where a database cannot be written at a path."""
+    if not Path(path).parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {Path(path).parent}")
+    with closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")

@@ -1,0 +1,307 @@
+"""The driver's side: one MLflow experiment a study, one parent run for it, a child run for each trial.
+
+Every call names its run; there is no active run. The names of tags, parameters and metrics are a contract with those
+who read them (README, "What a study leaves in MLflow").
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+
+from pneumo.spec.errors import RequestError
+from pneumo.spec.hyperparameters import Value
+from pneumo.tracking.store import Store
+from pneumo.tracking.views import view_tags
+
+End = Literal["complete", "pruned", "failed", "killed"]
+"""How a trial ended. A killed one has no state: it can be run again."""
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+STATUS: Mapping[End, Status] = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
+
+_EXPERIMENT_FILE = "experiment.yaml"
+_LONGEST_TAG = 5000  # MLflow keeps 8,000 letters, its servers before 2.15 keep 5,000
+_LONGEST_DIGEST = 36
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """A study's run, under way. `tags` are those that it shares with its trials."""
+
+    store: Store
+    experiment_id: str
+    run_id: str
+    resumed: bool
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a study's run says of how the study was started. `ended` counts the trials that have ended."""
+
+    run_id: str
+    experiment_yaml: str | None
+    tags: Mapping[str, str]
+    ended: int
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of one part of the split, as MLflow shows a dataset.
+
+    `digest` covers pictures and split, at most 36 letters are kept. `source` is a path or an address, `counts` what
+    there is of what (`{"num_rows": 4578, "NORMAL": 1180, ...}`).
+    """
+
+    part: Literal["training", "validation"]
+    name: str
+    digest: str
+    source: str
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class TrialRun:
+    """A trial's run as MLflow holds it. A metric has its last value; `state` is None where the trial has not ended."""
+
+    run_id: str
+    number: int
+    status: str
+    state: str | None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def recorded(store: Store, name: str) -> Recorded | None:
+    """What MLflow holds of a study of this name; None where there is no such study."""
+    experiment = store.client.get_experiment_by_name(name)
+    run = experiment and _parent(store.client, experiment.experiment_id)
+    if not run:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = store.client.download_artifacts(run.info.run_id, _EXPERIMENT_FILE, folder)
+            text = Path(path).read_text(encoding="utf-8")
+        except (MlflowException, OSError):  # its first process died before it wrote the file
+            text = None
+    ended = {
+        child.data.tags.get("pneumo.trial")
+        for child in _children(store.client, run.info.experiment_id, run.info.run_id)
+        if "pneumo.state" in child.data.tags
+    }
+    return Recorded(run.info.run_id, text, dict(run.data.tags), len(ended))
+
+
+def experiment_id(store: Store, name: str) -> str:
+    """The id of a recorded study's MLflow experiment."""
+    experiment = store.client.get_experiment_by_name(name)
+    assert experiment is not None, name
+    return str(experiment.experiment_id)
+
+
+def open_study(
+    store: Store,
+    *,
+    name: str,
+    engine: str,
+    algorithm: str,
+    version: str,
+    objective: str,
+    searched: Sequence[str],
+    experiment_yaml: str,
+    description: str,
+    extra_tags: Mapping[str, str] | None = None,
+) -> StudyRun:
+    """Starts a study's run, or takes up the one that is there.
+
+    `searched` names the hyperparameters that vary, which become columns. `description` is Markdown. Raises
+    `RequestError` where MLflow's experiment of this name has been deleted.
+    """
+    client = store.client
+    in_experiment = _experiment(store, name)
+    for key, value in view_tags(objective, searched).items():
+        client.set_experiment_tag(in_experiment, key, value)
+    shared = {
+        "pneumo.study": name,
+        "pneumo.engine": engine,
+        "pneumo.algorithm": algorithm,
+        "pneumo.version": version,
+        "mlflow.user": getpass.getuser(),
+        "mlflow.source.name": "pneumo.search",
+        "mlflow.source.type": "LOCAL",
+    }
+    own = {"pneumo.role": "study", "mlflow.note.content": description} | dict(extra_tags or {})
+    run = _parent(client, in_experiment)
+    if run is None:
+        run_id = client.create_run(in_experiment, tags=shared | own, run_name=name).info.run_id
+    else:
+        run_id = run.info.run_id
+        client.update_run(run_id, status="RUNNING")
+        client.log_batch(run_id, tags=_tags(shared | own))
+    client.log_text(run_id, experiment_yaml, _EXPERIMENT_FILE)
+    return StudyRun(store, in_experiment, run_id, run is not None, shared)
+
+
+def start_trial(
+    study: StudyRun, number: int, parameters: Mapping[str, Value], seed: int, pictures: Sequence[Pictures] = ()
+) -> str:
+    """Starts a trial's run and says what it is about to do. Returns the run's id."""
+    client = study.store.client
+    own = {"pneumo.role": "trial", "pneumo.trial": str(number), "mlflow.parentRunId": study.run_id}
+    run_id = client.create_run(
+        study.experiment_id, tags={**study.tags, **own}, run_name=f"trial-{number:04d}"
+    ).info.run_id
+    said = {name: value if isinstance(value, str) else json.dumps(value) for name, value in parameters.items()}
+    client.log_batch(run_id, params=[Param(name, value) for name, value in (said | {"seed": str(seed)}).items()])
+    if pictures:
+        client.log_inputs(run_id, [_input(one) for one in pictures])
+    return str(run_id)
+
+
+def end_trial(study: StudyRun, run_id: str, end: End, error: str | None = None) -> None:
+    """Closes a trial's run with the status that follows from how it ended."""
+    tags: dict[str, str] = {} if end == "killed" else {"pneumo.state": end}
+    if error:
+        tags["pneumo.error"] = error[:_LONGEST_TAG]
+    if tags:
+        study.store.client.log_batch(run_id, tags=_tags(tags))
+    study.store.client.set_terminated(run_id, STATUS[end])
+
+
+def close_left_over(study: StudyRun, known: Mapping[str, End]) -> list[str]:
+    """Closes the trials' runs that a process left RUNNING when it died: as `known` says, else as killed.
+
+    For whoever takes the study up alone: every run that is RUNNING counts as left over. Returns their ids.
+    """
+    running = "attributes.status = 'RUNNING'"
+    left = [run.info.run_id for run in _children(study.store.client, study.experiment_id, study.run_id, running)]
+    for run_id in left:
+        end_trial(study, run_id, known.get(run_id, "killed"))
+    return left
+
+
+def trial_runs(study: StudyRun) -> list[TrialRun]:
+    """The study's trials, in the order of their numbers and starts."""
+    return sorted(
+        (_trial_run(run) for run in _children(study.store.client, study.experiment_id, study.run_id)),
+        key=lambda run: run.number,
+    )
+
+
+def end_study(
+    study: StudyRun,
+    status: Status,
+    *,
+    metrics: Mapping[str, float],
+    artifacts: Mapping[str, str | bytes],
+    description: str | None = None,
+    best_run_id: str | None = None,
+) -> None:
+    """Closes a study's run: `best_trial`, `best_value` and the counts as metrics, plots and tables as artifacts."""
+    client = study.store.client
+    tags = {"mlflow.note.content": description, "pneumo.best_run": best_run_id}
+    client.log_batch(
+        study.run_id, metrics=_metrics(metrics), tags=_tags({key: value for key, value in tags.items() if value})
+    )
+    log_files(client, study.run_id, artifacts)
+    client.set_terminated(study.run_id, status)
+
+
+def log_files(client: MlflowClient, run_id: str, files: Mapping[str, str | bytes]) -> None:
+    """Writes artifacts, named by their path in the run (`plots/roc.png`), in one go."""
+    if not files:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            path = Path(folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        client.log_artifacts(run_id, folder)
+
+
+def _experiment(store: Store, name: str) -> str:
+    experiment = store.client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return str(store.client.create_experiment(name))
+        except MlflowException:
+            experiment = store.client.get_experiment_by_name(name)  # another process was faster
+            if experiment is None:
+                raise
+    if experiment.lifecycle_stage == "deleted":
+        raise RequestError(
+            f"study {name}: its MLflow experiment is deleted in {store.shown}; bring it back with "
+            f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`, or take another name with --name"
+        )
+    return str(experiment.experiment_id)
+
+
+def _parent(client: MlflowClient, experiment_id: str) -> Run | None:
+    found = client.search_runs(
+        [experiment_id], "tags.`pneumo.role` = 'study'", max_results=1, order_by=["attributes.start_time ASC"]
+    )
+    return found[0] if found else None
+
+
+def _children(client: MlflowClient, experiment_id: str, run_id: str, condition: str = "") -> Iterator[Run]:
+    of_study = f"tags.`mlflow.parentRunId` = '{run_id}'"
+    token = None
+    while True:
+        runs = client.search_runs(
+            [experiment_id],
+            f"{of_study} and {condition}" if condition else of_study,
+            run_view_type=ViewType.ACTIVE_ONLY,
+            max_results=1000,
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
+        )
+        yield from runs
+        token = runs.token
+        if not token:
+            return
+
+
+def _trial_run(run: Run) -> TrialRun:
+    tags = run.data.tags
+    return TrialRun(
+        run_id=run.info.run_id,
+        number=int(tags["pneumo.trial"]),
+        status=run.info.status,
+        state=tags.get("pneumo.state"),
+        parameters=run.data.params,
+        metrics=run.data.metrics,
+        tags=tags,
+    )
+
+
+def _input(pictures: Pictures) -> DatasetInput:
+    dataset = Dataset(
+        name=pictures.name,
+        digest=pictures.digest[:_LONGEST_DIGEST],
+        source_type="local",
+        source=json.dumps({"uri": pictures.source}),
+        profile=json.dumps(dict(pictures.counts)),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", pictures.part)])
+
+
+def _tags(tags: Mapping[str, str]) -> list[RunTag]:
+    return [RunTag(key, value) for key, value in tags.items()]
+
+
+def _metrics(metrics: Mapping[str, float]) -> list[Metric]:
+    now = int(time.time() * 1000)
+    return [Metric(name, float(value), now, 0) for name, value in metrics.items()]

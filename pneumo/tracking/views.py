@@ -1,0 +1,57 @@
+"""What MLflow's pages show of a study: its columns, its order, its first chart.
+
+MLflow's page of an experiment shows no metric as a column by itself. It keeps named views, a choice of columns and an
+order, in tags of the experiment, lists them under "Views", and opens one by its address.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+
+from pneumo.spec.objective import EPOCH_OBJECTIVES, OBJECTIVES
+
+STUDY_VIEW = "study"
+BEST_VIEW = "best-first"
+
+_TAG = "mlflow.sharedViewState."
+
+
+def objective_metric(objective: str) -> str:
+    """The metric, logged once a trial, that holds a trial's objective: `best_val_auc` for `val_auc`."""
+    return f"best_{objective}" if objective in EPOCH_OBJECTIVES else objective
+
+
+def view_tags(objective: str, searched: Sequence[str]) -> dict[str, str]:
+    """Tags of an experiment: two named views, the metric that its charts begin with, and that it trains models."""
+    metric = f"metrics.`{objective_metric(objective)}`"
+    columns = [metric, *(f"params.`{name}`" for name in searched)]
+    by_trial = {"orderByKey": "attributes.start_time", "orderByAsc": False}
+    best_first = {
+        "orderByKey": metric,
+        "orderByAsc": OBJECTIVES[objective] == "minimize",
+        "searchFilter": "tags.`pneumo.role` = 'trial'",
+    }
+    return {
+        "mlflow.experimentKind": "custom_model_development",
+        "mlflow.experiment.primaryMetric.name": objective,
+        "mlflow.experiment.primaryMetric.greaterIsBetter": str(OBJECTIVES[objective] == "maximize"),
+        _TAG + STUDY_VIEW: _view("Study and its trials", by_trial | {"selectedColumns": columns}),
+        _TAG + BEST_VIEW: _view("Trials, best first", best_first | {"selectedColumns": columns}),
+    }
+
+
+def page(experiment_id: str, view: str = STUDY_VIEW) -> str:
+    """The address of an experiment's page with a view, to be put behind the address of the MLflow server."""
+    return f"/#/experiments/{experiment_id}/runs?viewStateShareKey={view}"
+
+
+def compare_page(experiment_id: str, run_ids: Sequence[str]) -> str:
+    """The address of the page that compares runs, to be put behind the address of the MLflow server."""
+    quoted = json.dumps(list(run_ids)).replace(" ", "").replace('"', "%22")
+    return f"/#/compare-runs?runs={quoted}&experiments=[%22{experiment_id}%22]"
+
+
+def _view(name: str, state: dict[str, object]) -> str:
+    return json.dumps({"name": name, "createdAt": int(time.time() * 1000), "state": json.dumps(state)})

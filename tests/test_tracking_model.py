@@ -1,0 +1,84 @@
+"""A logged model takes raw pictures in another process and says the same."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pneumo.tracking.store import connect
+from pneumo.tracking.study import open_study, start_trial
+from pneumo.tracking.trial import LoggedModel, TrialLog, warm_up
+
+keras = pytest.importorskip("keras")
+
+SIDE = 16
+
+LOAD = """
+import sys, mlflow, numpy
+model = mlflow.pyfunc.load_model(sys.argv[1])
+numpy.save("said.npy", model.predict(numpy.load("pictures.npy")))
+"""
+
+
+def test_a_model_says_the_same_in_a_new_process(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    store = connect()
+    study = open_study(
+        store,
+        name="model",
+        engine="optuna",
+        algorithm="tpe",
+        version="0.1.0",
+        objective="val_auc",
+        searched=[],
+        experiment_yaml="",
+        description="",
+    )
+    run_id = start_trial(study, 0, {"layers": 1}, 0)
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential(
+        [
+            keras.layers.Input((SIDE, SIDE, 1), dtype="uint8"),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Conv2D(4, 3, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(1, activation="sigmoid", dtype="float32"),
+        ]
+    )
+    pictures = np.random.default_rng(0).integers(0, 256, (5, SIDE, SIDE, 1), dtype=np.uint8)
+
+    log = TrialLog(store.uri, run_id)
+    capfd.readouterr()
+    warm_up()
+    logged = log.model(network, pictures[:1])
+    log.finish({"best_val_auc": 0.9, "model_bytes": logged.size}, model=logged)
+    assert capfd.readouterr() == ("", "")
+
+    np.save("pictures.npy", pictures)
+    subprocess.run([sys.executable, "-c", LOAD, logged.uri], check=True, capture_output=True)
+    np.testing.assert_allclose(np.load("said.npy"), network.predict(pictures, verbose=0), atol=1e-6)
+    _check_record(run_id, logged)
+
+
+def _check_record(run_id: str, logged: LoggedModel) -> None:
+    client = connect().client
+    run = client.get_run(run_id)
+    assert run.outputs is not None
+    assert [output.model_id for output in run.outputs.model_outputs] == [logged.model_id]
+    model = client.get_logged_model(logged.model_id)
+    assert (model.name, model.source_run_id, str(model.status)) == ("model", run_id, "READY")
+    assert {metric.key: metric.value for metric in model.metrics or []}["best_val_auc"] == 0.9
+    assert model.params["layers"] == "1"
+    assert client.search_registered_models() == []
+
+    folder = Path(model.artifact_location)
+    requirements = (folder / "requirements.txt").read_text().split()
+    assert {f"{name}=={version(name)}" for name in ("tensorflow", "keras", "numpy", "mlflow")} == set(requirements)
+    example = json.loads((folder / "serving_input_example.json").read_text())
+    assert np.shape(example["inputs"]) == (1, SIDE, SIDE, 1)
+    assert logged.size >= (folder / "data" / "model.keras").stat().st_size
