@@ -1,0 +1,183 @@
+"""The image and the stack, as far as they can be judged without Docker: linted, parsed, held against the project."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+DOCKER = ROOT / "docker"
+COMPOSE = (DOCKER / "compose.yaml").read_text()
+STACK: dict[str, Any] = yaml.safe_load(COMPOSE)
+SERVICES: dict[str, dict[str, Any]] = STACK["services"]
+SEARCHES = ("search", "search-gpu")
+
+
+def dockerfile() -> list[tuple[str, list[str]]]:
+    """The instructions in order, continued lines joined: `("COPY", ["pneumo", "./pneumo"])`."""
+    lines = [line for line in (DOCKER / "Dockerfile").read_text().splitlines() if not line.lstrip().startswith("#")]
+    joined = "\n".join(lines).replace("\\\n", " ").splitlines()
+    return [(line.split()[0], shlex.split(line)[1:]) for line in joined if line.strip()]
+
+
+def stages() -> dict[str, list[tuple[str, list[str]]]]:
+    """Each stage's instructions, those of the stages it stands on first."""
+    found: dict[str, list[tuple[str, list[str]]]] = {}
+    current: list[tuple[str, list[str]]] = []
+    for instruction, arguments in dockerfile():
+        if instruction == "FROM":
+            current = list(found.get(arguments[0], []))
+            found[arguments[2]] = current
+        current.append((instruction, arguments))
+    return found
+
+
+def test_hadolint_has_nothing_to_say() -> None:
+    hadolint = Path(sys.executable).parent / "hadolint"
+    done = subprocess.run([hadolint, DOCKER / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_everything_copied_exists_and_reaches_the_builder() -> None:
+    ignored = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
+    assert ignored[0] == "*", "what is not named stays out: data, studies, passwords"
+    allowed = [line[1:] for line in ignored if line.startswith("!")]
+    copied = [
+        source
+        for instruction, arguments in dockerfile()
+        if instruction == "COPY" and not arguments[0].startswith("--from")
+        for source in arguments[:-1]
+    ]
+    assert {"requirements.lock", "requirements-gpu.lock", "pneumo", "experiments"} <= set(copied)
+    for source in copied:
+        assert (ROOT / source).exists(), source
+        assert any(fnmatch(source, pattern) for pattern in allowed), f".dockerignore keeps {source} out"
+
+
+def test_every_image_has_a_version() -> None:
+    built = {service["image"] for service in SERVICES.values() if "build" in service}
+    pulled = {service["image"] for service in SERVICES.values()} - built
+    pulled |= {arguments[0] for instruction, arguments in dockerfile() if instruction == "FROM"} - set(stages())
+    assert pulled
+    for image in pulled:
+        assert re.search(r":\d[\w.-]*$", image), f"{image} wants a tag with a version"
+
+
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_the_image_runs_verbs_as_an_ordinary_user(target: str) -> None:
+    instructions = stages()[target]
+    last = dict(instructions)
+    assert last["ENTRYPOINT"] == ["[python,", "-m]"]
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last["USER"][0])
+    made = {word for instruction, words in instructions if instruction == "RUN" for word in words}
+    for service in SERVICES.values():
+        for volume in service.get("volumes", ()):
+            if "build" in service and isinstance(volume, str):
+                assert volume.split(":")[1] in made, f"{volume}: a new volume would belong to root"
+
+
+def test_only_the_gpu_image_holds_nvidias_libraries() -> None:
+    text = {target: str(instructions) for target, instructions in stages().items()}
+    assert "--from=packages-gpu" in text["gpu"]
+    assert "requirements-gpu.lock" in text["packages-gpu"]
+    assert "gpu" not in text["cpu"]
+    assert "NVIDIA_VISIBLE_DEVICES" in text["gpu"]
+
+
+def test_every_package_of_the_image_is_checked_against_its_hash() -> None:
+    fetched = [line for line in map(str, dockerfile()) if "--requirement" in line and "--no-index" not in line]
+    assert len(fetched) == 2
+    assert all("--require-hashes" in line for line in fetched)
+
+
+def test_ports_are_open_to_this_machine_only() -> None:
+    ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert list(ports) == ["mlflow"]
+    assert all(port.startswith("127.0.0.1:") for port in ports["mlflow"])
+
+
+def test_there_is_no_password_but_the_users() -> None:
+    asked = "${POSTGRES_PASSWORD:?set it in docker/.env}"
+    given = [
+        value
+        for service in SERVICES.values()
+        for name, value in service.get("environment", {}).items()
+        if "PASSWORD" in name
+    ]
+    assert given == [asked] * 4
+    assert not re.search(r"PASSWORD:?-", COMPOSE), "a default password is one that everybody knows"
+    assert not re.search(r"://[^/@\s]*:[^/@\s]*@", COMPOSE), "a password in an address ends up in logs"
+    assert "\nPOSTGRES_PASSWORD=\n" in (DOCKER / ".env.example").read_text()
+    assert ".env" in (DOCKER / ".gitignore").read_text().splitlines()
+
+
+def test_the_example_names_every_setting() -> None:
+    used = set(re.findall(r"\$\{(\w+)", COMPOSE))
+    told = set(re.findall(r"^(\w+)=", (DOCKER / ".env.example").read_text(), re.MULTILINE))
+    assert used == told
+
+
+def test_services_volumes_and_targets_fit_together() -> None:
+    for service in SERVICES.values():
+        for needed, condition in service.get("depends_on", {}).items():
+            assert condition == {"condition": "service_healthy"}
+            assert "healthcheck" in SERVICES[needed]
+        if "build" in service:
+            assert (DOCKER / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
+            assert service["build"]["target"] in stages()
+            assert service["image"] == f"pneumo:{service['build']['target']}"
+        for volume in service.get("volumes", ()):
+            if isinstance(volume, str):
+                source = volume.split(":")[0]
+                assert (DOCKER / source).is_file() if source.startswith(".") else source in STACK["volumes"]
+
+
+def test_mlflow_takes_the_servers_options() -> None:
+    from mlflow.cli import server
+
+    assert SERVICES["mlflow"]["entrypoint"] == ["mlflow", "server"]
+    # Refuses an option or a value that this MLflow does not know; starts nothing.
+    options = server.make_context("server", list(SERVICES["mlflow"]["command"])).params
+    assert options["port"] == 5000
+    assert f"mlflow:{options['port']}" in options["allowed_hosts"].split(",")
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_search_reports_to_the_stack(name: str) -> None:
+    search = SERVICES[name]
+    assert search["environment"]["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
+    assert "CREATE DATABASE optuna;" in (DOCKER / "databases.sql").read_text()
+    assert search["entrypoint"][-1].endswith("@postgres/optuna")
+    assert (ROOT / search["command"][0]).is_file()
+    pictures = search["volumes"][0]
+    assert pictures["read_only"]
+    assert pictures["target"] == search["command"][search["command"].index("--data") + 1]
+    assert any(volume.endswith(":/project/mlruns") for volume in search["volumes"][1:])
+
+
+def test_the_searches_differ_in_the_gpu_only() -> None:
+    own = {"image", "build", "deploy", "profiles"}
+    cpu, gpu = (SERVICES[name] for name in SEARCHES)
+    assert {k: v for k, v in cpu.items() if k not in own} == {k: v for k, v in gpu.items() if k not in own}
+    [device] = gpu["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
+    assert (cpu["profiles"], gpu["profiles"]) == (["cpu"], ["gpu"])
+
+
+def test_search_has_the_options_that_the_stack_gives_it() -> None:
+    [python, *verb], options = SERVICES["search"]["entrypoint"][:3], SERVICES["search"]["entrypoint"][3:]
+    assert python == "python"
+    done = subprocess.run([sys.executable, *verb, "--help"], capture_output=True, text=True, check=True)
+    given = [o for o in (*options, *SERVICES["search"]["command"]) if o.startswith("--")]
+    assert given == ["--storage", "--data"]
+    for option in given:
+        assert re.search(rf"{option}\b", done.stdout), option
