@@ -98,7 +98,6 @@ def test_a_task_runs_elsewhere_and_its_result_comes_back(start: Start) -> None:
     ended = event(place)
     assert isinstance(ended, Ended)
     assert (ended.number, ended.result) == (3, 42)
-    assert ended.memory > 1_000_000
     assert place.free == 1
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from pneumo.compute.place import Died, Ended, Event, PlaceError, Task
 from pneumo.compute.worker import TrialFunction, work
 
-TRIALS_PER_WORKER = 8
-"""TensorFlow keeps about a copy of each trial's weights and optimizer; after this many trials a worker is replaced. The
-next one starts with its predecessor's last trial, so that its imports cost no waiting."""
+TRIALS_PER_WORKER = 20
+"""TensorFlow keeps a few MB of each trial, whatever is cleared; after this many trials a worker is replaced. The next one
+starts with its predecessor's last trial, so that its imports cost no waiting."""
 
 MOST_DEATHS = 3
 """Idle workers that may die one after the other before the place gives up."""

@@ -37,11 +37,10 @@ class Report:
 
 @dataclass(frozen=True)
 class Ended:
-    """The trial function returned. `memory` is the worker's resident memory afterwards, in bytes."""
+    """The trial function returned."""
 
     number: int
     result: Any
-    memory: int
 
 
 @dataclass(frozen=True)

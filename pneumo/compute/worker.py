@@ -53,7 +53,7 @@ def work(
         if task is None:
             return
         result = run(task.payload, _PipeChannel(pipe, task))
-        pipe.send(Ended(task.number, result, _resident_memory()))
+        pipe.send(Ended(task.number, result))
 
 
 class _PipeChannel:
@@ -78,12 +78,6 @@ def _end_with_parent() -> None:
     assert parent is not None
     connection.wait([parent.sentinel])
     os._exit(1)
-
-
-def _resident_memory() -> int:
-    import psutil
-
-    return int(psutil.Process().memory_info().rss)
 
 
 def _pickles(error: Exception) -> bool:
