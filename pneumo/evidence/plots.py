@@ -204,7 +204,9 @@ def _mistakes(
             pixels[picture], cmap="gray", vmin=0, vmax=255, extent=(column, column + 0.94, top + 0.94, top), zorder=2
         )
         truth = int(labels[picture])
-        name = axes.text(column, top + 0.96, _text(names[picture].rsplit("/", 1)[-1], 30), fontsize=9, va="top", parse_math=False)
+        name = axes.text(
+            column, top + 0.96, _text(names[picture].rsplit("/", 1)[-1], 30), fontsize=9, va="top", parse_math=False
+        )
         name.set_clip_box(TransformedBbox(Bbox([[column, top], [column + 0.97, top + 1.25]]), axes.transData))
         name.set_clip_on(True)
         line = f"true {CLASSES[truth]}, p = {probabilities[picture]:.3f}"

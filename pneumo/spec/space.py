@@ -159,8 +159,12 @@ class Space:
         return dimension.values or (dimension.low, dimension.high)
 
     def describe(self) -> dict[str, Any]:
-        """The space as JSON values, the same for equal spaces: what a study is compared by when it is taken up."""
-        return {d.name: _described(d) for d in sorted(self.dimensions, key=lambda d: NAMES.index(d.name))}
+        """The space as JSON values, the same for equal spaces: what a study is compared by when it is taken up.
+
+        What can never count, as momentum beside adam alone, is left out.
+        """
+        counts = (d for d in self.dimensions if all(set(self.possible(n)) & set(v) for n, v in d.when.items()))
+        return {d.name: _described(d) for d in sorted(counts, key=lambda d: NAMES.index(d.name))}
 
 
 def active(dimension: Dimension, values: Mapping[str, Value]) -> bool:
