@@ -1,0 +1,15 @@
+"""pneumo: hyperparameter search for chest X-ray classifiers, every trial an MLflow run.
+
+search.py    python -m pneumo.search; command.py what every verb shares
+study.py     the loop: ask, train, tell; screen.py what it shows, record.py what it leaves in MLflow
+trial.py     one trial, the only code that a worker process enters
+spec/        pure values and decisions: experiment, space, hyperparameters, candidate, result, objective
+engines/     who proposes: Optuna
+data/        where pictures come from, who is a patient, the split, the cache
+cnn/         the base network and its variations (tensorflow lives only here)
+evidence/    metrics, plots, tables: arrays in, numbers and figures out
+tracking/    runs in MLflow (mlflow lives only here)
+compute/     where trials run: worker processes of this machine
+"""
+
+__version__ = "0.1.0"

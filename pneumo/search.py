@@ -1,0 +1,281 @@
+"""python -m pneumo.search: run a study, or take one up."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pneumo.command import INTERRUPTED, NOTHING_FIT, OK, program, run
+from pneumo.spec.errors import RequestError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pneumo.compute.place import Place
+    from pneumo.data.pictures import Source
+    from pneumo.screen import Screen
+    from pneumo.spec.candidate import Candidate
+    from pneumo.spec.experiment import Experiment
+    from pneumo.spec.result import Trial
+    from pneumo.tracking.store import Store
+    from pneumo.trial import TrialTask
+
+DRY_RUN_CANDIDATES = 3
+QUICKSTART = Path("experiments/quickstart.yaml")
+STORAGE = "sqlite:///mlruns/studies.db"
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+@app.command(
+    epilog="""[bold]Examples[/]
+
+python -m pneumo.search\n
+  the quick start: a small study on generated phantoms, offline, in about a minute
+
+python -m pneumo.search experiments/article.yaml --data chest-xray-pneumonia.zip\n
+  30 trials on real X-rays
+
+python -m pneumo.search experiments/article.yaml --data chest-xray-pneumonia.zip --trials 40\n
+  the same command again goes on where it stopped; --trials is the total
+
+python -m pneumo.search experiments/article.yaml --set layers=2 --set search.pruner=median --name two-layers --dry-run\n
+  what would run, with two settings changed
+
+Every trial is an MLflow run: mlflow ui, in this folder, shows and compares them.
+Exit status: 0 done; 2 the request was wrong; 3 no trial is fit to use; 130 interrupted, everything so far is kept."""
+)
+def main(
+    experiment: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="EXPERIMENT.yaml", help="What to search; left out: the quick start.", show_default=False
+        ),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="PATH", help="The pictures, a zip or a folder; replaces data.path.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(metavar="STUDY", help="Name of the study; replaces name.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Trials in all, those of earlier runs included.")
+    ] = None,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="90m", help="Start no trial after this time: 90s, 45m, 2h.")
+    ] = None,
+    engine: Annotated[str | None, typer.Option(metavar="E", help="Who proposes: optuna.")] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", min=1, help="Trials at once; a GPU for each.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="One setting, as layers=2 or search.pruner=median; repeatable."
+        ),
+    ] = None,
+    storage: Annotated[
+        str, typer.Option(metavar="URL", help="Database of Optuna's studies.", envvar="PNEUMO_STORAGE")
+    ] = STORAGE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and train nothing.")] = False,
+) -> int:
+    """Search hyperparameters of a chest X-ray classifier; every trial is an MLflow run.
+
+    The first trial is the tutorial's own network, so a study says how far it got beyond it. A study is known by its
+    name: the same command again takes it up where it stopped.
+    """
+    from rich.console import Console
+
+    from pneumo.data.sources import open_source
+    from pneumo.spec.experiment import read_experiment
+
+    options = {"name": name, "data.path": data, "search.trials": trials, "search.timeout": timeout}
+    options |= {"search.engine": engine, "search.workers": workers}
+    asked = read_experiment(
+        experiment or _quickstart(), set_ or (), {key: value for key, value in options.items() if value is not None}
+    )
+    source = open_source(asked.data)
+    console = Console(highlight=False)
+    if dry_run:
+        return _dry_run(asked, source, console)
+    return _search(asked, source, storage, console)
+
+
+def _quickstart() -> Path:
+    """The quick start of this folder, or of the project that this file belongs to."""
+    return QUICKSTART if QUICKSTART.exists() else Path(__file__).resolve().parent.parent / QUICKSTART
+
+
+def _dry_run(experiment: Experiment, source: Source, console: Console) -> int:
+    from pneumo.data.split import cut
+    from pneumo.engines.protocol import open_engine
+    from pneumo.screen import Screen, tried
+    from pneumo.spec.candidate import Candidate
+
+    screen = Screen(experiment, console)
+    console.print(experiment.to_yaml().rstrip(), markup=False)
+    screen.counts(source.description, cut(source, experiment.data.validation, experiment.search.seed))
+    with tempfile.TemporaryDirectory() as folder:
+        engine = open_engine(experiment, f"sqlite:///{folder}/studies.db")
+        proposals = [engine.ask() for _ in range(min(DRY_RUN_CANDIDATES, experiment.search.trials))]
+    screen.say("The first candidates of a new study:")
+    for candidate in proposals:
+        if isinstance(candidate, Candidate):
+            screen.say(f"  {candidate.number}  {tried(candidate)}")
+    screen.say("Nothing was trained; leave out --dry-run to run it.")
+    return OK
+
+
+def _search(experiment: Experiment, source: Source, storage: str, console: Console) -> int:
+    from pneumo import trial
+    from pneumo.compute.local import LocalProcesses
+    from pneumo.compute.place import PlaceError
+
+    with _alone(experiment.name):
+        # The workers at once, so that they import TensorFlow while the pictures are read here.
+        place = LocalProcesses(trial.run, trial.warm_up, experiment.search.workers)
+        try:
+            return _run(experiment, source, storage, place, console)
+        except PlaceError as error:
+            raise RequestError(str(error)) from error
+        finally:
+            place.close()
+
+
+def _run(experiment: Experiment, source: Source, storage: str, place: Place, console: Console) -> int:
+    from pneumo.engines.protocol import open_engine
+    from pneumo.record import StudyRecord, check_same_data, check_unchanged
+    from pneumo.screen import Screen
+    from pneumo.study import Study
+    from pneumo.tracking.store import connect
+    from pneumo.tracking.study import recorded
+    from pneumo.trial import TrialTask
+
+    search, screen = experiment.search, Screen(experiment, console)
+    store = connect()
+    engine = open_engine(experiment, storage)
+    told, before = engine.trials(), recorded(store, experiment.name)
+    check_unchanged(before, experiment, told)
+    if len(told) >= search.trials:
+        screen.say(
+            f"Study {experiment.name} has its {search.trials} trials already; --trials N with a larger N runs more."
+        )
+        return _end(experiment, told, store, screen, interrupted=False)
+    data = screen.preparing(source)
+    check_same_data(before, data, experiment.name, told)
+    screen.header(data, store.shown, told)
+    record = StudyRecord(store, experiment, data, told)
+
+    def task(candidate: Candidate, run_id: str) -> TrialTask:
+        seed = record.seed(candidate.number)
+        text = experiment.to_yaml()
+        return TrialTask(experiment.name, candidate, run_id, store.uri, search.objective, seed, data, text)
+
+    study = Study(search, engine=engine, place=place, record=record, payload=task, screen=screen)
+    try:
+        with screen, _interruption() as interrupted:
+            ended = study.run(interrupted)
+    except BaseException:
+        record.abandon()
+        raise
+    told = engine.trials()
+    record.close(told, ended.interrupted)
+    if not ended.interrupted:
+        screen.say(f"Ended: {ended.reason}.")
+    return _end(experiment, told, store, screen, ended.interrupted)
+
+
+def _end(experiment: Experiment, told: Sequence[Trial], store: Store, screen: Screen, interrupted: bool) -> int:
+    """Says how the study stands and what to do next; the exit status."""
+    if any(t.result.state == "complete" for t in told):
+        screen.table(told)
+    if interrupted:
+        again = shlex.join([program("python"), "-m", "pneumo.search", *sys.argv[1:]])
+        screen.say(f"Interrupted; everything so far is kept. This goes on where it stopped:\n  {again}")
+        return INTERRUPTED
+    if told and all(t.result.state != "complete" for t in told):
+        errors = Counter(t.result.error for t in told if t.result.error).most_common(1)
+        cause = f"; most often: {errors[0][0]}" if errors else ""
+        print(f"pneumo.search: none of {len(told)} trials completed{cause}", file=sys.stderr)
+        return NOTHING_FIT
+    screen.say(f"Compare the trials:  {_compare(store, experiment.name)}")
+    if experiment.data.source == "phantom":
+        screen.say(
+            "These were generated phantoms, not X-rays. Real pictures: download paultimothymooney/chest-xray-pneumonia from "
+            "Kaggle (CC BY 4.0), then"
+        )
+        screen.say(f"  {program('python')} -m pneumo.search experiments/article.yaml --data chest-xray-pneumonia.zip")
+    else:
+        more = shlex.join([program("python"), "-m", "pneumo.search", *_with_trials(sys.argv[1:], 2 * len(told))])
+        screen.say(f"Search further:      {more}")
+    return OK
+
+
+def _compare(store: Store, name: str) -> str:
+    """How to see a study in MLflow: the command and the address, or the address of the server."""
+    from pneumo.tracking.study import experiment_id
+    from pneumo.tracking.views import page
+
+    address = page(experiment_id(store, name))
+    if store.uri.startswith("http"):
+        return store.shown.rstrip("/") + address
+    where = "" if store.default else f" --backend-store-uri {shlex.quote(store.shown)}"
+    return f"{program('mlflow')} ui{where}    and open http://127.0.0.1:5000{address}"
+
+
+def _with_trials(arguments: Sequence[str], trials: int) -> list[str]:
+    """The same arguments with another `--trials`."""
+    kept, skip = [], False
+    for argument in arguments:
+        if not skip and argument != "--trials" and not argument.startswith("--trials="):
+            kept.append(argument)
+        skip = argument == "--trials"
+    return [*kept, "--trials", str(trials)]
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Holds the study for this process. Raises `RequestError` where another search of this folder has it."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(Path("mlruns", f".{name}.lock"))
+    try:
+        Path("mlruns").mkdir(exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RequestError(
+            f"study {name}: another search is at work on it here; wait for it, or take another --name"
+        ) from None
+    except OSError as error:
+        raise RequestError(f"{Path.cwd()}: cannot be written, where mlruns/ goes: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _interruption() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C or SIGTERM once asks for a clean end, which the function it gives tells; twice ends at once."""
+    asked = []
+
+    def ask(number: int, frame: object) -> None:
+        asked.append(number)
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+    before = {one: signal.signal(one, ask) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+if __name__ == "__main__":
+    run(app, "search")

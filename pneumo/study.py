@@ -1,0 +1,140 @@
+"""The loop of a study: ask the engine, let a place train, tell the engine; until the budget is spent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from pneumo.compute.place import Died, Ended, Event, Place, Progress, Report, Task
+from pneumo.engines.protocol import Engine
+from pneumo.screen import Screen
+from pneumo.spec.candidate import Candidate, Done, Wait
+from pneumo.spec.experiment import SearchSpec
+from pneumo.spec.hyperparameters import unbuildable
+from pneumo.spec.objective import EPOCH_OBJECTIVES
+from pneumo.spec.result import Trial, TrialResult
+
+TICK = 0.2
+"""Seconds after which an interruption is noticed at the latest."""
+
+
+class Record(Protocol):
+    """Where trials are recorded (see `tracking`)."""
+
+    def begin(self, candidate: Candidate) -> str:
+        """A new run for the candidate; its id."""
+        ...
+
+    def end(self, run_id: str, state: str, error: str | None = None, output: str = "") -> None:
+        """Close a run: complete, pruned, failed or killed. `output` is what a process that died last wrote."""
+        ...
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why a search ended, and whether it was interrupted."""
+
+    reason: str
+    interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class _UnderWay:
+    candidate: Candidate
+    run_id: str
+    started: float
+    history: list[float]
+
+
+class Study:
+    """One study at work. The engine, the place and the record are handed in; the study owns none of their ideas.
+
+    `payload` makes what the place's trial function is handed, of a candidate and its run id.
+    """
+
+    def __init__(
+        self,
+        search: SearchSpec,
+        *,
+        engine: Engine,
+        place: Place,
+        record: Record,
+        payload: Callable[[Candidate, str], Any],
+        screen: Screen,
+    ) -> None:
+        self._search, self._engine, self._place, self._record = search, engine, place, record
+        self._payload, self._screen = payload, screen
+        self._told = list(engine.trials())
+        self._under_way: dict[int, _UnderWay] = {}
+        self._began = time.monotonic()
+
+    def run(self, interrupted: Callable[[], bool]) -> Ending:
+        """Run trials until the budget is spent, the engine is done, or `interrupted` says so.
+
+        A trial that is under way at an interruption is ended at once, its run closed as killed, and the engine proposes
+        it again when the study is taken up.
+        """
+        try:
+            while not interrupted():
+                reason = self._hand_out()
+                if reason and not self._under_way:
+                    return Ending(reason)
+                if event := self._place.next_event(TICK):
+                    self._handle(event)
+            return Ending("interrupted", interrupted=True)
+        finally:
+            self._place.close()
+            for one in self._under_way.values():
+                self._record.end(one.run_id, "killed")
+
+    def _hand_out(self) -> str:
+        """Give every free worker a candidate. Why no further one is given, or an empty text."""
+        while self._place.free:
+            if len(self._told) + len(self._under_way) >= self._search.trials:
+                return f"all {self._search.trials} trials are done"
+            if self._search.timeout is not None and time.monotonic() - self._began >= self._search.timeout:
+                return f"the time of {self._search.timeout:.0f} s is over"
+            proposal = self._engine.ask()
+            if isinstance(proposal, Done):
+                return proposal.reason
+            if isinstance(proposal, Wait):
+                break
+            run_id = self._record.begin(proposal)
+            self._under_way[proposal.number] = _UnderWay(proposal, run_id, time.time(), [])
+            self._screen.begun(proposal)
+            if why_not := unbuildable(proposal.values):
+                self._finish(TrialResult(proposal.number, run_id, "failed", error=why_not))
+            else:
+                self._place.submit(Task(proposal.number, self._payload(proposal, run_id)))
+        return ""
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case Progress():
+                self._screen.step(event)
+            case Report():
+                self._screen.epoch(event)
+                self._place.answer(event.number, self._goes_on(event))
+            case Ended():
+                self._finish(event.result)
+            case Died():
+                run_id = self._under_way[event.number].run_id
+                self._finish(TrialResult(event.number, run_id, "failed", error=event.reason), event.output)
+
+    def _goes_on(self, report: Report) -> bool:
+        if self._search.objective not in EPOCH_OBJECTIVES:
+            return True  # not known before the trial's end
+        self._under_way[report.number].history.append(report.value)
+        return self._engine.report(report.number, report.epoch, report.value)
+
+    def _finish(self, result: TrialResult, output: str = "") -> None:
+        one = self._under_way[result.number]
+        result = replace(result, history=tuple(one.history), started=one.started, ended=time.time())
+        # The engine first: it is what says, after a kill between the two, how the run is to be closed.
+        self._engine.tell(result)
+        self._record.end(one.run_id, result.state, result.error, output)
+        del self._under_way[result.number]
+        self._told.append(Trial(one.candidate, result))
+        self._screen.ended(self._told[-1], self._told, self._search.trials)

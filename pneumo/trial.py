@@ -1,0 +1,170 @@
+"""One trial: the only code that a worker process enters. Handed data, cnn, evidence and tracking; gives a result."""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pneumo.compute.place import Channel
+from pneumo.spec.candidate import Candidate
+from pneumo.spec.objective import EPOCH_OBJECTIVES, OBJECTIVES, epoch_objective
+from pneumo.spec.result import TrialResult
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pneumo.cnn.fit import Fitted
+    from pneumo.data.prepare import Prepared
+    from pneumo.spec.hyperparameters import Hyperparameters
+    from pneumo.tracking.trial import TrialLog
+
+LONGEST_ERROR = 500
+"""Letters of a failed trial's one line; the whole stack trace is an artifact."""
+
+
+@dataclass(frozen=True)
+class TrialTask:
+    """All that a worker needs for one trial. `store` is MLflow's address, `seed` the trial's own."""
+
+    study: str
+    candidate: Candidate
+    run_id: str
+    store: str
+    objective: str
+    seed: int
+    data: Prepared
+    experiment_yaml: str
+
+
+def warm_up() -> None:
+    """What a worker imports and tries once while the driver reads the pictures."""
+    from pneumo.cnn import device
+
+    device.warm_up()
+    from pneumo.evidence import plots
+    from pneumo.tracking import trial
+
+    plots.warm_up()
+    trial.warm_up()
+
+
+def run(task: TrialTask, channel: Channel) -> TrialResult:
+    """Train the candidate, record all of it in its MLflow run, and say how it ended. Never raises for a bad trial."""
+    from pneumo.cnn.build import build
+    from pneumo.cnn.device import device, release, resolved
+    from pneumo.tracking.trial import TrialLog
+
+    log, number = TrialLog(task.store, task.run_id), task.candidate.number
+    machine = device()
+    values = resolved(task.candidate.values, machine)
+    try:
+        with log.system_metrics():
+            model = build(values, seed=task.seed)
+            try:
+                metrics, value, pruned = _train(task, values, model, machine.name, channel, log)
+            finally:
+                release(model)
+    except ConnectionError:
+        raise  # the driver is gone
+    except Exception as error:
+        log.artifacts({"error.txt": traceback.format_exc(), "experiment.yaml": task.experiment_yaml})
+        return TrialResult(number, task.run_id, "failed", error=_one_line(error))
+    return TrialResult(number, task.run_id, "pruned" if pruned else "complete", value, metrics)
+
+
+def _train(
+    task: TrialTask, values: Hyperparameters, model: Any, device: str, channel: Channel, log: TrialLog
+) -> tuple[dict[str, float], float, bool]:
+    """Trains the model and records it. The metrics, the objective's value, and whether the trial was pruned."""
+    import numpy as np
+
+    from pneumo.cnn import fit
+    from pneumo.cnn.build import parameters
+    from pneumo.cnn.save import saved
+    from pneumo.evidence.metrics import epoch_metrics, validation_metrics
+
+    chosen_by = epoch_objective(task.objective)
+    sign = 1.0 if OBJECTIVES[chosen_by] == "maximize" else -1.0
+    data = task.data
+    pixels = data.pixels(values.image_size)
+    truth = data.labels[data.validation].astype("int64")
+    history: list[dict[str, float]] = []
+    pruned = False
+
+    def after_epoch(epoch: int, training: Mapping[str, float], probabilities: NDArray[np.float32]) -> fit.Verdict:
+        nonlocal pruned
+        metrics = {**training, **epoch_metrics(truth, probabilities)}
+        history.append({"epoch": epoch, **metrics})
+        log.epoch(metrics, epoch)
+        pruned = not channel.report(epoch, metrics[chosen_by], metrics)
+        return fit.Verdict(sign * metrics[chosen_by], not pruned)
+
+    fitted = fit.fit(
+        model,
+        values,
+        fit.Pictures(pixels, data.training, data.labels[data.training].astype("int64")),
+        fit.Pictures(pixels, data.validation, truth),
+        seed=task.seed,
+        after_epoch=after_epoch,
+        after_step=channel.progress,
+    )
+    best = history[fitted.best_epoch - 1]
+    metrics = {
+        "best_epoch": fitted.best_epoch,
+        **{f"best_{name}": best[name] for name in EPOCH_OBJECTIVES},
+        **validation_metrics(truth, fitted.probabilities),
+        "parameters": parameters(model),
+        "train_seconds": fitted.seconds,
+        "images_per_second": fitted.images_per_second,
+    }
+    logged = None
+    if not pruned:
+        picture = np.repeat(pixels[data.validation[:1], :, :, None], values.channels, axis=-1)
+        logged = log.model(saved(model), picture)
+        metrics["model_bytes"] = logged.size
+    log.artifacts(_artifacts(task, history, fitted, metrics["threshold"]))
+    log.finish(metrics, {"pneumo.device": device, "pneumo.precision": values.precision}, logged)
+    value = float((best | metrics).get(task.objective, math.nan))
+    if math.isnan(value) and not pruned:
+        raise ValueError(f"{task.objective} is not a number: the validation pictures are of one class")
+    return {name: float(metric) for name, metric in metrics.items()}, value, pruned
+
+
+def _artifacts(
+    task: TrialTask, history: Sequence[Mapping[str, float]], fitted: Fitted, threshold: float
+) -> dict[str, str | bytes]:
+    from pneumo.evidence.plots import trial_plots
+    from pneumo.evidence.tables import history_csv, predictions_csv
+
+    data = task.data
+    names = [data.names[row] for row in data.validation]
+    patients = [data.patients[row] for row in data.validation]
+    truth = data.labels[data.validation]
+    plots = trial_plots(
+        title=f"{task.study} trial {task.candidate.number}",
+        history=history,
+        best_epoch=fitted.best_epoch,
+        labels=truth,
+        probabilities=fitted.probabilities,
+        names=names,
+        pixels=data.pixels(task.candidate.values.image_size)[data.validation],
+        threshold=threshold,
+        phantom=data.kind == "phantom",
+    )
+    return {
+        **{f"plots/{name}": picture for name, picture in plots.items()},
+        "history.csv": history_csv(history),
+        "predictions.csv": predictions_csv(names, patients, truth, fitted.probabilities),
+        "experiment.yaml": task.experiment_yaml,
+    }
+
+
+def _one_line(error: Exception) -> str:
+    """What went wrong, as a person would say it; the name of the error only where the text does not tell."""
+    text = " ".join(str(error).split())
+    said = text if type(error).__name__ in ("UnbuildableError", "DivergedError") else f"{type(error).__name__}: {text}"
+    return said[:LONGEST_ERROR]
