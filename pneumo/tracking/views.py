@@ -1,7 +1,8 @@
-"""What MLflow's pages show of a study: its columns, its order, its first chart.
+"""What MLflow's pages show of a study: its columns, its order, its first charts.
 
-MLflow's page of an experiment shows no metric as a column by itself. It keeps named views, a choice of columns and an
-order, in tags of the experiment, lists them under "Views", and opens one by its address.
+MLflow's page of an experiment shows no metric as a column by itself, and begins its charts with the first in the
+alphabet. It keeps named views, a choice of columns, order and charts, in tags of the experiment, lists them under
+"Views", and opens one by its address.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import time
 from collections.abc import Sequence
 
-from pneumo.spec.objective import EPOCH_OBJECTIVES, OBJECTIVES
+from pneumo.spec.objective import EPOCH_OBJECTIVES, OBJECTIVES, epoch_objective
 
 STUDY_VIEW = "study"
 BEST_VIEW = "best-first"
@@ -24,7 +25,7 @@ def objective_metric(objective: str) -> str:
 
 
 def view_tags(objective: str, searched: Sequence[str]) -> dict[str, str]:
-    """Tags of an experiment: two named views, the metric that its charts begin with, and that it trains models."""
+    """Tags of an experiment: two named views, and that it trains models."""
     metric = f"metrics.`{objective_metric(objective)}`"
     columns = [metric, *(f"params.`{name}`" for name in searched)]
     by_trial = {"orderByKey": "attributes.start_time", "orderByAsc": False}
@@ -32,11 +33,10 @@ def view_tags(objective: str, searched: Sequence[str]) -> dict[str, str]:
         "orderByKey": metric,
         "orderByAsc": OBJECTIVES[objective] == "minimize",
         "searchFilter": "tags.`pneumo.role` = 'trial'",
+        **_first_charts(objective, searched),
     }
     return {
         "mlflow.experimentKind": "custom_model_development",
-        "mlflow.experiment.primaryMetric.name": objective,
-        "mlflow.experiment.primaryMetric.greaterIsBetter": str(OBJECTIVES[objective] == "maximize"),
         _TAG + STUDY_VIEW: _view("Study and its trials", by_trial | {"selectedColumns": columns}),
         _TAG + BEST_VIEW: _view("Trials, best first", best_first | {"selectedColumns": columns}),
     }
@@ -51,6 +51,20 @@ def compare_page(experiment_id: str, run_ids: Sequence[str]) -> str:
     """The address of the page that compares runs, to be put behind the address of the MLflow server."""
     quoted = json.dumps(list(run_ids)).replace(" ", "").replace('"', "%22")
     return f"/#/compare-runs?runs={quoted}&experiments=[%22{experiment_id}%22]"
+
+
+def _first_charts(objective: str, searched: Sequence[str]) -> dict[str, object]:
+    """A chart of the learning curves and one of what was tried; MLflow adds one for each other metric after them."""
+    learning_curves = {"type": "LINE", "metricKey": epoch_objective(objective), "xAxisKey": "step", "lineSmoothness": 0}
+    tried = {"type": "PARALLEL", "selectedParams": list(searched), "selectedMetrics": [objective_metric(objective)]}
+    section = {"uuid": "model", "name": "Model metrics", "display": True}
+    return {
+        "compareRunCharts": [
+            {"uuid": chart["type"], "metricSectionId": section["uuid"]} | chart for chart in (learning_curves, tried)
+        ],
+        # In a section that says it is not reordered, MLflow puts the charts by their names.
+        "compareRunSections": [section | {"isReordered": True}],
+    }
 
 
 def _view(name: str, state: dict[str, object]) -> str:
