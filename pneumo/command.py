@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -37,4 +36,4 @@ def program(name: str) -> str:
     beside = Path(sys.executable).parent / name
     if str(beside.parent) in os.environ.get("PATH", "").split(os.pathsep):
         return name
-    return shlex.quote(str(beside.relative_to(Path.cwd())) if beside.is_relative_to(Path.cwd()) else str(beside))
+    return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)

@@ -4,47 +4,48 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from pneumo import __version__
-from pneumo.screen import beyond, shown
+from pneumo.screen import baseline_of, beyond, shown
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment, changes
 from pneumo.spec.objective import OBJECTIVES, ranked
-from pneumo.spec.result import Trial
+from pneumo.spec.result import CLASSES, Trial
 
 if TYPE_CHECKING:
     from pneumo.data.prepare import Prepared
+    from pneumo.engines.protocol import Engine
     from pneumo.tracking.store import Store
-    from pneumo.tracking.study import Pictures, Recorded
+    from pneumo.tracking.study import End, Pictures, Recorded
 
 PARTS: tuple[Literal["training", "validation"], ...] = ("training", "validation")
 
 
-def check_unchanged(recorded: Recorded | None, experiment: Experiment, told: Sequence[Trial]) -> None:
+def check_unchanged(recorded: Recorded | None, experiment: Experiment, engine: Engine) -> None:
     """Refuse to take up a study that began with another experiment, or whose two records do not belong together.
 
     Raises `RequestError` with the first differences.
     """
-    name = experiment.name
-    if recorded is None or recorded.experiment_yaml is None:
+    name, told = experiment.name, len(engine.trials())
+    if recorded is None:
         if told:
             raise RequestError(
-                f"study {name}: its {len(told)} trials are in the study's database but not in this MLflow store; "
+                f"study {name}: its {told} trials are in the study's database but not in this MLflow store; "
                 f"set MLFLOW_TRACKING_URI as it was, or take another --name"
             )
         return
-    if recorded.ended and not told:
+    if recorded.tags.get("pneumo.id") != engine.id:
         raise RequestError(
-            f"study {name}: its {recorded.ended} trials are in MLflow but not in the study's database; "
+            f"study {name}: MLflow has a study of this name whose trials are in another database; "
             f"give the --storage it had, or take another --name"
         )
-    found = changes(yaml.safe_load(recorded.experiment_yaml), yaml.safe_load(experiment.to_yaml()))
-    if found and told:
+    if not told or recorded.experiment_yaml is None:
+        return
+    if found := changes(yaml.safe_load(recorded.experiment_yaml), yaml.safe_load(experiment.to_yaml())):
         more = f", and {len(found) - 2} more" if len(found) > 2 else ""
         raise RequestError(
             f"study {name}: it began with another experiment: {'; '.join(found[:2])}{more}; "
@@ -67,8 +68,10 @@ def check_same_data(recorded: Recorded | None, data: Prepared, name: str, told: 
 class StudyRecord:
     """The study's run in MLflow and those of its trials, under way. A `Record` of `pneumo.study`."""
 
-    def __init__(self, store: Store, experiment: Experiment, data: Prepared, told: Sequence[Trial]) -> None:
+    def __init__(self, store: Store, experiment: Experiment, data: Prepared, engine: Engine) -> None:
         from pneumo.tracking import study
+
+        told = engine.trials()
 
         self._mlflow, self._experiment, self._data = study, experiment, data
         self._pictures = [self._part(part) for part in PARTS]
@@ -84,9 +87,9 @@ class StudyRecord:
             experiment_yaml=experiment.to_yaml(),
             description=self._description(told),
             extra_tags={f"pneumo.data.{part}": data.digest(part) for part in PARTS}
-            | {"pneumo.pruner": search.pruner, "pneumo.data": data.kind},
+            | {"pneumo.id": engine.id, "pneumo.pruner": search.pruner, "pneumo.data": data.kind},
         )
-        study.close_left_over(self._run, {t.result.run_id: t.result.state for t in told})
+        study.close_left_over(self._run, {t.result.run_id: (t.result.state, t.result.error) for t in told})
 
     def seed(self, number: int) -> int:
         """The seed of a trial: the study's, and one further for each trial."""
@@ -94,12 +97,13 @@ class StudyRecord:
 
     def begin(self, candidate: Candidate) -> str:
         number = candidate.number
-        return self._mlflow.start_trial(self._run, number, candidate.hyperparameters, self.seed(number), self._pictures)
+        seed, text = self.seed(number), self._experiment.to_yaml()
+        return self._mlflow.start_trial(self._run, number, candidate.hyperparameters, seed, self._pictures, text)
 
-    def end(self, run_id: str, state: str, error: str | None = None, output: str = "") -> None:
+    def end(self, run_id: str, state: End, error: str | None = None, output: str = "") -> None:
         if output.strip():
             self._mlflow.log_files(self._run.store.client, run_id, {"output.txt": output})
-        self._mlflow.end_trial(self._run, run_id, state, error)  # type: ignore[arg-type]
+        self._mlflow.end_trial(self._run, run_id, state, error)
 
     def close(self, told: Sequence[Trial], interrupted: bool) -> None:
         """The study's own plots, table and figures, and the end of its run."""
@@ -111,7 +115,7 @@ class StudyRecord:
         metrics["pictures_unreadable"] = len(self._data.unreadable)
         self._mlflow.end_study(
             self._run,
-            "KILLED" if interrupted else "FINISHED" if best or not told else "FAILED",
+            "KILLED" if interrupted else "FINISHED" if best else "FAILED",
             metrics=metrics,
             artifacts=self._artifacts(told),
             description=self._description(told),
@@ -124,8 +128,6 @@ class StudyRecord:
             self._mlflow.end_study(self._run, "KILLED", metrics={}, artifacts={})
 
     def _part(self, part: Literal["training", "validation"]) -> Pictures:
-        from pneumo.data.pictures import CLASSES
-
         of_part = [c for c in self._data.counts if c.part == part]
         counts = {"num_rows": sum(c.pictures for c in of_part), "patients": sum(c.patients for c in of_part)}
         counts |= {CLASSES[c.label]: c.pictures for c in of_part}
@@ -134,25 +136,14 @@ class StudyRecord:
         return self._mlflow.Pictures(part, name, self._data.digest(part), source, counts)
 
     def _artifacts(self, told: Sequence[Trial]) -> dict[str, str | bytes]:
-        from pneumo.evidence.study_page import StudyTrial, study_page
+        from pneumo.evidence.study_page import study_page
         from pneumo.evidence.tables import trials_csv
 
         if not told:
             return {}
         search = self._experiment.search
         page = study_page(
-            [
-                StudyTrial(
-                    number=t.number,
-                    state=t.result.state,
-                    value=t.result.value,
-                    hyperparameters={n: v for n, v in t.candidate.hyperparameters.items() if n in t.candidate.searched},
-                    started=datetime.fromtimestamp(t.result.started).astimezone(),
-                    ended=datetime.fromtimestamp(t.result.ended).astimezone(),
-                    epochs=dict(enumerate(t.result.history, start=1)),
-                )
-                for t in told
-            ],
+            told,
             objective=search.objective,
             direction=OBJECTIVES[search.objective],
             space=self._experiment.space,
@@ -176,8 +167,8 @@ class StudyRecord:
             lines.append(
                 f"Best of {len(told)} trials: trial {best[0].number}, {search.objective} {shown(best[0].result.value)}."
             )
-            if search.baseline:
-                lines.append(beyond(best[0], told[0], search.objective))
+            if baseline := baseline_of(told, self._experiment):
+                lines.append(beyond(best[0], baseline, search.objective))
         return "\n\n".join(lines)
 
 

@@ -19,14 +19,12 @@ from pneumo.spec.candidate import Candidate
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.hyperparameters import Value
 from pneumo.spec.objective import OBJECTIVES, ranked
-from pneumo.spec.result import Trial
+from pneumo.spec.result import CLASSES, Trial
 
 if TYPE_CHECKING:
     from pneumo.data.pictures import Source
     from pneumo.data.prepare import Prepared
     from pneumo.data.split import Count
-
-CLASSES = ("NORMAL", "PNEUMONIA")
 
 BEST = 5
 """Rows of the table at the end."""
@@ -158,8 +156,13 @@ class Screen:
             cells = [short(values[name]) if name in values else "" for name in names]
             table.add_row(str(trial.number), shown(trial.result.value), *cells)
         self._console.print(table)
-        if self._experiment.search.baseline:
-            self.say(beyond(best[0], trials[0], objective))
+        if baseline := baseline_of(trials, self._experiment):
+            self.say(beyond(best[0], baseline, objective))
+
+
+def baseline_of(trials: Sequence[Trial], experiment: Experiment) -> Trial | None:
+    """The trial of the tutorial's own network, if there is one and it has ended."""
+    return next((t for t in trials if t.number == 0 and experiment.search.baseline), None)
 
 
 def beyond(best: Trial, baseline: Trial, objective: str) -> str:

@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from pneumo.spec.candidate import Candidate
     from pneumo.spec.experiment import Experiment
     from pneumo.spec.result import Trial
+    from pneumo.study import Ending
     from pneumo.tracking.store import Store
     from pneumo.trial import TrialTask
 
 DRY_RUN_CANDIDATES = 3
 QUICKSTART = Path("experiments/quickstart.yaml")
+LONGEST_REASON = 300
 STORAGE = "sqlite:///mlruns/studies.db"
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -118,7 +120,7 @@ def _dry_run(experiment: Experiment, source: Source, console: Console) -> int:
     from pneumo.spec.candidate import Candidate
 
     screen = Screen(experiment, console)
-    console.print(experiment.to_yaml().rstrip(), markup=False)
+    screen.say(experiment.to_yaml().rstrip())
     screen.counts(source.description, cut(source, experiment.data.validation, experiment.search.seed))
     with tempfile.TemporaryDirectory() as folder:
         engine = open_engine(experiment, f"sqlite:///{folder}/studies.db")
@@ -141,8 +143,18 @@ def _search(experiment: Experiment, source: Source, storage: str, console: Conso
         place = LocalProcesses(trial.run, trial.warm_up, experiment.search.workers)
         try:
             return _run(experiment, source, storage, place, console)
+        except KeyboardInterrupt:
+            console.print(f"\nInterrupted. {_again()}", markup=False, soft_wrap=True)
+            return INTERRUPTED
         except PlaceError as error:
             raise RequestError(str(error)) from error
+        except _lost() as error:
+            from pneumo.tracking.store import masked
+
+            reason = " ".join(masked(f"{type(error).__name__}: {error}").split())[:LONGEST_REASON]
+            print(f"pneumo.search: the search ended by an error: {reason}", file=sys.stderr)
+            console.print(_again(), markup=False, soft_wrap=True)
+            return NOTHING_FIT
         finally:
             place.close()
 
@@ -160,60 +172,84 @@ def _run(experiment: Experiment, source: Source, storage: str, place: Place, con
     store = connect()
     engine = open_engine(experiment, storage)
     told, before = engine.trials(), recorded(store, experiment.name)
-    check_unchanged(before, experiment, told)
-    if len(told) >= search.trials:
+    check_unchanged(before, experiment, engine)
+    if len(told) >= search.trials and before is not None and before.closed:
         screen.say(
             f"Study {experiment.name} has its {search.trials} trials already; --trials N with a larger N runs more."
         )
-        return _end(experiment, told, store, screen, interrupted=False)
+        return _end(experiment, told, store, screen)
     data = screen.preparing(source)
     check_same_data(before, data, experiment.name, told)
     screen.header(data, store.shown, told)
-    record = StudyRecord(store, experiment, data, told)
+    record = StudyRecord(store, experiment, data, engine)
 
     def task(candidate: Candidate, run_id: str) -> TrialTask:
         seed = record.seed(candidate.number)
-        text = experiment.to_yaml()
-        return TrialTask(experiment.name, candidate, run_id, store.uri, search.objective, seed, data, text)
+        return TrialTask(experiment.name, candidate, run_id, store.uri, search.objective, seed, data)
 
     study = Study(search, engine=engine, place=place, record=record, payload=task, screen=screen)
     try:
         with screen, _interruption() as interrupted:
-            ended = study.run(interrupted)
+            ending = study.run(interrupted)
+        told = engine.trials()
+        record.close(told, ending.interrupted)
     except BaseException:
         record.abandon()
         raise
-    told = engine.trials()
-    record.close(told, ended.interrupted)
-    if not ended.interrupted:
-        screen.say(f"Ended: {ended.reason}.")
-    return _end(experiment, told, store, screen, ended.interrupted)
+    if not ending.interrupted:
+        screen.say(f"Ended: {ending.reason}.")
+    return _end(experiment, told, store, screen, ending)
 
 
-def _end(experiment: Experiment, told: Sequence[Trial], store: Store, screen: Screen, interrupted: bool) -> int:
+def _end(
+    experiment: Experiment, told: Sequence[Trial], store: Store, screen: Screen, ending: Ending | None = None
+) -> int:
     """Says how the study stands and what to do next; the exit status."""
-    if any(t.result.state == "complete" for t in told):
+    fit = any(t.result.state == "complete" for t in told)
+    if fit:
         screen.table(told)
-    if interrupted:
-        again = shlex.join([program("python"), "-m", "pneumo.search", *sys.argv[1:]])
-        screen.say(f"Interrupted; everything so far is kept. This goes on where it stopped:\n  {again}")
+    if ending and ending.interrupted:
+        screen.say(f"Interrupted; everything so far is kept. {_again()}")
         return INTERRUPTED
-    if told and all(t.result.state != "complete" for t in told):
+    if not fit:
         errors = Counter(t.result.error for t in told if t.result.error).most_common(1)
         cause = f"; most often: {errors[0][0]}" if errors else ""
-        print(f"pneumo.search: none of {len(told)} trials completed{cause}", file=sys.stderr)
+        what = (
+            f"none of {len(told)} trials completed{cause}"
+            if told
+            else f"no trial was begun: {ending and ending.reason}"
+        )
+        print(f"pneumo.search: {what}", file=sys.stderr)
         return NOTHING_FIT
     screen.say(f"Compare the trials:  {_compare(store, experiment.name)}")
     if experiment.data.source == "phantom":
         screen.say(
-            "These were generated phantoms, not X-rays. Real pictures: download paultimothymooney/chest-xray-pneumonia from "
-            "Kaggle (CC BY 4.0), then"
+            "These were generated phantoms, not X-rays. Real pictures: download paultimothymooney/chest-xray-pneumonia "
+            "from Kaggle (CC BY 4.0), then"
         )
-        screen.say(f"  {program('python')} -m pneumo.search experiments/article.yaml --data chest-xray-pneumonia.zip")
-    else:
-        more = shlex.join([program("python"), "-m", "pneumo.search", *_with_trials(sys.argv[1:], 2 * len(told))])
-        screen.say(f"Search further:      {more}")
+        screen.say(f"  {_command('experiments/article.yaml', '--data', 'chest-xray-pneumonia.zip')}")
+    elif ending is None or not ending.exhausted:
+        screen.say(f"Search further:      {_command(*_with_trials(sys.argv[1:], 2 * len(told)))}")
     return OK
+
+
+def _again() -> str:
+    return f"This goes on where it stopped:\n  {_command(*sys.argv[1:])}"
+
+
+def _command(*arguments: str) -> str:
+    """A search as a reader types it here; a password in a database's address is left out."""
+    from pneumo.tracking.store import masked
+
+    return shlex.join([program("python"), "-m", "pneumo.search", *map(masked, arguments)])
+
+
+def _lost() -> tuple[type[Exception], ...]:
+    """What is raised where MLflow, the study's database or the disk no longer answers."""
+    from pneumo.engines.protocol import storage_errors
+    from pneumo.tracking.store import ERRORS
+
+    return (*ERRORS, *storage_errors())
 
 
 def _compare(store: Store, name: str) -> str:
@@ -225,7 +261,7 @@ def _compare(store: Store, name: str) -> str:
     if store.uri.startswith("http"):
         return store.shown.rstrip("/") + address
     where = "" if store.default else f" --backend-store-uri {shlex.quote(store.shown)}"
-    return f"{program('mlflow')} ui{where}    and open http://127.0.0.1:5000{address}"
+    return f"{shlex.quote(program('mlflow'))} ui{where}    and open http://127.0.0.1:5000{address}"
 
 
 def _with_trials(arguments: Sequence[str], trials: int) -> list[str]:

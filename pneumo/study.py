@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pneumo.compute.place import Died, Ended, Event, Place, Progress, Report, Task
 from pneumo.engines.protocol import Engine
@@ -14,7 +15,7 @@ from pneumo.spec.candidate import Candidate, Done, Wait
 from pneumo.spec.experiment import SearchSpec
 from pneumo.spec.hyperparameters import unbuildable
 from pneumo.spec.objective import EPOCH_OBJECTIVES
-from pneumo.spec.result import Trial, TrialResult
+from pneumo.spec.result import State, Trial, TrialResult
 
 TICK = 0.2
 """Seconds after which an interruption is noticed at the latest."""
@@ -27,17 +28,18 @@ class Record(Protocol):
         """A new run for the candidate; its id."""
         ...
 
-    def end(self, run_id: str, state: str, error: str | None = None, output: str = "") -> None:
+    def end(self, run_id: str, state: State | Literal["killed"], error: str | None = None, output: str = "") -> None:
         """Close a run: complete, pruned, failed or killed. `output` is what a process that died last wrote."""
         ...
 
 
 @dataclass(frozen=True)
 class Ending:
-    """Why a search ended, and whether it was interrupted."""
+    """Why a search ended: interrupted, exhausted (the engine has nothing more to propose), or its budget was spent."""
 
     reason: str
     interrupted: bool = False
+    exhausted: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,27 +80,31 @@ class Study:
         """
         try:
             while not interrupted():
-                reason = self._hand_out()
-                if reason and not self._under_way:
-                    return Ending(reason)
-                if event := self._place.next_event(TICK):
+                ending = self._hand_out()
+                if ending and not self._under_way:
+                    return ending
+                event = self._place.next_event(TICK)
+                if isinstance(event, Died) and interrupted():
+                    break  # the signal went to the worker too
+                if event:
                     self._handle(event)
             return Ending("interrupted", interrupted=True)
         finally:
             self._place.close()
             for one in self._under_way.values():
-                self._record.end(one.run_id, "killed")
+                with contextlib.suppress(Exception):  # the first error is the one to be seen
+                    self._record.end(one.run_id, "killed")
 
-    def _hand_out(self) -> str:
-        """Give every free worker a candidate. Why no further one is given, or an empty text."""
+    def _hand_out(self) -> Ending | None:
+        """Give every free worker a candidate. Why no further one is given, if none will be."""
         while self._place.free:
             if len(self._told) + len(self._under_way) >= self._search.trials:
-                return f"all {self._search.trials} trials are done"
+                return Ending(f"all {self._search.trials} trials are done")
             if self._search.timeout is not None and time.monotonic() - self._began >= self._search.timeout:
-                return f"the time of {self._search.timeout:.0f} s is over"
+                return Ending(f"the time of {self._search.timeout:.0f} s is over")
             proposal = self._engine.ask()
             if isinstance(proposal, Done):
-                return proposal.reason
+                return Ending(proposal.reason, exhausted=True)
             if isinstance(proposal, Wait):
                 break
             run_id = self._record.begin(proposal)
@@ -106,9 +112,9 @@ class Study:
             self._screen.begun(proposal)
             if why_not := unbuildable(proposal.values):
                 self._finish(TrialResult(proposal.number, run_id, "failed", error=why_not))
-            else:
-                self._place.submit(Task(proposal.number, self._payload(proposal, run_id)))
-        return ""
+                break  # to where an interruption is noticed
+            self._place.submit(Task(proposal.number, self._payload(proposal, run_id)))
+        return None
 
     def _handle(self, event: Event) -> None:
         match event:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pneumo.compute.place import Channel
 from pneumo.spec.candidate import Candidate
+from pneumo.spec.errors import TrialError
 from pneumo.spec.objective import EPOCH_OBJECTIVES, OBJECTIVES, epoch_objective
 from pneumo.spec.result import TrialResult
 
@@ -37,7 +37,6 @@ class TrialTask:
     objective: str
     seed: int
     data: Prepared
-    experiment_yaml: str
 
 
 def warm_up() -> None:
@@ -53,31 +52,33 @@ def warm_up() -> None:
 
 
 def run(task: TrialTask, channel: Channel) -> TrialResult:
-    """Train the candidate, record all of it in its MLflow run, and say how it ended. Never raises for a bad trial."""
+    """Train the candidate, record all of it in its MLflow run, and say how it ended, also where training failed."""
     from pneumo.cnn.build import build
     from pneumo.cnn.device import device, release, resolved
+    from pneumo.tracking.store import masked
     from pneumo.tracking.trial import TrialLog
 
     log, number = TrialLog(task.store, task.run_id), task.candidate.number
     machine = device()
     values = resolved(task.candidate.values, machine)
+    log.tag({"pneumo.device": machine.name, "pneumo.precision": values.precision})
     try:
         with log.system_metrics():
             model = build(values, seed=task.seed)
             try:
-                metrics, value, pruned = _train(task, values, model, machine.name, channel, log)
+                metrics, value, pruned = _train(task, values, model, channel, log)
             finally:
                 release(model)
-    except ConnectionError:
+    except (ConnectionError, EOFError):
         raise  # the driver is gone
     except Exception as error:
-        log.artifacts({"error.txt": traceback.format_exc(), "experiment.yaml": task.experiment_yaml})
-        return TrialResult(number, task.run_id, "failed", error=_one_line(error))
+        log.artifacts({"error.txt": masked(traceback.format_exc())})
+        return TrialResult(number, task.run_id, "failed", error=masked(_one_line(error)))
     return TrialResult(number, task.run_id, "pruned" if pruned else "complete", value, metrics)
 
 
 def _train(
-    task: TrialTask, values: Hyperparameters, model: Any, device: str, channel: Channel, log: TrialLog
+    task: TrialTask, values: Hyperparameters, model: Any, channel: Channel, log: TrialLog
 ) -> tuple[dict[str, float], float, bool]:
     """Trains the model and records it. The metrics, the objective's value, and whether the trial was pruned."""
     import numpy as np
@@ -127,10 +128,8 @@ def _train(
         logged = log.model(saved(model), picture)
         metrics["model_bytes"] = logged.size
     log.artifacts(_artifacts(task, history, fitted, metrics["threshold"]))
-    log.finish(metrics, {"pneumo.device": device, "pneumo.precision": values.precision}, logged)
-    value = float((best | metrics).get(task.objective, math.nan))
-    if math.isnan(value) and not pruned:
-        raise ValueError(f"{task.objective} is not a number: the validation pictures are of one class")
+    log.finish(metrics, logged)
+    value = float((best | metrics)[task.objective])
     return {name: float(metric) for name, metric in metrics.items()}, value, pruned
 
 
@@ -159,12 +158,11 @@ def _artifacts(
         **{f"plots/{name}": picture for name, picture in plots.items()},
         "history.csv": history_csv(history),
         "predictions.csv": predictions_csv(names, patients, truth, fitted.probabilities),
-        "experiment.yaml": task.experiment_yaml,
     }
 
 
 def _one_line(error: Exception) -> str:
     """What went wrong, as a person would say it; the name of the error only where the text does not tell."""
     text = " ".join(str(error).split())
-    said = text if type(error).__name__ in ("UnbuildableError", "DivergedError") else f"{type(error).__name__}: {text}"
+    said = text if isinstance(error, TrialError) else f"{type(error).__name__}: {text}"
     return said[:LONGEST_ERROR]

@@ -140,6 +140,27 @@ def test_a_worker_is_replaced_after_its_trials(start: Start) -> None:
     assert processes[-1] != processes[0]
 
 
+def test_a_successor_that_dies_early_is_replaced_too(start: Start) -> None:
+    place = start(epochs)
+    for number in range(TRIALS_PER_WORKER - 1):
+        place.submit(Task(number, 0))
+        after(place, Ended)
+    before = set(psutil.Process().children())
+    place.submit(Task(100, 1))  # the worker's last: its successor starts
+    (successor,) = set(psutil.Process().children()) - before
+    successor.kill()
+    last = after(place, Report)
+    assert isinstance(last, Report)
+    place.answer(100, True)
+    after(place, Ended)
+    while place.next_event(0.1):
+        pass
+    place.submit(Task(101, 0))
+    ended = after(place, Ended)
+    assert isinstance(ended, Ended)
+    assert ended.number == 101
+
+
 @pytest.mark.parametrize(
     ("payload", "reason"),
     [

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from pneumo.data.pictures import CLASSES, Source, UnreadableError, patient_of
 from pneumo.data.pictures import SealedError as Sealed
+from pneumo.data.pictures import Source, UnreadableError, patient_of
 from pneumo.data.sealed import open_test
 from pneumo.data.sources import open_source
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import SOURCES, DataSpec
+from pneumo.spec.result import CLASSES
 from tests.pictures import archive_files, encoded, write_folder, write_zip
 
 JUNK = {
@@ -217,6 +218,7 @@ def test_wrong_paths(tmp_path: Path) -> None:
         open_source(DataSpec())
 
 
-def test_a_relative_path_counts_from_the_base(tmp_path: Path) -> None:
+def test_a_relative_path_counts_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     write_zip(tmp_path / "a.zip", archive_files(2, 1))
-    assert len(open_source(DataSpec(path="a.zip"), tmp_path).pictures) == 2 * len(CLASSES)
+    assert len(open_source(DataSpec(path="a.zip")).pictures) == 2 * len(CLASSES)

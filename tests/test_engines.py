@@ -137,6 +137,20 @@ def test_what_was_under_way_is_proposed_again_first(make: Callable[..., Experime
     assert ask(again).number == 4
 
 
+def test_a_study_in_which_nothing_was_told_takes_a_new_experiment(
+    make: Callable[..., Experiment], storage: str
+) -> None:
+    first = open_engine(make(), storage)
+    ask(first)
+    again = open_engine(make(BLOCK | {"epochs": 3}, objective="val_loss"), storage)
+    assert again.id == first.id
+    assert ask(again).epochs == 3
+    again.tell(TrialResult(0, "run", "complete", 0.5))
+    study = optuna.load_study(study_name="study", storage=storage)
+    assert study.direction == optuna.study.StudyDirection.MINIMIZE
+    assert open_engine(make(BLOCK | {"epochs": 3}, objective="val_loss"), storage).id == first.id
+
+
 def test_candidates_under_way_have_numbers_of_their_own(make: Callable[..., Experiment], storage: str) -> None:
     engine = open_engine(make(), storage)
     under_way = [ask(engine) for _ in range(4)]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import optuna
 import pytest
 
-from pneumo.evidence.study_page import StudyTrial, study_page
+from pneumo.evidence.study_page import study_page
+from pneumo.spec.candidate import Candidate
 from pneumo.spec.hyperparameters import Value
+from pneumo.spec.result import Trial, TrialResult
 from pneumo.spec.space import read_space
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -42,13 +44,14 @@ def _trial(
     value: float | None = 0.9,
     hyperparameters: Mapping[str, Value] | None = None,
     state: Literal["complete", "pruned", "failed"] = "complete",
-) -> StudyTrial:
-    started = START + timedelta(minutes=number)
-    epochs = {1: 0.8, 2: value} if value is not None else {}
-    return StudyTrial(number, state, value, hyperparameters or {}, started, started + timedelta(seconds=50), epochs)
+) -> Trial:
+    started = (START + timedelta(minutes=number)).timestamp()
+    history = (0.8, value) if value is not None else ()
+    result = TrialResult(number, "run", state, value, history=history, started=started, ended=started + 50)
+    return Trial(Candidate(number, hyperparameters or {}), result)
 
 
-def _study() -> list[StudyTrial]:
+def _study() -> list[Trial]:
     trials = [_trial(0, 0.9, TUTORIAL)]
     for number in range(1, 12):
         sgd = number % 2 == 0
@@ -66,7 +69,7 @@ def _study() -> list[StudyTrial]:
     return trials
 
 
-def _page(trials: list[StudyTrial], **changes: Any) -> str:
+def _page(trials: list[Trial], **changes: Any) -> str:
     """The page without Plotly's script, which says a lot."""
     usual: dict[str, Any] = {"objective": "val_auc", "direction": "maximize", "space": SPACE, "title": "article"}
     page = study_page(trials, **(usual | changes))
@@ -130,7 +133,7 @@ def test_the_best_line_follows_the_direction() -> None:
     ],
     ids=["empty", "failed", "one", "nothing searched", "not finite", "constant", "one name", "two", "disjoint"],
 )
-def test_a_plot_that_makes_no_sense_yet_says_why(trials: list[StudyTrial], drawn: list[str]) -> None:
+def test_a_plot_that_makes_no_sense_yet_says_why(trials: list[Trial], drawn: list[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert _drawn(_page(trials)) == drawn
@@ -149,9 +152,9 @@ def test_values_of_mixed_types_and_the_ends_of_ranges_can_be_drawn() -> None:
     assert _drawn(_page(trials, space=space)) == ALL
 
 
-def test_times_of_any_zone_are_shown_in_utc_and_never_run_backwards() -> None:
-    there = START.astimezone(timezone(timedelta(hours=-5)))
-    page = _page([StudyTrial(0, "complete", 0.9, {}, there, there - timedelta(seconds=9), {})])
+def test_times_are_shown_in_utc_and_never_run_backwards() -> None:
+    there = START.timestamp()
+    page = _page([Trial(Candidate(0, {}), TrialResult(0, "run", "complete", 0.9, started=there, ended=there - 9))])
     assert '"base":["2026-01-01T12:00:00"]' in page
     assert '"x":[0.0]' in page
 

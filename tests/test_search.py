@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tests.program import check_study, check_trial, client, command, runs, search, write
+from tests.program import LONGEST, check_study, check_trial, client, command, runs, search, write
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,17 @@ def test_the_same_command_again_does_nothing_and_more_trials_go_on(studied: tupl
     assert [run.info.run_id for run in children][:2] == before
 
 
+def test_a_study_that_was_killed_before_it_was_closed_is_closed(studied: tuple[Path, Path, str]) -> None:
+    folder, experiment, _ = studied
+    parent, children = runs(folder, "small")
+    for run in (parent, children[-1]):
+        client(folder).update_run(run.info.run_id, status="RUNNING")
+    again = search(experiment, "--trials", len(children), folder=folder)
+    assert again.returncode == 0, again.stderr
+    check_study(folder, "small", len(children))
+    assert {run.info.status for run in runs(folder, "small")[1]} == {"FINISHED"}
+
+
 def test_a_changed_study_is_refused_with_the_difference(studied: tuple[Path, Path, str]) -> None:
     folder, experiment, _ = studied
     space = search(experiment, "--trials", 9, "--set", "layers=[1, 3]", folder=folder)
@@ -67,7 +79,7 @@ def test_a_changed_study_is_refused_with_the_difference(studied: tuple[Path, Pat
     assert "not in this MLflow store" in store.stderr
     database = search(experiment, "--trials", 9, "--storage", f"sqlite:///{folder}/other-studies.db", folder=folder)
     assert database.returncode == 2
-    assert "not in the study's database" in database.stderr
+    assert "whose trials are in another database" in database.stderr
 
 
 def test_ctrl_c_closes_the_trial_and_the_same_command_goes_on(tmp_path: Path) -> None:
@@ -200,6 +212,27 @@ def test_two_searches_of_one_study_do_not_mix(tmp_path: Path) -> None:
         first.wait()
 
 
+def test_no_trial_at_all_is_status_3(tmp_path: Path) -> None:
+    done = search(write(tmp_path), "--set", "search.timeout=1e-9", folder=tmp_path)
+    assert done.returncode == 3
+    assert "no trial was begun: the time of" in done.stderr
+
+
+def test_the_driver_never_imports_tensorflow(tmp_path: Path) -> None:
+    """Not to list, decode, ask, record, draw the study's page: each trial's process pays for TensorFlow, nobody else."""
+    program = (
+        "import runpy, sys\n"
+        f"sys.argv = ['search', {str(write(tmp_path, search={'trials': 1}))!r}]\n"
+        "try:\n    runpy.run_module('pneumo.search', run_name='__main__')\n"
+        "except SystemExit as end:\n    assert not end.code\n"
+        "print({'tensorflow', 'keras', 'keras_tuner', 'ray'} & set(sys.modules))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=LONGEST
+    )
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
 def test_dry_run_shows_and_leaves_nothing(tmp_path: Path) -> None:
     experiment = write(tmp_path, hyperparameters={"layers": [1, 2], "filters": [8, 16]})
     done = search(experiment, "--dry-run", "--set", "dropout=0.5", folder=tmp_path)
@@ -230,6 +263,7 @@ WRONG: dict[str, tuple[str, list[str], str]] = {
         [],
         "hyperparameters.dropout: log and step do not go together",
     ),
+    "a text for a block": ("name: x\ndata: a.zip", ["--data", "b.zip"], "data: input should be a valid dictionary"),
     "missing data": ("name: x", ["--data", "nowhere.zip"], "nowhere.zip: there is no such file or folder"),
     "no data named": ("name: x", [], "data.path: no path is given"),
     "empty class": ("name: x", ["--data", "empty"], "NORMAL"),

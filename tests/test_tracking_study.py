@@ -64,7 +64,8 @@ def trained(study: StudyRun, number: int) -> str:
     log: TrialLog = pickle.loads(pickle.dumps(TrialLog(study.store.uri, run_id)))
     for epoch in (1, 2):
         log.epoch(dict.fromkeys(EPOCH, epoch / 10), epoch)
-    log.finish({"best_epoch": 2, "best_val_auc": 0.2 + number, "parameters": 3_937_409}, {"pneumo.device": "CPU"})
+    log.tag({"pneumo.device": "CPU"})
+    log.finish({"best_epoch": 2, "best_val_auc": 0.2 + number, "parameters": 3_937_409})
     log.artifacts({"plots/roc.png": b"\x89PNG", "history.csv": "epoch,loss\n"})
     end_trial(study, run_id, "complete")
     return run_id
@@ -163,7 +164,7 @@ def test_what_a_dead_process_left_running_is_closed(store: Store) -> None:
     study = opened(store, "left-over")
     told, lost, over = (start_trial(study, number, {}, 0) for number in range(3))
     end_trial(study, over, "failed", "out of memory")
-    assert set(close_left_over(study, {told: "complete"})) == {told, lost}
+    assert set(close_left_over(study, {told: ("complete", None)})) == {told, lost}
     ends = {trial.run_id: (trial.status, trial.state) for trial in trial_runs(study)}
     assert ends == {told: ("FINISHED", "complete"), lost: ("KILLED", None), over: ("FAILED", "failed")}
     assert run(store, study.run_id).info.status == "RUNNING"

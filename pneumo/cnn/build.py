@@ -5,10 +5,11 @@ from __future__ import annotations
 import keras
 import numpy as np
 
+from pneumo.spec.errors import TrialError
 from pneumo.spec.hyperparameters import Hyperparameters, unbuildable
 
 
-class UnbuildableError(ValueError):
+class UnbuildableError(TrialError):
     """No network has these hyperparameters; the message is the reason, in one line."""
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import platform
 import re
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,15 +34,15 @@ def warm_up() -> Device:
     Call it first in a worker, before anything else imports TensorFlow, while the data are being read. It trains nothing:
     a tiny network would cost 2.5 s here and save 0.7 s of the first trial.
     """
-    with _without_chatter():
-        import tensorflow as tf
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
+    import tensorflow as tf
 
-        import pneumo.cnn.fit  # noqa: F401
+    import pneumo.cnn.fit  # noqa: F401
 
-        # Every trial traces Keras' functions anew, which TensorFlow takes for a mistake and warns of.
-        tf.get_logger().setLevel("ERROR")
-        found = device()
-        tf.zeros(1)  # the first operation starts the device, and its notes
+    # Every trial traces Keras' functions anew, which TensorFlow takes for a mistake and warns of.
+    tf.get_logger().setLevel("ERROR")
+    found = device()
+    tf.zeros(1)  # the first operation starts the device
     return found
 
 
@@ -91,7 +88,7 @@ def release(model: keras.Model) -> None:
     """Give back what a trial holds; the model is of no use afterwards.
 
     TensorFlow keeps the memory of variables whose Python objects are gone, 52 MB a trial of the tutorial's network, so
-    each is emptied by hand (6 MB left), and the C library is told to hand free memory back (1 MB left).
+    each is emptied by hand (6 MB left), and the C library is told to hand free memory back (1 to 3 MB left).
     """
     import keras
     import tensorflow as tf
@@ -110,32 +107,3 @@ def _gpu_precision(capability: tuple[int, int]) -> Precision:
     if capability >= (8, 0):
         return "bfloat16"
     return "float16" if capability >= (7, 0) else "float32"
-
-
-_CHATTER = re.compile(rb"^([IW]\d{4} |WARNING: All log messages before absl::InitializeLog)")
-_NO_GPU = re.compile(rb"^E\d{4} .*failed call to cuInit")
-
-
-@contextlib.contextmanager
-def _without_chatter() -> Iterator[None]:
-    """Hold standard error back while TensorFlow starts, and pass on all but its notes.
-
-    `TF_CPP_MIN_LOG_LEVEL` does not reach what is written before TensorFlow's log is set up. On a machine with no NVIDIA
-    device, the failure to start CUDA is a note too. Standard error is the process's: call this before threads that use it.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            no_gpu = not Path("/dev/nvidiactl").exists()
-            held.seek(0)
-            for line in held:
-                if not (_CHATTER.match(line) or (no_gpu and _NO_GPU.match(line))):
-                    os.write(2, line)

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from pneumo.cnn.augment import augmented
 from pneumo.cnn.build import compile_model
+from pneumo.spec.errors import TrialError
 from pneumo.spec.hyperparameters import Hyperparameters
 
 PREDICTED_AT_ONCE = 32
@@ -53,7 +54,7 @@ AfterStep = Callable[[int, int, int], None]
 """Called with the epoch (from 1), the step (from 1) and the number of steps in an epoch."""
 
 
-class DivergedError(ArithmeticError):
+class DivergedError(TrialError):
     """The loss is no longer a finite number; the message says where, in one line."""
 
 
@@ -151,8 +152,8 @@ def batches(training: Pictures, values: Hyperparameters, *, seed: int, first_epo
 
     def batch(number: tf.Tensor, step: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, ...]:
         pixels = tf.ensure_shape(tf.numpy_function(read, [chosen], tf.uint8), (None, *training.pixels.shape[1:]))
-        luck = tf.random.experimental.stateless_fold_in(tf.stack([tf.constant(seed, tf.int64), number]), step)
-        pictures = augmented(pixels[..., None], luck, values)
+        seeds_of_batch = tf.random.experimental.stateless_fold_in(tf.stack([tf.constant(seed, tf.int64), number]), step)
+        pictures = augmented(pixels[..., None], seeds_of_batch, values)
         pictures = tf.repeat(pictures, values.channels, axis=-1)
         label = tf.gather(labels, chosen)[:, None]
         if values.class_weight == "none":

@@ -58,8 +58,8 @@ class _Worker:
 class LocalProcesses:
     """A `Place`: `slots` processes of this machine, started at once.
 
-    `run` and `warm_up` are functions of a module (they go to the processes by name). Each slot has one of `gpus` to
-    itself, in turn; without GPUs the slots share the cores evenly.
+    `run` and `warm_up` are functions of a module (they go to the processes by name). Each slot has one of `gpus`, in
+    turn; without GPUs the slots share the cores evenly.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class LocalProcesses:
         worker.pipe.close()
         self._workers.remove(worker)
         reason, output = _cause(worker.process.exitcode), _end_of(worker.output)
-        replaced = any(w.slot == worker.slot for w in self._workers)
+        replaced = any(w.slot == worker.slot and w.taken < TRIALS_PER_WORKER for w in self._workers)
         if worker.number is None:
             self._deaths += 1
             if self._deaths >= MOST_DEATHS:

@@ -43,8 +43,8 @@ def decode(encoded: bytes, sizes: Sequence[int]) -> list[NDArray[np.uint8]]:
             if scale not in grey:
                 grey[scale] = _grey(_opened(encoded) if grey else image, scale)
         return [_square(grey[scale], size) for scale, size in zip(scales, sizes, strict=True)]
-    except UnreadableError:
-        raise
+    except (UnreadableError, MemoryError):
+        raise  # a lack of memory is no fault of the picture's, and the fault would be remembered
     # A broken file makes a decoder raise anything: OSError, SyntaxError, struct.error, ValueError.
     except Exception as error:
         raise UnreadableError(str(error) or type(error).__name__) from error

@@ -22,8 +22,9 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 from pneumo.data.cache import cache_folder, replacing, unwritable
-from pneumo.data.pictures import CLASSES, Picture, Source, UnreadableError, content_digest, patient_of
+from pneumo.data.pictures import Picture, Source, UnreadableError, content_digest, patient_of
 from pneumo.spec.errors import RequestError
+from pneumo.spec.result import CLASSES
 
 _SLUG = "paultimothymooney/chest-xray-pneumonia"
 _LAYOUT = "chest_xray/{train,val,test}/{NORMAL,PNEUMONIA}"

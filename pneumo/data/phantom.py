@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pneumo.data.pictures import CLASSES, Picture, Source, content_digest, patient_of
+from pneumo.data.pictures import Picture, Source, content_digest, patient_of
+from pneumo.spec.result import CLASSES
 
 DRAWING = 1
 """Version of the drawing; a change of pixels wants a new one."""

@@ -13,9 +13,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
 
-CLASSES: tuple[str, str] = ("NORMAL", "PNEUMONIA")
-"""The classes; a label is the place in this tuple."""
-
 _PATIENT = re.compile(r"(person\d+)_|((?:NORMAL2-)?IM-\d+)-|(phantom\d+)_", re.IGNORECASE)
 
 

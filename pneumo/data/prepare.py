@@ -34,9 +34,10 @@ from numpy.typing import NDArray
 
 from pneumo.data.cache import cache_folder, clean, replacing, unwritable
 from pneumo.data.decode import RECIPE, decode
-from pneumo.data.pictures import CLASSES, Picture, Source, UnreadableError
+from pneumo.data.pictures import Picture, Source, UnreadableError
 from pneumo.data.split import RULES, Count, Indices, count, split
 from pneumo.spec.errors import RequestError
+from pneumo.spec.result import CLASSES
 
 MOST_UNREADABLE = 0.01
 """The share of the pool that may be unreadable before the request is refused."""
@@ -114,12 +115,12 @@ def prepare(
     sizes = sorted(set(sizes))
     folder = cache_folder(f"pictures/{_key(pictures)}")
     try:
-        training, validation = _cut(folder, pictures, share, seed)
-        if _missing(folder, sizes, len(pictures)):
-            with FileLock(folder / ".lock"):
-                clean(folder)
-                if missing := _missing(folder, sizes, len(pictures)):
-                    _write(folder, missing, source, progress)
+        # Under the lock throughout: cleaning up takes away what another process is writing.
+        with FileLock(folder / ".lock"):
+            clean(folder)
+            training, validation = _cut(folder, pictures, share, seed)
+            if missing := _missing(folder, sizes, len(pictures)):
+                _write(folder, missing, source, progress)
         unreadable = _listed(folder) or {}
     except OSError as error:
         raise unwritable(folder, error) from None

@@ -8,21 +8,18 @@ from pathlib import Path
 from pneumo.data.kaggle import open_kaggle
 from pneumo.data.phantom import open_phantoms
 from pneumo.data.pictures import Source
-from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import DataSpec
 
 Opener = Callable[[DataSpec, Path | None], Source]
 """Opens a source. The path is absolute or relative to the current folder, None where the experiment names none."""
 
 
-def open_source(spec: DataSpec, base: Path | None = None) -> Source:
+def open_source(spec: DataSpec) -> Source:
     """The source that the experiment names, its pictures listed and none of them decoded.
 
-    A relative `spec.path` counts from `base` (None: the current folder). Raises `RequestError`.
+    A relative `spec.path` counts from the current folder. Raises `RequestError`.
     """
-    if spec.source not in _OPENERS:
-        raise RequestError(f"data.source: there is no {spec.source!r}; there is {', '.join(_OPENERS)}")
-    path = None if spec.path is None else (base or Path()) / Path(spec.path).expanduser()
+    path = None if spec.path is None else Path(spec.path).expanduser()
     return _OPENERS[spec.source](spec, path)
 
 

@@ -13,8 +13,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumo.data.pictures import CLASSES, Picture, Source
+from pneumo.data.pictures import Picture, Source
 from pneumo.spec.errors import RequestError
+from pneumo.spec.result import CLASSES
 
 RULES = 1
 """Version of the rules by which patients are told and cut; a change that moves a picture wants a new one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,9 @@ from pneumo.spec.space import Choice, Searched
 HYPERPARAMETERS, STOPPED, RESULT = "pneumo.hyperparameters", "pneumo.stopped", "pneumo.result"
 """User attributes of an Optuna trial: all its active hyperparameters, the epoch at which it was pruned, its result."""
 
+ID, EXPERIMENT = "pneumo.id", "pneumo.experiment"
+"""User attributes of an Optuna study: a random id that MLflow's record of it carries too, the resolved experiment."""
+
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
@@ -39,6 +43,7 @@ class OptunaEngine:
         self._asked: dict[int, optuna.Trial] = {}
         self._reported: dict[int, int] = {}
         self._study = _open(experiment, storage)
+        self.id: str = self._study.user_attrs[ID]
         self._left: list[FrozenTrial] = []
         for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if RESULT in frozen.user_attrs:
@@ -50,13 +55,8 @@ class OptunaEngine:
 
     def ask(self) -> Candidate | Wait | Done:
         trials = self._study.get_trials(deepcopy=False)
-        waiting = any(t.state == TrialState.WAITING for t in trials)
-        if (
-            self._search.algorithm == "grid"
-            and not self._left
-            and not waiting
-            and not self._enqueue_combination(trials)
-        ):
+        again = self._left or any(t.state == TrialState.WAITING for t in trials)
+        if self._search.algorithm == "grid" and not again and not self._enqueue_combination(trials):
             return Done("every combination of the grid was proposed")
         # A new sampler for each number, seeded by it: what is proposed depends on the seed and on what was told, not on
         # how often the process was started in between.
@@ -148,26 +148,38 @@ class OptunaEngine:
 
 
 def _open(experiment: Experiment, storage: str) -> optuna.Study:
+    """The study of this name, or a new one; one in which nothing was told yet is made anew if the experiment changed."""
     try:
         url = make_url(storage)
     except ArgumentError:
         raise RequestError("--storage: wants a database URL, as sqlite:///mlruns/studies.db") from None
-    shown = url.render_as_string(hide_password=True)
     try:
         if url.get_backend_name() == "sqlite" and url.database:
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-        return optuna.create_study(
+        database = optuna.storages.RDBStorage(storage)
+        resolved = experiment.to_yaml()
+        identity = uuid.uuid4().hex
+        if experiment.name in optuna.get_all_study_names(database):
+            study = optuna.load_study(study_name=experiment.name, storage=database, pruner=_pruner(experiment))
+            told = any(RESULT in trial.user_attrs for trial in study.get_trials(deepcopy=False))
+            if told or study.user_attrs.get(EXPERIMENT) == resolved:
+                return study
+            identity = study.user_attrs.get(ID, identity)
+            optuna.delete_study(study_name=experiment.name, storage=database)
+        study = optuna.create_study(
             study_name=experiment.name,
-            storage=optuna.storages.RDBStorage(storage),
+            storage=database,
             direction=OBJECTIVES[experiment.search.objective],
             pruner=_pruner(experiment),
-            load_if_exists=True,
         )
-    except (SQLAlchemyError, OSError, ImportError, RuntimeError) as error:
+        study.set_user_attr(ID, identity)
+        study.set_user_attr(EXPERIMENT, resolved)
+    except (SQLAlchemyError, optuna.exceptions.OptunaError, OSError, ImportError, RuntimeError) as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         if url.password:
             reason = reason.replace(str(url.password), "***")
-        raise RequestError(f"--storage: {shown} cannot be opened: {reason}") from None
+        raise RequestError(f"--storage: {url.render_as_string(hide_password=True)}: {reason}") from None
+    return study
 
 
 def _pruner(experiment: Experiment) -> optuna.pruners.BasePruner:

@@ -18,6 +18,9 @@ class Engine(Protocol):
     been.
     """
 
+    id: str
+    """Of this study's state, drawn when it was made: what is recorded elsewhere of the study carries it too."""
+
     def ask(self) -> Candidate | Wait | Done:
         """The next candidate."""
         ...
@@ -33,6 +36,14 @@ class Engine(Protocol):
     def trials(self) -> tuple[Trial, ...]:
         """Every trial told so far, by number."""
         ...
+
+
+def storage_errors() -> tuple[type[Exception], ...]:
+    """What an engine raises where its storage no longer answers."""
+    from optuna.exceptions import OptunaError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return OptunaError, SQLAlchemyError
 
 
 def open_engine(experiment: Experiment, storage: str) -> Engine:

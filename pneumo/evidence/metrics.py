@@ -15,7 +15,6 @@ from sklearn.metrics import confusion_matrix_at_thresholds, f1_score, log_loss, 
 
 Array = NDArray[Any]
 
-CLASSES = ("NORMAL", "PNEUMONIA")
 """The classes' names by label."""
 
 LOSS_EPSILON = 1e-7

@@ -15,7 +15,8 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox, TransformedBbox
 from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_curve, roc_curve
 
-from pneumo.evidence.metrics import CLASSES, Array, auc, both_classes, calibration, predicted
+from pneumo.evidence.metrics import Array, auc, both_classes, calibration, predicted
+from pneumo.spec.result import CLASSES
 
 MOST_MISTAKES = 12
 DPI = 100

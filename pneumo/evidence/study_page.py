@@ -7,9 +7,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
 
 import optuna
 import plotly.graph_objects as go
@@ -19,6 +17,7 @@ from plotly.offline import get_plotlyjs
 
 from pneumo.spec.hyperparameters import Value
 from pneumo.spec.objective import Direction
+from pneumo.spec.result import Trial
 from pneumo.spec.space import Choice, Searched, Space
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart (Color Universal Design, 2008).
@@ -29,25 +28,8 @@ _FEW_TRIALS = 20
 _Trials = Sequence[optuna.trial.FrozenTrial]
 
 
-@dataclass(frozen=True)
-class StudyTrial:
-    """A trial that has ended.
-
-    `hyperparameters` holds the searched ones that were active, `value` is the objective's (None where it failed),
-    `epochs` the objective by epoch. `started` and `ended` know their time zone, or are local.
-    """
-
-    number: int
-    state: Literal["complete", "pruned", "failed"]
-    value: float | None
-    hyperparameters: Mapping[str, Value]
-    started: datetime
-    ended: datetime
-    epochs: Mapping[int, float]
-
-
 def study_page(
-    trials: Sequence[StudyTrial],
+    trials: Sequence[Trial],
     *,
     objective: str,
     direction: Direction,
@@ -69,7 +51,9 @@ def study_page(
             _section(heading, explanation, draw(study, complete, objective)) for heading, explanation, draw in _SECTIONS
         )
     heading = html.escape(title + (" (phantoms)" if phantom else ""))
-    counts = ", ".join(f"{sum(t.state == state for t in trials)} {state}" for state in ("complete", "pruned", "failed"))
+    counts = ", ".join(
+        f"{sum(t.result.state == state for t in trials)} {state}" for state in ("complete", "pruned", "failed")
+    )
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in left_out)
     return _PAGE.format(
         title=heading,
@@ -173,14 +157,14 @@ def _section(heading: str, explanation: str, drawn: go.Figure | str) -> str:
     return f"<section><h2>{html.escape(heading)}</h2><p>{html.escape(explanation)}</p>{body}</section>"
 
 
-def _study(trials: Sequence[StudyTrial], direction: Direction, space: Space) -> tuple[optuna.Study, list[str]]:
+def _study(trials: Sequence[Trial], direction: Direction, space: Space) -> tuple[optuna.Study, list[str]]:
     """The trials as an Optuna study in memory, and a sentence for each value that had to be left out of it."""
     study = optuna.create_study(direction=direction)
     searched = {dimension.name: dimension for dimension in space.searched}
-    shown: list[tuple[StudyTrial, dict[str, Value]]] = []
+    shown: list[tuple[Trial, dict[str, Value]]] = []
     left_out = []
     for trial in sorted(trials, key=lambda t: t.number):
-        params = {name: value for name, value in trial.hyperparameters.items() if name in searched}
+        params = {name: value for name, value in trial.candidate.hyperparameters.items() if name in searched}
         for name in [name for name, value in params.items() if not _drawable(searched[name], value)]:
             left_out.append(f"{name} of trial {trial.number} is {params.pop(name)}, which a log scale cannot show.")
         shown.append((trial, params))
@@ -213,10 +197,11 @@ def _distribution(dimension: Searched, taken: Sequence[Value]) -> BaseDistributi
 
 
 def _frozen(
-    trial: StudyTrial, params: Mapping[str, Value], distributions: Mapping[str, BaseDistribution]
+    trial: Trial, params: Mapping[str, Value], distributions: Mapping[str, BaseDistribution]
 ) -> optuna.trial.FrozenTrial:
-    value = trial.value if trial.value is not None and math.isfinite(trial.value) else None
-    state = _OPTUNA_STATES[trial.state]
+    result = trial.result
+    value = result.value if result.value is not None and math.isfinite(result.value) else None
+    state = _OPTUNA_STATES[result.state]
     if state == TrialState.COMPLETE and value is None:
         state = TrialState.FAIL
     frozen = create_trial(
@@ -224,16 +209,16 @@ def _frozen(
         value=None if state == TrialState.FAIL else value,
         params=dict(params),
         distributions={name: distributions[name] for name in params},
-        intermediate_values=dict(trial.epochs),
+        intermediate_values=dict(enumerate(result.history, start=1)),
     )
     # Optuna's times know no zone; here they are UTC.
-    frozen.datetime_start = _utc(trial.started)
-    frozen.datetime_complete = max(_utc(trial.started), _utc(trial.ended))
+    frozen.datetime_start = _utc(result.started)
+    frozen.datetime_complete = _utc(max(result.started, result.ended))
     return frozen
 
 
-def _utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(tzinfo=None)
+def _utc(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
 
 
 @contextmanager

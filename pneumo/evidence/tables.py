@@ -13,10 +13,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from pneumo.spec.result import CLASSES
+
 Array = NDArray[Any]
 
 _FORMULA_STARTS = ("=", "+", "-", "@")
-_CLASSES = ("NORMAL", "PNEUMONIA")
 
 
 def history_csv(history: Sequence[Mapping[str, float]]) -> str:
@@ -32,7 +33,7 @@ def predictions_csv(names: Sequence[str], patients: Sequence[str], labels: Array
     """
     return _table(
         [
-            {"name": name, "patient": patient, "label": _CLASSES[int(label)], "probability": probability}
+            {"name": name, "patient": patient, "label": CLASSES[int(label)], "probability": probability}
             for name, patient, label, probability in zip(names, patients, labels, probabilities, strict=True)
         ],
         columns=("name", "patient", "label", "probability"),

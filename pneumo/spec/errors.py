@@ -1,4 +1,4 @@
-"""The one error that a user's request can cause."""
+"""The errors that a user's request and a trial can cause."""
 
 
 class RequestError(Exception):
@@ -10,3 +10,7 @@ class RequestError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+class TrialError(Exception):
+    """A trial cannot be trained, or not to its end, with these hyperparameters; the message says why, in one line."""

@@ -157,8 +157,9 @@ def read_experiment(path: Path, settings: Sequence[str] = (), options: Mapping[s
             _lay(document, *_setting(setting))
         for key, value in (options or {}).items():
             _lay(document, key.split("."), value)
-        if "data.path" in (options or {}) and document["data"].get("source") == "phantom":
-            document["data"] = {k: v for k, v in document["data"].items() if k != "phantom"} | {"source": "kaggle"}
+        data = document.get("data")
+        if "data.path" in (options or {}) and isinstance(data, dict) and data.get("source") == "phantom":
+            document["data"] = {k: v for k, v in data.items() if k != "phantom"} | {"source": "kaggle"}
     return make_experiment(document, str(path))
 
 

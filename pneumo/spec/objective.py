@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Literal
 
@@ -31,15 +30,6 @@ OBJECTIVES: dict[str, Direction] = EPOCH_OBJECTIVES | {
 def epoch_objective(objective: str) -> str:
     """The metric of each epoch that chooses a trial's best epoch: the objective itself, or `val_auc`."""
     return objective if objective in EPOCH_OBJECTIVES else "val_auc"
-
-
-def better(objective: str, value: float, than: float | None) -> bool:
-    """Whether a value beats another; anything beats None, NaN beats nothing."""
-    if math.isnan(value):
-        return False
-    if than is None or math.isnan(than):
-        return True
-    return value > than if OBJECTIVES[objective] == "maximize" else value < than
 
 
 def ranked(trials: Iterable[Trial], objective: str) -> list[Trial]:

@@ -9,6 +9,9 @@ from typing import Literal
 
 from pneumo.spec.candidate import Candidate
 
+CLASSES = ("NORMAL", "PNEUMONIA")
+"""Their labels are 0 and 1; a network's probability is that of the second."""
+
 State = Literal["complete", "pruned", "failed"]
 
 

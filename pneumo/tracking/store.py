@@ -23,6 +23,9 @@ from mlflow.utils.rest_utils import http_request
 
 from pneumo.spec.errors import RequestError
 
+ERRORS = (MlflowException, OSError)
+"""What calls raise where MLflow no longer answers; their text may hold its address: `masked` is for that."""
+
 FIRST_ANSWER = 5
 """Seconds that a server or a database has for its first answer."""
 
@@ -41,7 +44,8 @@ class Store:
     @property
     def default(self) -> bool:
         """Whether a bare `mlflow ui` in this folder shows the same runs."""
-        return self.uri == f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+        own = Path.cwd() / "mlflow.db"
+        return self.uri.startswith("sqlite") and Path(sqlalchemy.make_url(self.uri).database or "") == own
 
     @property
     def client(self) -> MlflowClient:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
 from pneumo.spec.errors import RequestError
@@ -49,12 +50,12 @@ class StudyRun:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a study's run says of how the study was started. `ended` counts the trials that have ended."""
+    """What a study's run says of how the study was started, and whether it was closed."""
 
     run_id: str
     experiment_yaml: str | None
     tags: Mapping[str, str]
-    ended: int
+    closed: bool
 
 
 @dataclass(frozen=True)
@@ -86,23 +87,25 @@ class TrialRun:
 
 
 def recorded(store: Store, name: str) -> Recorded | None:
-    """What MLflow holds of a study of this name; None where there is no such study."""
-    experiment = store.client.get_experiment_by_name(name)
-    run = experiment and _parent(store.client, experiment.experiment_id)
-    if not run:
+    """What MLflow holds of a study of this name; None where there is no such study.
+
+    Raises `RequestError` where MLflow's experiment of this name has been deleted.
+    """
+    client = store.client
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         return None
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            path = store.client.download_artifacts(run.info.run_id, _EXPERIMENT_FILE, folder)
+    _check_active(store, experiment)
+    run = _parent(client, experiment.experiment_id)
+    if run is None:
+        return None
+    text = None
+    # Without it, the study's first process died before it wrote the file.
+    if any(file.path == _EXPERIMENT_FILE for file in client.list_artifacts(run.info.run_id)):
+        with tempfile.TemporaryDirectory() as folder:
+            path = client.download_artifacts(run.info.run_id, _EXPERIMENT_FILE, folder)
             text = Path(path).read_text(encoding="utf-8")
-        except (MlflowException, OSError):  # its first process died before it wrote the file
-            text = None
-    ended = {
-        child.data.tags.get("pneumo.trial")
-        for child in _children(store.client, run.info.experiment_id, run.info.run_id)
-        if "pneumo.state" in child.data.tags
-    }
-    return Recorded(run.info.run_id, text, dict(run.data.tags), len(ended))
+    return Recorded(run.info.run_id, text, dict(run.data.tags), run.info.status in ("FINISHED", "FAILED"))
 
 
 def experiment_id(store: Store, name: str) -> str:
@@ -139,7 +142,7 @@ def open_study(
         "pneumo.engine": engine,
         "pneumo.algorithm": algorithm,
         "pneumo.version": version,
-        "mlflow.user": getpass.getuser(),
+        "mlflow.user": _user(),
         "mlflow.source.name": "pneumo.search",
         "mlflow.source.type": "LOCAL",
     }
@@ -156,7 +159,12 @@ def open_study(
 
 
 def start_trial(
-    study: StudyRun, number: int, parameters: Mapping[str, Value], seed: int, pictures: Sequence[Pictures] = ()
+    study: StudyRun,
+    number: int,
+    parameters: Mapping[str, Value],
+    seed: int,
+    pictures: Sequence[Pictures] = (),
+    experiment_yaml: str | None = None,
 ) -> str:
     """Starts a trial's run and says what it is about to do. Returns the run's id."""
     client = study.store.client
@@ -168,6 +176,8 @@ def start_trial(
     client.log_batch(run_id, params=[Param(name, value) for name, value in (said | {"seed": str(seed)}).items()])
     if pictures:
         client.log_inputs(run_id, [_input(one) for one in pictures])
+    if experiment_yaml:
+        client.log_text(run_id, experiment_yaml, _EXPERIMENT_FILE)
     return str(run_id)
 
 
@@ -181,15 +191,15 @@ def end_trial(study: StudyRun, run_id: str, end: End, error: str | None = None) 
     study.store.client.set_terminated(run_id, STATUS[end])
 
 
-def close_left_over(study: StudyRun, known: Mapping[str, End]) -> list[str]:
-    """Closes the trials' runs that a process left RUNNING when it died: as `known` says, else as killed.
+def close_left_over(study: StudyRun, known: Mapping[str, tuple[End, str | None]]) -> list[str]:
+    """Closes the trials' runs that a process left RUNNING when it died: as `known` says, end and error, else as killed.
 
     For whoever takes the study up alone: every run that is RUNNING counts as left over. Returns their ids.
     """
     running = "attributes.status = 'RUNNING'"
     left = [run.info.run_id for run in _children(study.store.client, study.experiment_id, study.run_id, running)]
     for run_id in left:
-        end_trial(study, run_id, known.get(run_id, "killed"))
+        end_trial(study, run_id, *known.get(run_id, ("killed", None)))
     return left
 
 
@@ -241,12 +251,23 @@ def _experiment(store: Store, name: str) -> str:
             experiment = store.client.get_experiment_by_name(name)  # another process was faster
             if experiment is None:
                 raise
+    _check_active(store, experiment)
+    return str(experiment.experiment_id)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return str(os.getuid())
+
+
+def _check_active(store: Store, experiment: Experiment) -> None:
     if experiment.lifecycle_stage == "deleted":
         raise RequestError(
-            f"study {name}: its MLflow experiment is deleted in {store.shown}; bring it back with "
+            f"study {experiment.name}: its MLflow experiment is deleted in {store.shown}; bring it back with "
             f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`, or take another name with --name"
         )
-    return str(experiment.experiment_id)
 
 
 def _parent(client: MlflowClient, experiment_id: str) -> Run | None:

@@ -49,19 +49,17 @@ class TrialLog:
     uri: str = field(repr=False)
     run_id: str
 
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Sets tags of the run."""
+        self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
     def epoch(self, metrics: Mapping[str, float], epoch: int) -> None:
         """Logs the metrics of one epoch, counted from 1."""
         self._client.log_batch(self.run_id, metrics=_metrics(metrics, epoch))
 
-    def finish(
-        self, metrics: Mapping[str, float], tags: Mapping[str, str] | None = None, model: LoggedModel | None = None
-    ) -> None:
+    def finish(self, metrics: Mapping[str, float], model: LoggedModel | None = None) -> None:
         """Logs what is known once, at the end; with a model, its page shows the metrics too."""
-        self._client.log_batch(
-            self.run_id,
-            metrics=_metrics(metrics, 0, model.model_id if model else None),
-            tags=[RunTag(key, value) for key, value in (tags or {}).items()],
-        )
+        self._client.log_batch(self.run_id, metrics=_metrics(metrics, 0, model.model_id if model else None))
 
     def artifacts(self, files: Mapping[str, str | bytes]) -> None:
         """Writes files, named by their path in the run (`plots/roc.png`)."""
