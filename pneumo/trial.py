@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,10 +41,17 @@ class TrialTask:
 
 
 def warm_up() -> None:
-    """What a worker imports and tries once while the driver reads the pictures."""
+    """What a worker imports once, while the driver reads the pictures; the rest beside the first trial's training."""
     from pneumo.cnn import device
 
     device.warm_up()
+    from pneumo.tracking import trial  # noqa: F401
+
+    threading.Thread(target=_warm_up_ends, daemon=True).start()
+
+
+def _warm_up_ends() -> None:
+    """What only the end of a trial needs: plots, and MLflow's list of installed packages."""
     from pneumo.evidence import plots
     from pneumo.tracking import trial
 

@@ -24,7 +24,7 @@ from pneumo.tracking.study import (
     trial_runs,
 )
 from pneumo.tracking.trial import TrialLog
-from pneumo.tracking.views import compare_page, page
+from pneumo.tracking.views import BEST_VIEW, page
 
 pytest_plugins = ["tests.mlflow_server"]
 
@@ -194,7 +194,9 @@ def test_pages_lead_to_views_that_the_experiment_holds(store: Store) -> None:
     view = json.loads(tags[f"mlflow.sharedViewState.{key}"])
     assert view["name"] == "Study and its trials"
     assert json.loads(view["state"])["selectedColumns"] == ["metrics.`best_val_auc`", "params.`layers`"]
-    assert compare_page("3", ["a", "b"]) == "/#/compare-runs?runs=[%22a%22,%22b%22]&experiments=[%223%22]"
+    best_first = json.loads(tags[f"mlflow.sharedViewState.{BEST_VIEW}"])
+    curves, tried = json.loads(best_first["state"])["compareRunCharts"]
+    assert (curves["metricKey"], tried["selectedParams"]) == ("val_auc", ["layers"])
 
 
 def test_system_metrics_leave_the_run_as_it_is(store: Store, capfd: pytest.CaptureFixture[str]) -> None:

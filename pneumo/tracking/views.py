@@ -47,12 +47,6 @@ def page(experiment_id: str, view: str = STUDY_VIEW) -> str:
     return f"/#/experiments/{experiment_id}/runs?viewStateShareKey={view}"
 
 
-def compare_page(experiment_id: str, run_ids: Sequence[str]) -> str:
-    """The address of the page that compares runs, to be put behind the address of the MLflow server."""
-    quoted = json.dumps(list(run_ids)).replace(" ", "").replace('"', "%22")
-    return f"/#/compare-runs?runs={quoted}&experiments=[%22{experiment_id}%22]"
-
-
 def _first_charts(objective: str, searched: Sequence[str]) -> dict[str, object]:
     """A chart of the learning curves and one of what was tried; MLflow adds one for each other metric after them."""
     learning_curves = {"type": "LINE", "metricKey": epoch_objective(objective), "xAxisKey": "step", "lineSmoothness": 0}
