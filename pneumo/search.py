@@ -175,7 +175,7 @@ def _run(experiment: Experiment, source: Source, storage: str, place: Place, con
     check_unchanged(before, experiment, engine)
     if len(told) >= search.trials and before is not None and before.closed:
         screen.say(
-            f"Study {experiment.name} has its {search.trials} trials already; --trials N with a larger N runs more."
+            f"Study {experiment.name} has its {len(told)} trials already; --trials N with a larger N runs more."
         )
         return _end(experiment, told, store, screen)
     data = screen.preparing(source)

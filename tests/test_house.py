@@ -35,6 +35,7 @@ NOT_IMPORTED = {
     "ruff": "make lint",
     "types-psutil": "mypy reads it",
     "types-PyYAML": "mypy reads it",
+    "types-requests": "mypy reads it",
     "nvidia-ml-py": "MLflow's system metrics import it",
     "psycopg": "SQLAlchemy imports it",
 }
