@@ -6,9 +6,11 @@ import shlex
 import signal
 import sys
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -174,9 +176,7 @@ def _run(experiment: Experiment, source: Source, storage: str, place: Place, con
     told, before = engine.trials(), recorded(store, experiment.name)
     check_unchanged(before, experiment, engine)
     if len(told) >= search.trials and before is not None and before.closed:
-        screen.say(
-            f"Study {experiment.name} has its {len(told)} trials already; --trials N with a larger N runs more."
-        )
+        screen.say(f"Study {experiment.name} has its {len(told)} trials already; --trials N with a larger N runs more.")
         return _end(experiment, told, store, screen)
     data = screen.preparing(source)
     check_same_data(before, data, experiment.name, told)
@@ -187,6 +187,8 @@ def _run(experiment: Experiment, source: Source, storage: str, place: Place, con
         seed = record.seed(candidate.number)
         return TrialTask(experiment.name, candidate, run_id, store.uri, search.objective, seed, data)
 
+    # What the end of the study needs is imported while trials run, when this process has nothing to do.
+    threading.Thread(target=import_module, args=("pneumo.evidence.study_page",), daemon=True).start()
     study = Study(search, engine=engine, place=place, record=record, payload=task, screen=screen)
     try:
         with screen, _interruption() as interrupted:

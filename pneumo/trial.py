@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +60,12 @@ def _warm_up_ends() -> None:
     trial.warm_up()
 
 
-def run(task: TrialTask, channel: Channel) -> TrialResult:
-    """Train the candidate, record all of it in its MLflow run, and say how it ended, also where training failed."""
+@contextmanager
+def run(task: TrialTask, channel: Channel) -> Iterator[TrialResult]:
+    """Train the candidate, record all of it in its MLflow run, and say how it ended, also where training failed.
+
+    On leaving, what TensorFlow keeps of the trial is given back.
+    """
     from pneumo.cnn.build import build
     from pneumo.cnn.device import device, release, resolved
     from pneumo.tracking.store import masked
@@ -70,19 +75,20 @@ def run(task: TrialTask, channel: Channel) -> TrialResult:
     machine = device()
     values = resolved(task.candidate.values, machine)
     log.tag({"pneumo.device": machine.name, "pneumo.precision": values.precision})
+    model = None
     try:
         with log.system_metrics():
             model = build(values, seed=task.seed)
-            try:
-                metrics, value, pruned = _train(task, values, model, channel, log)
-            finally:
-                release(model)
+            metrics, value, pruned = _train(task, values, model, channel, log)
+        result = TrialResult(number, task.run_id, "pruned" if pruned else "complete", value, metrics)
     except (ConnectionError, EOFError):
         raise  # the driver is gone
     except Exception as error:
         log.artifacts({"error.txt": masked(traceback.format_exc())})
-        return TrialResult(number, task.run_id, "failed", error=masked(_one_line(error)))
-    return TrialResult(number, task.run_id, "pruned" if pruned else "complete", value, metrics)
+        result = TrialResult(number, task.run_id, "failed", error=masked(_one_line(error)))
+    yield result
+    if model is not None:
+        release(model)
 
 
 def _train(

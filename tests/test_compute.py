@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import psutil
 import pytest
@@ -29,35 +30,41 @@ def dies_early() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def double(payload: int, channel: Channel) -> int:
-    return 2 * payload
+@contextmanager
+def double(payload: int, channel: Channel) -> Iterator[int]:
+    yield 2 * payload
 
 
-def pid(payload: object, channel: Channel) -> tuple[int, str | None, str | None]:
-    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("TF_NUM_INTRAOP_THREADS")
+@contextmanager
+def pid(payload: object, channel: Channel) -> Iterator[tuple[int, str | None, str | None]]:
+    yield os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("TF_NUM_INTRAOP_THREADS")
 
 
-def epochs(payload: int, channel: Channel) -> list[bool]:
+@contextmanager
+def epochs(payload: int, channel: Channel) -> Iterator[list[bool]]:
     answers = []
     for epoch in range(1, payload + 1):
         channel.progress(epoch, 1, 2)
         answers.append(channel.report(epoch, epoch / 10, {"val_auc": epoch / 10}))
-    return answers
+    yield answers
 
 
-def crash(payload: str, channel: Channel) -> str:
+@contextmanager
+def crash(payload: str, channel: Channel) -> Iterator[str]:
     if payload == "exit":
         os._exit(7)
     if payload != "fine":
         print("before the crash")
         os.write(2, b"last words\n")
         os.kill(os.getpid(), signal.Signals[payload])
-    return payload
+    yield payload
 
 
-def never_ends(payload: object, channel: Channel) -> None:
+@contextmanager
+def never_ends(payload: object, channel: Channel) -> Iterator[None]:
     channel.report(1, os.getpid(), {})
     signal.pause()
+    yield
 
 
 Start = Callable[..., LocalProcesses]

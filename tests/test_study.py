@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,13 @@ def ready() -> None:
     """Nothing to warm up."""
 
 
-def train(payload: tuple[Candidate, str], channel: Channel) -> TrialResult:
+@contextmanager
+def train(payload: tuple[Candidate, str], channel: Channel) -> Iterator[TrialResult]:
+    yield trained(*payload, channel)
+
+
+def trained(candidate: Candidate, run_id: str, channel: Channel) -> TrialResult:
     """A trial whose value is its learning rate; a third layer kills the process, a second fails."""
-    candidate, run_id = payload
     layers, rate = candidate.values.layers, candidate.values.learning_rate
     if layers == 3:
         os.kill(os.getpid(), signal.SIGKILL)

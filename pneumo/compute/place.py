@@ -37,7 +37,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Ended:
-    """The trial function returned."""
+    """The trial function gave its result."""
 
     number: int
     result: Any

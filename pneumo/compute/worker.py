@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
 from typing import Any
@@ -18,7 +19,8 @@ from pneumo.compute.place import Channel, Ended, Progress, Report, Task
 PROGRESS_SECONDS = 0.2
 """Progress is said at most this often."""
 
-TrialFunction = Callable[[Any, Channel], Any]
+TrialFunction = Callable[[Any, Channel], AbstractContextManager[Any]]
+"""Gives a trial's result; what it does on leaving is cleaning up, for which nobody waits."""
 
 
 def work(
@@ -52,8 +54,8 @@ def work(
             return
         if task is None:
             return
-        result = run(task.payload, _PipeChannel(pipe, task))
-        pipe.send(Ended(task.number, result))
+        with run(task.payload, _PipeChannel(pipe, task)) as result:
+            pipe.send(Ended(task.number, result))
 
 
 class _PipeChannel:

@@ -206,7 +206,7 @@ def _mistakes(
         )
         truth = int(labels[picture])
         name = axes.text(
-            column, top + 0.96, _text(names[picture].rsplit("/", 1)[-1], 30), fontsize=9, va="top", parse_math=False
+            column, top + 0.96, _text(names[picture].rsplit("/", 1)[-1], 27), fontsize=9, va="top", parse_math=False
         )
         name.set_clip_box(TransformedBbox(Bbox([[column, top], [column + 0.97, top + 1.25]]), axes.transData))
         name.set_clip_on(True)
