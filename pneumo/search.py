@@ -6,11 +6,9 @@ import shlex
 import signal
 import sys
 import tempfile
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -187,8 +185,6 @@ def _run(experiment: Experiment, source: Source, storage: str, place: Place, con
         seed = record.seed(candidate.number)
         return TrialTask(experiment.name, candidate, run_id, store.uri, search.objective, seed, data)
 
-    # What the end of the study needs is imported while trials run, when this process has nothing to do.
-    threading.Thread(target=import_module, args=("pneumo.evidence.study_page",), daemon=True).start()
     study = Study(search, engine=engine, place=place, record=record, payload=task, screen=screen)
     try:
         with screen, _interruption() as interrupted:
