@@ -5,7 +5,7 @@ study.py     the loop: ask, train, tell; screen.py what it shows, record.py what
 trial.py     one trial, the only code that a worker process enters
 spec/        pure values and decisions: experiment, space, hyperparameters, candidate, result, objective
 engines/     who proposes: Optuna
-data/        where pictures come from, who is a patient, the split, the cache
+data/        where pictures come from, who is a patient, the split, the cache; python -m pneumo.data: fetch, audit
 cnn/         the base network and its variations (tensorflow lives only here)
 evidence/    metrics, plots, tables: arrays in, numbers and figures out
 tracking/    runs in MLflow (mlflow lives only here)

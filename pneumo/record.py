@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
@@ -14,13 +17,18 @@ from pneumo.spec.candidate import Candidate
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment, changes
 from pneumo.spec.objective import OBJECTIVES, ranked
-from pneumo.spec.result import CLASSES, Trial
+from pneumo.spec.result import Trial
 
 if TYPE_CHECKING:
+    from pneumo.data.audit import Finding
+    from pneumo.data.pictures import Source
     from pneumo.data.prepare import Prepared
     from pneumo.engines.protocol import Engine
     from pneumo.tracking.store import Store
     from pneumo.tracking.study import End, Pictures, Recorded
+
+MOST_LEAKS = 10
+"""That the refusal of a study names."""
 
 PARTS: tuple[Literal["training", "validation"], ...] = ("training", "validation")
 
@@ -65,15 +73,40 @@ def check_same_data(recorded: Recorded | None, data: Prepared, name: str, told: 
             )
 
 
+def audited(source: Source, experiment: Experiment, command: str) -> tuple[Finding, ...]:
+    """What is known to be wrong with the pictures, before one of them is decoded.
+
+    That is what content digests and names tell, and what a full audit found where one was made of the same content.
+    Raises `RequestError` where training pictures stand in the sealed test set as well and `data.allow_leaks` does not say
+    why the study may start; `command` is the audit's, as a reader types it.
+    """
+    from pneumo.data.audit import cheap, leaks, verdict
+
+    full = verdict(source)
+    findings = full.findings if full else cheap(source)
+    found = leaks(findings)
+    if found and experiment.data.allow_leaks is None:
+        named = "; ".join(finding.message for finding in found[:MOST_LEAKS])
+        more = f"; and {len(found) - MOST_LEAKS} more" if len(found) > MOST_LEAKS else ""
+        raise RequestError(
+            f"{source.description}: training and test pictures leak into each other, so a test figure would mean "
+            f"nothing: {named}{more}; take them out ({command} names them all), or say in the experiment why not: "
+            f"data: {{allow_leaks: REASON}}"
+        )
+    return findings
+
+
 class StudyRecord:
     """The study's run in MLflow and those of its trials, under way. A `Record` of `pneumo.study`."""
 
-    def __init__(self, store: Store, experiment: Experiment, data: Prepared, engine: Engine) -> None:
+    def __init__(
+        self, store: Store, experiment: Experiment, data: Prepared, engine: Engine, findings: Sequence[Finding]
+    ) -> None:
         from pneumo.tracking import study
 
         told = engine.trials()
 
-        self._mlflow, self._experiment, self._data = study, experiment, data
+        self._mlflow, self._experiment, self._data, self._findings = study, experiment, data, findings
         self._pictures = [self._part(part) for part in PARTS]
         search = experiment.search
         self._run = study.open_study(
@@ -87,8 +120,12 @@ class StudyRecord:
             experiment_yaml=experiment.to_yaml(),
             description=self._description(told),
             extra_tags={f"pneumo.data.{part}": data.digest(part) for part in PARTS}
-            | {"pneumo.id": engine.id, "pneumo.pruner": search.pruner, "pneumo.data": data.kind},
+            | {"pneumo.id": engine.id, "pneumo.pruner": search.pruner, "pneumo.data": data.kind}
+            | {"pneumo.audit": self._verdict()}
+            | ({"pneumo.allow_leaks": experiment.data.allow_leaks} if experiment.data.allow_leaks else {}),
         )
+        found = [asdict(finding) for finding in findings]
+        study.log_files(store.client, self._run.run_id, {"audit.json": json.dumps({"findings": found}, indent=1)})
         study.close_left_over(self._run, {t.result.run_id: (t.result.state, t.result.error) for t in told})
 
     def seed(self, number: int) -> int:
@@ -127,10 +164,15 @@ class StudyRecord:
         with contextlib.suppress(Exception):
             self._mlflow.end_study(self._run, "KILLED", metrics={}, artifacts={})
 
+    def _verdict(self) -> str:
+        """What the audit found, as `1 fault, 2 warnings, 4 notes`."""
+        counts = Counter(finding.severity for finding in self._findings)
+        return ", ".join(f"{counts[s]} {s}{'' if counts[s] == 1 else 's'}" for s in ("fault", "warning", "note"))
+
     def _part(self, part: Literal["training", "validation"]) -> Pictures:
         of_part = [c for c in self._data.counts if c.part == part]
         counts = {"num_rows": sum(c.pictures for c in of_part), "patients": sum(c.patients for c in of_part)}
-        counts |= {CLASSES[c.label]: c.pictures for c in of_part}
+        counts |= {self._data.classes[c.label]: c.pictures for c in of_part}
         source = self._experiment.data.path or self._data.description
         name = f"{self._experiment.data.source} {part}"
         return self._mlflow.Pictures(part, name, self._data.digest(part), source, counts)
@@ -163,6 +205,9 @@ class StudyRecord:
         ]
         if data.kind == "phantom":
             lines.append("These are generated **phantoms**, not X-rays: the figures say nothing about patients.")
+        lines.append(f"Audit of the pictures: {self._verdict()} (audit.json).")
+        if data_leaks := self._experiment.data.allow_leaks:
+            lines.append(f"**Leaks between training and test were allowed**: {data_leaks}")
         if best := ranked(told, search.objective):
             lines.append(
                 f"Best of {len(told)} trials: trial {best[0].number}, {search.objective} {shown(best[0].result.value)}."

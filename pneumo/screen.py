@@ -19,7 +19,7 @@ from pneumo.spec.candidate import Candidate
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.hyperparameters import Value
 from pneumo.spec.objective import OBJECTIVES, ranked
-from pneumo.spec.result import CLASSES, Trial
+from pneumo.spec.result import Trial
 
 if TYPE_CHECKING:
     from pneumo.data.pictures import Source
@@ -93,16 +93,16 @@ class Screen:
             f"Study {self._experiment.name}: {of} by {search.engine}/{search.algorithm} for {search.objective}, "
             f"pruner {search.pruner}; searched: {', '.join(searched) or 'nothing'}"
         )
-        self.counts(data.description, data.counts)
+        self.counts(data.description, data.counts, data.classes)
         self.say(f"MLflow: {store}")
 
-    def counts(self, description: str, counts: Sequence[Count]) -> None:
+    def counts(self, description: str, counts: Sequence[Count], classes: Sequence[str]) -> None:
         """The split in two lines: where the pictures come from, how many stand where."""
         parts = {c.part: [of for of in counts if of.part == c.part] for c in counts}
         shown = []
         for part, of in parts.items():
             pictures, patients = sum(c.pictures for c in of), sum(c.patients for c in of)
-            each = ", ".join(f"{c.pictures:,} {CLASSES[c.label]}" for c in of)
+            each = ", ".join(f"{c.pictures:,} {classes[c.label]}" for c in of)
             shown.append(f"{part} {pictures:,} ({each}) of {patients:,} patients{', sealed' if part == 'test' else ''}")
         self.say(f"Data: {description}\n  {'; '.join(shown)}")
 

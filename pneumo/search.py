@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pneumo.compute.place import Place
+    from pneumo.data.audit import Finding
     from pneumo.data.pictures import Source
     from pneumo.screen import Screen
     from pneumo.spec.candidate import Candidate
@@ -64,7 +65,8 @@ def main(
         ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="PATH", help="The pictures, a zip or a folder; replaces data.path.")
+        str | None,
+        typer.Option(metavar="PATH", help="The pictures: a zip, a folder or MedMNIST's npz; replaces data.path."),
     ] = None,
     name: Annotated[str | None, typer.Option(metavar="STUDY", help="Name of the study; replaces name.")] = None,
     trials: Annotated[
@@ -94,6 +96,7 @@ def main(
     from rich.console import Console
 
     from pneumo.data.sources import open_source
+    from pneumo.record import audited
     from pneumo.spec.experiment import read_experiment
 
     options = {"name": name, "data.path": data, "search.trials": trials, "search.timeout": timeout}
@@ -102,10 +105,11 @@ def main(
         experiment or _quickstart(), set_ or (), {key: value for key, value in options.items() if value is not None}
     )
     source = open_source(asked.data)
+    findings = audited(source, asked, _audit(asked))
     console = Console(highlight=False)
     if dry_run:
         return _dry_run(asked, source, console)
-    return _search(asked, source, storage, console)
+    return _search(asked, source, findings, storage, console)
 
 
 def _quickstart() -> Path:
@@ -121,7 +125,7 @@ def _dry_run(experiment: Experiment, source: Source, console: Console) -> int:
 
     screen = Screen(experiment, console)
     screen.say(experiment.to_yaml().rstrip())
-    screen.counts(source.description, cut(source, experiment.data.validation, experiment.search.seed))
+    screen.counts(source.description, cut(source, experiment.data.validation, experiment.search.seed), source.classes)
     with tempfile.TemporaryDirectory() as folder:
         engine = open_engine(experiment, f"sqlite:///{folder}/studies.db")
         proposals = [engine.ask() for _ in range(min(DRY_RUN_CANDIDATES, experiment.search.trials))]
@@ -133,7 +137,17 @@ def _dry_run(experiment: Experiment, source: Source, console: Console) -> int:
     return OK
 
 
-def _search(experiment: Experiment, source: Source, storage: str, console: Console) -> int:
+def _audit(experiment: Experiment) -> str:
+    """The audit of the experiment's pictures, as a reader types it here."""
+    command = [program("python"), "-m", "pneumo.data", "audit", experiment.data.path or ""]
+    if experiment.data.source == "folder":
+        command += ["--source", "folder"]
+    if experiment.data.classes:
+        command += ["--classes", ",".join(experiment.data.classes)]
+    return shlex.join(command)
+
+
+def _search(experiment: Experiment, source: Source, findings: Sequence[Finding], storage: str, console: Console) -> int:
     from pneumo import trial
     from pneumo.compute.local import LocalProcesses
     from pneumo.compute.place import PlaceError
@@ -142,7 +156,7 @@ def _search(experiment: Experiment, source: Source, storage: str, console: Conso
         # The workers at once, so that they import TensorFlow while the pictures are read here.
         place = LocalProcesses(trial.run, trial.warm_up, experiment.search.workers)
         try:
-            return _run(experiment, source, storage, place, console)
+            return _run(experiment, source, findings, storage, place, console)
         except KeyboardInterrupt:
             console.print(f"\nInterrupted. {_again()}", markup=False, soft_wrap=True)
             return INTERRUPTED
@@ -159,7 +173,14 @@ def _search(experiment: Experiment, source: Source, storage: str, console: Conso
             place.close()
 
 
-def _run(experiment: Experiment, source: Source, storage: str, place: Place, console: Console) -> int:
+def _run(
+    experiment: Experiment,
+    source: Source,
+    findings: Sequence[Finding],
+    storage: str,
+    place: Place,
+    console: Console,
+) -> int:
     from pneumo.engines.protocol import open_engine
     from pneumo.record import StudyRecord, check_same_data, check_unchanged
     from pneumo.screen import Screen
@@ -179,7 +200,7 @@ def _run(experiment: Experiment, source: Source, storage: str, place: Place, con
     data = screen.preparing(source)
     check_same_data(before, data, experiment.name, told)
     screen.header(data, store.shown, told)
-    record = StudyRecord(store, experiment, data, engine)
+    record = StudyRecord(store, experiment, data, engine, findings)
 
     def task(candidate: Candidate, run_id: str) -> TrialTask:
         seed = record.seed(candidate.number)
@@ -222,10 +243,10 @@ def _end(
     screen.say(f"Compare the trials:  {_compare(store, experiment.name)}")
     if experiment.data.source == "phantom":
         screen.say(
-            "These were generated phantoms, not X-rays. Real pictures: download paultimothymooney/chest-xray-pneumonia "
-            "from Kaggle (CC BY 4.0), then"
+            "These were generated phantoms, not X-rays. Real pictures, with a Kaggle token or, smaller, without any:"
         )
-        screen.say(f"  {_command('experiments/article.yaml', '--data', 'chest-xray-pneumonia.zip')}")
+        for fetch in ("kaggle", "medmnist"):
+            screen.say(f"  {shlex.join([program('python'), '-m', 'pneumo.data', 'fetch', fetch])}")
     elif ending is None or not ending.exhausted:
         screen.say(f"Search further:      {_command(*_with_trials(sys.argv[1:], 2 * len(told)))}")
     return OK

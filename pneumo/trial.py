@@ -167,11 +167,12 @@ def _artifacts(
         pixels=data.pixels(task.candidate.values.image_size)[data.validation],
         threshold=threshold,
         phantom=data.kind == "phantom",
+        classes=data.classes,
     )
     return {
         **{f"plots/{name}": picture for name, picture in plots.items()},
         "history.csv": history_csv(history),
-        "predictions.csv": predictions_csv(names, patients, truth, fitted.probabilities),
+        "predictions.csv": predictions_csv(names, patients, truth, fitted.probabilities, data.classes),
     }
 
 

@@ -82,7 +82,7 @@ def test_a_logged_model_gives_its_predictions_again_in_a_new_process(
         assert len(rows) == 561
         assert {row["label"] for row in rows} == {"NORMAL", "PNEUMONIA"}
         with zipfile.ZipFile(archive) as pictures:
-            grey = [decode(pictures.read(f"chest_xray/{row['name']}"), [64])[0] for row in rows]
+            grey = [decode(pictures.read(f"chest_xray/{row['name']}"), [64], row["name"]).squares[0] for row in rows]
         np.save(tmp_path / "raw.npy", np.repeat(np.stack(grey)[..., None], 3, axis=-1))
         assert run.outputs is not None
         model = f"models:/{run.outputs.model_outputs[0].model_id}"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import pneumo.data.prepare as prepare_module
-from pneumo.data.decode import decode
+from pneumo.data.decode import Decoded, decode
 from pneumo.data.pictures import Source, UnreadableError
 from pneumo.data.prepare import Prepared, prepare
 from pneumo.data.sealed import open_test
@@ -61,7 +61,7 @@ def saved(image: Image.Image, kind: str = "PNG") -> bytes:
 def test_a_square_looks_like_the_picture(kind: str, mode: str, size: tuple[int, int]) -> None:
     content = encoded(3, size, mode, kind)
     plain = Image.open(io.BytesIO(content)).convert("L").resize((64, 64), Image.Resampling.BOX)
-    square = decode(content, [64])[0]
+    square = decode(content, [64], f"a.{kind.lower()}").squares[0]
     assert square.shape == (64, 64)
     assert square.dtype == np.uint8
     assert np.abs(square.astype(int) - np.asarray(plain, int)).mean() < 3
@@ -69,9 +69,9 @@ def test_a_square_looks_like_the_picture(kind: str, mode: str, size: tuple[int, 
 
 def test_a_size_does_not_depend_on_the_sizes_beside_it() -> None:
     content = encoded(1, (1300, 1000))
-    together = decode(content, [48, 64, 96, 128, 300])
+    together = decode(content, [48, 64, 96, 128, 300], "a.jpeg").squares
     for size, square in zip([48, 64, 96, 128, 300], together, strict=True):
-        assert np.array_equal(decode(content, [size])[0], square)
+        assert np.array_equal(decode(content, [size], "a.jpeg").squares[0], square)
 
 
 def test_modes_become_8_bit_grey() -> None:
@@ -80,11 +80,11 @@ def test_modes_become_8_bit_grey() -> None:
     clear = grey.convert("RGBA")
     clear.putalpha(0)
     palette = grey.convert("P")
-    assert np.array_equal(decode(saved(Image.fromarray(ramp.astype(np.uint16) * 257)), [64])[0], ramp)
-    assert np.abs(decode(saved(palette), [64])[0].astype(int) - ramp).max() <= 1
-    assert np.array_equal(decode(saved(grey.convert("RGBA")), [64])[0], ramp)
-    assert not decode(saved(clear), [64])[0].any()
-    assert set(np.unique(decode(saved(grey.convert("1")), [64])[0])) <= {0, 255}
+    assert np.array_equal(decode(saved(Image.fromarray(ramp.astype(np.uint16) * 257)), [64], "a.png").squares[0], ramp)
+    assert np.abs(decode(saved(palette), [64], "a.png").squares[0].astype(int) - ramp).max() <= 1
+    assert np.array_equal(decode(saved(grey.convert("RGBA")), [64], "a.png").squares[0], ramp)
+    assert not decode(saved(clear), [64], "a.png").squares[0].any()
+    assert set(np.unique(decode(saved(grey.convert("1")), [64], "a.png").squares[0])) <= {0, 255}
 
 
 def test_what_is_no_picture_is_unreadable() -> None:
@@ -100,8 +100,15 @@ def test_what_is_no_picture_is_unreadable() -> None:
         saved(Image.new("L", (9, 9)), "BMP"),
         png[:8] + chunk,
     ):
-        with pytest.raises(UnreadableError):
-            decode(content, [64])
+        for name in ("a.jpeg", "a.png", "a.dcm", "a"):
+            with pytest.raises(UnreadableError):
+                decode(content, [64], name)
+
+
+@pytest.mark.parametrize(("kind", "name", "claimed"), [("PNG", "a.jpg", "JPEG"), ("JPEG", "b.PNG", "PNG")])
+def test_content_of_another_format_than_the_name_says_is_refused(kind: str, name: str, claimed: str) -> None:
+    with pytest.raises(UnreadableError, match=f"is a {kind}, though its name says {claimed}"):
+        decode(encoded(1, kind=kind), [64], name)
 
 
 # the cache
@@ -120,7 +127,7 @@ def test_prepared_pictures(cache: Path, tmp_path: Path) -> None:
         assert isinstance(rows, np.memmap)
         assert not rows.flags.writeable
         for row, name in enumerate(prepared.names):
-            assert np.array_equal(rows[row], decode(files[name], [size])[0])
+            assert np.array_equal(rows[row], decode(files[name], [size], name).squares[0])
     assert [f"{label}" for label in prepared.labels] == [str(int("PNEUMONIA" in name)) for name in prepared.names]
     assert sorted([*prepared.training, *prepared.validation]) == list(range(24))
     assert prepared.sealed == len(source.sealed) == 8
@@ -137,10 +144,10 @@ def test_no_test_picture_is_decoded(cache: Path, tmp_path: Path, monkeypatch: py
     sealed = {files[picture.name] for picture in source.sealed}
     decoded: set[bytes] = set()
 
-    def watched(content: bytes, sizes: Sequence[int]) -> list[NDArray[np.uint8]]:
+    def watched(content: bytes, sizes: Sequence[int], name: str) -> Decoded:
         assert content not in sealed
         decoded.add(content)
-        return decode(content, sizes)
+        return decode(content, sizes, name)
 
     monkeypatch.setattr(prepare_module, "decode", watched)
     prepare(source, [32], 0.3, 0)
@@ -156,9 +163,9 @@ def test_a_second_start_decodes_nothing_and_one_more_size_only_that(
     first = prepare(opened(write_zip(tmp_path / "a.zip", files)), [32], 0.3, 0)
     wanted: list[list[int]] = []
 
-    def watched(content: bytes, sizes: Sequence[int]) -> list[NDArray[np.uint8]]:
+    def watched(content: bytes, sizes: Sequence[int], name: str) -> Decoded:
         wanted.append(list(sizes))
-        return decode(content, sizes)
+        return decode(content, sizes, name)
 
     monkeypatch.setattr(prepare_module, "decode", watched)
     # The unpacked folder has the same content, so it finds the zip's cache.
@@ -195,7 +202,7 @@ def test_unreadable_pictures_are_named_each_time_and_left_out(
         assert len(said) == 1
         assert bad in said[0]
         row = prepared.names.index(bad)
-        assert prepared.unreadable == ((bad, "neither a JPEG nor a PNG"),)
+        assert prepared.unreadable == ((bad, "neither a JPEG nor a PNG nor a DICOM"),)
         assert row not in {*prepared.training, *prepared.validation}
         assert len(prepared.training) + len(prepared.validation) == 119
         assert sum(count.pictures for count in prepared.counts[:4]) == 119
@@ -301,7 +308,10 @@ def test_phantoms_are_called_so_and_follow_from_their_seed() -> None:
 @pytest.mark.parametrize("size", [64, 96, 224])
 def test_a_phantom_is_the_same_on_every_machine(size: int) -> None:
     source = open_source(DataSpec(source="phantom", phantom=PhantomSpec(patients=8, size=size, seed=0)))
-    pixels = [decode(source.encoded(picture), [size])[0] for picture in (source.pictures[0], source.pictures[-1])]
+    pixels = [
+        decode(source.encoded(picture), [size], picture.name).squares[0]
+        for picture in (source.pictures[0], source.pictures[-1])
+    ]
     assert all(square.shape == (size, size) and square.std() > 20 for square in pixels)
     assert [zlib.crc32(square.tobytes()) for square in pixels] == DRAWN[size]
 
@@ -311,7 +321,9 @@ DRAWN = {64: [2174318928, 2784069423], 96: [1214168790, 426293946], 224: [990049
 
 def test_pictures_of_one_patient_look_alike() -> None:
     source = open_source(DataSpec(source="phantom", phantom=PhantomSpec(patients=60, size=64)))
-    small = np.stack([decode(source.encoded(p), [16])[0].ravel() for p in source.pictures]).astype(float)
+    small = np.stack([decode(source.encoded(p), [16], p.name).squares[0].ravel() for p in source.pictures]).astype(
+        float
+    )
     likeness = np.corrcoef(small)
     patients = np.array([picture.patient for picture in source.pictures])
     same = (patients[:, None] == patients) & ~np.eye(len(patients), dtype=bool)

@@ -19,12 +19,15 @@ def pools(draw: st.DrawFn) -> list[Picture]:
     """Pictures of at least two patients a class, some patients with pictures of both classes, in any order."""
     sizes = [draw(st.lists(st.integers(1, 4), min_size=2, max_size=12)) for _ in range(2)]
     pool = [
-        Picture(f"train/{label}/{patient}-{number}", label, f"p{label}-{patient}", "")
+        Picture(name := f"train/{label}/{patient}-{number}", label, f"p{label}-{patient}", name)
         for label in (0, 1)
         for patient, size in enumerate(sizes[label])
         for number in range(size)
     ]
-    pool += [Picture(f"train/0/mixed-{patient}", 0, f"p1-{patient}", "") for patient in range(draw(st.integers(0, 2)))]
+    pool += [
+        Picture(name := f"train/0/mixed-{patient}", 0, f"p1-{patient}", name)
+        for patient in range(draw(st.integers(0, 2)))
+    ]
     return draw(st.permutations(pool))
 
 
@@ -46,7 +49,9 @@ def test_no_patient_on_two_sides_and_every_picture_once(pool: list[Picture], sha
 
 def test_the_share_is_of_each_class_and_the_seed_matters() -> None:
     pool = [
-        Picture(f"{label}/{n}", label, f"{label}-{n}", "") for label, size in ((0, 50), (1, 200)) for n in range(size)
+        Picture(f"{label}/{n}", label, f"{label}-{n}", f"{label}/{n}")
+        for label, size in ((0, 50), (1, 200))
+        for n in range(size)
     ]
     training, validation = split(pool, 0.12, 0)
     assert [sum(pool[row].label == label for row in validation) for label in (0, 1)] == [6, 24]
@@ -55,7 +60,7 @@ def test_the_share_is_of_each_class_and_the_seed_matters() -> None:
 
 
 def test_the_same_on_every_machine() -> None:
-    pool = [Picture(f"{label}/{n}", label, f"{label}-{n:02d}", "") for label in (0, 1) for n in range(10)]
+    pool = [Picture(f"{label}/{n}", label, f"{label}-{n:02d}", f"{label}/{n}") for label in (0, 1) for n in range(10)]
     assert split(pool, 0.2, 0)[1].tolist() == PINNED
 
 
@@ -63,7 +68,9 @@ PINNED = [2, 8, 12, 18]
 
 
 def test_too_few_patients() -> None:
-    pool = [Picture(f"0/{n}", 0, f"n{n}", "") for n in range(5)] + [Picture(f"1/{n}", 1, "one", "") for n in range(5)]
+    pool = [Picture(f"0/{n}", 0, f"n{n}", f"0/{n}") for n in range(5)] + [
+        Picture(f"1/{n}", 1, "one", f"1/{n}") for n in range(5)
+    ]
     with pytest.raises(RequestError, match="PNEUMONIA: pictures of 1 patients"):
         split(pool, 0.2, 0)
 
@@ -83,3 +90,22 @@ def test_the_counts_of_a_cut_add_up() -> None:
 def test_the_fewest_phantoms_can_be_cut(patients: int) -> None:
     source = open_source(DataSpec(source="phantom", phantom=PhantomSpec(patients=patients)))
     assert all(count.pictures for count in cut(source, 0.12, 0)[:4])
+
+
+def test_equal_pictures_of_two_patients_go_to_one_side() -> None:
+    pool = [Picture(f"{label}/{n}", label, f"{label}-{n:02d}", f"{label}/{n}") for label in (0, 1) for n in range(20)]
+    copied = [Picture(f"1/copy-{n}", 1, f"twin-{n:02d}", f"1/{n}") for n in range(20)]
+    for seed in range(20):
+        training, validation = split(pool + copied, 0.3, seed)
+        sides = [{(pool + copied)[row].digest for row in rows} for rows in (training, validation)]
+        assert sides[0]
+        assert sides[1]
+        assert not sides[0] & sides[1]
+
+
+def test_a_validation_of_its_own_is_kept() -> None:
+    pool = [Picture(f"{label}/{n}", label, f"{label}-{n:02d}", f"{label}/{n}") for label in (0, 1) for n in range(20)]
+    kept = frozenset({"0/3", "1/4", "1/5"})
+    training, validation = split(pool, 0.12, 0, kept)
+    assert {pool[row].name for row in validation} == kept
+    assert sorted([*training, *validation]) == list(range(len(pool)))

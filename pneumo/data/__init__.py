@@ -1,8 +1,12 @@
-"""Where pictures come from, who is a patient, and the cache.
+"""Where pictures come from, who is a patient, what is wrong with them, and the cache.
 
+- `__main__`: python -m pneumo.data; `fetch` downloads pictures
 - `pictures`: a picture, a source of pictures, whose picture it is by its name
-- `sources`: the sources by name; `kaggle` the archive and its folder, `phantom` generated pictures
+- `sources`: the sources by name; `kaggle` the archive and its folder, `folder` any folder or zip, `medmnist` an npz,
+  `phantom` generated pictures; `archive` reads the files of a folder or a zip that nobody has to trust
 - `sealed`: the one road to the test pictures
 - `split`: training and validation by patient
-- `decode`: encoded pictures to grey pixels; `prepare` does so once for all of them, `cache` says where the result lies
+- `decode`: encoded pictures to grey pixels, `dicom` those of one format; `prepare` does so once for all of them, `cache` says
+  where the result lies
+- `audit/`: copies, leaks, patients on two sides, splits that differ, pictures that stand out
 """

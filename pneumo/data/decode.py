@@ -1,4 +1,5 @@
-"""Encoded pictures to grey pixels: the only place in the project where a picture is decoded.
+"""Encoded pictures to grey pixels: the only place in the project where a picture is decoded (`dicom` reads the pixels of
+DICOM for it).
 
 JPEG and PNG of any mode and size become 8-bit grey squares. Each size is made in two steps. First the JPEG decoder itself
 scales down by 2, 4 or 8, as far as the picture stays at least twice as large as wanted (Pillow's draft mode, and the
@@ -13,12 +14,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from pneumo.data.dicom import PREAMBLE, grey_of
 from pneumo.data.pictures import UnreadableError
+from pneumo.spec.errors import RequestError
 
 RECIPE = 1
 """Version of what `decode` does to a picture; a change of pixels wants a new one, which makes every cache anew."""
@@ -29,25 +34,60 @@ MOST_PIXELS = 89_478_485
 _FORMATS = ("JPEG", "PNG")
 
 
-def decode(encoded: bytes, sizes: Sequence[int]) -> list[NDArray[np.uint8]]:
-    """The picture as grey squares: for each of `sizes` (pixels) an array uint8 (size, size).
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """A picture's own `width` and `height` in pixels, its `mode` as Pillow names it, and the squares that were asked for.
+
+    `squares`: for each size an array uint8 (size, size).
+    """
+
+    width: int
+    height: int
+    mode: str
+    squares: list[NDArray[np.uint8]]
+
+
+def decode(encoded: bytes, sizes: Sequence[int], name: str) -> Decoded:
+    """The picture as grey squares of `sizes` (pixels).
 
     The picture is stretched to the square, as the tutorial does. 16-bit greys are scaled by 1/257, transparent parts lie
-    on black. Raises `UnreadableError`.
+    on black. `name` is the file's: content of another format than its suffix claims is refused. Raises `UnreadableError`.
     """
     try:
+        kind = _kind(encoded, name)
+        if kind == "DICOM":
+            pixels, mode = grey_of(encoded, MOST_PIXELS)
+            shown = Image.fromarray(pixels)
+            return Decoded(shown.width, shown.height, mode, [_square(shown, size) for size in sizes])
         image = _opened(encoded)
+        width, height = image.size
+        mode = image.mode
         scales = _scales(image, sizes)
         grey: dict[int, Image.Image] = {}
         for scale in scales:
             if scale not in grey:
                 grey[scale] = _grey(_opened(encoded) if grey else image, scale)
-        return [_square(grey[scale], size) for scale, size in zip(scales, sizes, strict=True)]
-    except (UnreadableError, MemoryError):
-        raise  # a lack of memory is no fault of the picture's, and the fault would be remembered
+        squares = [_square(grey[scale], size) for scale, size in zip(scales, sizes, strict=True)]
+        return Decoded(width, height, mode, squares)
+    except (UnreadableError, RequestError, MemoryError):
+        raise  # a lack of memory, or of pydicom, is no fault of the picture's, and the fault would be remembered
     # A broken file makes a decoder raise anything: OSError, SyntaxError, struct.error, ValueError.
     except Exception as error:
         raise UnreadableError(str(error) or type(error).__name__) from error
+
+
+def _kind(encoded: bytes, name: str) -> str:
+    """The format by the content, which has to be the one that the file's suffix claims."""
+    suffix = PurePosixPath(name).suffix.lower()
+    claimed = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}.get(suffix, "DICOM")
+    starts = {"JPEG": encoded[:2] == b"\xff\xd8", "PNG": encoded[:8] == b"\x89PNG\r\n\x1a\n"}
+    starts["DICOM"] = encoded[128:132] == PREAMBLE
+    found = next((kind for kind, starts_so in starts.items() if starts_so), None)
+    if found is None:
+        raise UnreadableError("neither a JPEG nor a PNG nor a DICOM")
+    if found != claimed:
+        raise UnreadableError(f"is a {found}, though its name says {claimed}")
+    return found
 
 
 def _scales(image: Image.Image, sizes: Sequence[int]) -> list[int]:

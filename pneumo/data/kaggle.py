@@ -10,85 +10,52 @@ remembered, as long as size and time of the file stay the same.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import zipfile
-import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from hashlib import sha256
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
-from pneumo.data.cache import cache_folder, replacing, unwritable
-from pneumo.data.pictures import Picture, Source, UnreadableError, content_digest, patient_of
+from pneumo.data.archive import Archive, open_archive, shown
+from pneumo.data.pictures import Picture, Source, patient_of
 from pneumo.spec.errors import RequestError
 from pneumo.spec.result import CLASSES
 
 _SLUG = "paultimothymooney/chest-xray-pneumonia"
-_LAYOUT = "chest_xray/{train,val,test}/{NORMAL,PNEUMONIA}"
+_FETCH = "python -m pneumo.data fetch kaggle"
+_LAYOUT = "chest_xray/{train,val,test}/{NORMAL,PNEUMONIA}; any other layout wants data: {source: folder}"
 _SUFFIXES = (".jpeg", ".jpg", ".png")
 _PARTS = ("train", "val", "test")
-_DEEPEST = 6
-"""Levels of a folder that are looked through, so that a path to a whole disk ends soon."""
 
 
 def open_kaggle(path: Path | None) -> Source:
     """The archive at `path`, a zip or a folder. Raises `RequestError` with what would be right."""
-    if path is None:
-        raise RequestError(f"data.path: no path is given; give --data the Kaggle zip {_SLUG} or its unpacked folder")
-    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a folder on the way is closed
-        raise RequestError(f"{path}: there is no such file or folder; give --data the Kaggle zip {_SLUG} or its folder")
-    return _open_folder(path) if path.is_dir() else _open_zip(path)
-
-
-def _open_zip(path: Path) -> Source:
-    try:
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile:
-        raise RequestError(f"{path}: is no zip, or a broken one; wants the Kaggle zip {_SLUG} or its folder") from None
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read: {error.strerror or error}") from None
-    members = {member.filename: member for member in archive.infolist() if not member.is_dir()}
-    files = _in_layout(members, str(path))
-    digests = {name: content_digest(members[file].CRC, members[file].file_size) for name, file in files.items()}
-
-    def read(picture: Picture) -> bytes:
-        # Threads may share one ZipFile: each read has its own place in the file and locks the handle for itself.
-        try:
-            return archive.read(members[files[picture.name]])
-        except OSError as error:
-            raise RequestError(f"{path}: {picture.name} cannot be read: {error.strerror or error}") from None
-        # zipfile raises RuntimeError for an encrypted member and its NotImplementedError for an unknown compression.
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-            raise UnreadableError(f"broken in the zip: {error}") from None
-
-    return _source(path, digests, read)
-
-
-def _open_folder(path: Path) -> Source:
-    files = _in_layout(_walk(path), str(path))
-    digests = _folder_digests(path, files)
-
-    def read(picture: Picture) -> bytes:
-        encoded = _file_bytes(path / files[picture.name])
-        if content_digest(zlib.crc32(encoded), len(encoded)) != picture.digest:
-            raise RequestError(f"{path / files[picture.name]}: changed after it was listed; start again")
-        return encoded
-
-    return _source(path, digests, read)
-
-
-def _source(path: Path, digests: Mapping[str, str], read: Callable[[Picture], bytes]) -> Source:
-    pictures = [_picture(name, digest) for name, digest in sorted(digests.items())]
+    archive = archive_at(path, f"the Kaggle zip {_SLUG} or its folder", _FETCH)
+    assert path is not None
+    files = _in_layout(archive.files, str(path))
+    digests = archive.digests(files.values())
+    pictures = tuple(_picture(name, digests[file]) for name, file in sorted(files.items()))
     return Source(
         kind="kaggle",
         description=path.resolve().name,
         pictures=tuple(picture for picture in pictures if not picture.name.startswith("test/")),
         sealed=tuple(picture for picture in pictures if picture.name.startswith("test/")),
-        read=read,
+        read=lambda picture: archive.read(files[picture.name], picture.digest),
+        left_out=tuple((name, reason) for name, reason in archive.left_out if _left_out(name)),
     )
+
+
+def archive_at(path: Path | None, wanted: str, command: str) -> Archive:
+    """The archive that an experiment's path names; the errors say what is wanted and the command that fetches it."""
+    if path is None:
+        raise RequestError(f"data.path: no path is given; give --data {wanted}; {command} fetches it")
+    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a folder on the way is closed
+        raise RequestError(f"{path}: there is no such file or folder; give --data {wanted}; {command} fetches it")
+    return open_archive(path, wanted)
+
+
+def _left_out(name: str) -> bool:
+    """Whether a file that was left out would have counted, or may have hidden some that would."""
+    return _is_picture(name) or not PurePosixPath(name).suffix
 
 
 def _picture(name: str, digest: str) -> Picture:
@@ -105,7 +72,7 @@ def _in_layout(files: Iterable[str], where: str) -> dict[str, str]:
         name = f"{part.lower()}/{label.upper()}/{last}"
         other = layouts[tuple(outer)].setdefault(name, file)
         if other != file:
-            raise RequestError(f"{where}: {other} and {file} are the same picture by name; leave one out")
+            raise RequestError(f"{where}: {shown(other)} and {shown(file)} are the same picture by name; leave one out")
     counts = {root: Counter(name.rsplit("/", 1)[0] for name in found) for root, found in layouts.items()}
     complete = [root for root, count in counts.items() if all(count[f"train/{label}"] for label in CLASSES)]
     if not complete:
@@ -134,56 +101,3 @@ def _is_picture(file: str) -> bool:
     """Whether a file counts, by its name: Finder's `__MACOSX` and `._*` carry picture suffixes and are none."""
     path = PurePosixPath(file)
     return path.suffix.lower() in _SUFFIXES and not path.name.startswith("._") and "__MACOSX" not in path.parts
-
-
-def _walk(folder: Path) -> Iterator[str]:
-    """The files below a folder, as POSIX paths relative to it; hidden folders are passed over."""
-
-    def refuse(error: OSError) -> None:
-        raise RequestError(f"{error.filename}: cannot be read: {error.strerror}")
-
-    for here, folders, files in os.walk(folder, onerror=refuse):
-        relative = Path(here).relative_to(folder)
-        folders[:] = [] if len(relative.parts) >= _DEEPEST else sorted(f for f in folders if not f.startswith("."))
-        yield from ((relative / file).as_posix() for file in files)
-
-
-def _folder_digests(folder: Path, files: Mapping[str, str]) -> dict[str, str]:
-    """Content digests by name. Only files that are new, or have another size or time than before, are read."""
-    memory = cache_folder("digests") / f"{sha256(os.fsencode(folder.resolve())).hexdigest()[:32]}.json"
-    known: dict[str, tuple[int, int, str]] = {}
-    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):  # none yet, or broken: read the files
-        known = {file: (size, time, crc) for file, (size, time, crc) in json.loads(memory.read_bytes()).items()}
-
-    states = {file: _state(folder / file) for file in files.values()}
-    changed = [file for file, state in states.items() if known.get(file, ())[:2] != state]
-
-    def digest(file: str) -> str:
-        encoded = _file_bytes(folder / file)
-        return content_digest(zlib.crc32(encoded), len(encoded))
-
-    if changed:
-        with ThreadPoolExecutor() as pool:
-            fresh = dict(zip(changed, pool.map(digest, changed), strict=True))
-        known = {file: (*state, fresh.get(file) or known[file][2]) for file, state in states.items()}
-        try:
-            with replacing(memory) as out:
-                out.write(json.dumps(known).encode())
-        except OSError as error:
-            raise unwritable(memory.parent, error) from None
-    return {name: known[file][2] for name, file in files.items()}
-
-
-def _state(path: Path) -> tuple[int, int]:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
-    return status.st_size, status.st_mtime_ns
-
-
-def _file_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read: {error.strerror}") from None

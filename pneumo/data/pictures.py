@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
 
+from pneumo.spec.result import CLASSES
+
 _PATIENT = re.compile(r"(person\d+)_|((?:NORMAL2-)?IM-\d+)-|(phantom\d+)_", re.IGNORECASE)
 
 
@@ -42,9 +44,14 @@ class UnreadableError(Exception):
 class Source:
     """Where pictures come from.
 
-    `pictures` is the training pool (the train and val folders), `sealed` the test pictures; both sorted by name.
-    `description` is one line for people. `read` gives a picture's bytes and is handed over by whoever makes the source;
-    callers use `encoded`, which keeps the seal.
+    `pictures` is the training pool, `sealed` the test pictures; both sorted by name. `description` is one line for people.
+    `read` gives a picture's bytes and is handed over by whoever makes the source; callers use `encoded`, which keeps the
+    seal.
+
+    `classes` are the names of the labels 0 and 1. `validation` are the names of pictures of the pool that the source
+    itself sets aside for validation; where it is empty, validation is cut by patient. `stated` are the names of pictures
+    whose patient is stated, by a table or a DICOM header, and not merely told by numbers in a file's name. `left_out` are
+    files that count as pictures and are not taken, name and reason; `notes` what else a person should know, a line each.
     """
 
     kind: str
@@ -52,6 +59,11 @@ class Source:
     pictures: tuple[Picture, ...]
     sealed: tuple[Picture, ...]
     read: Callable[[Picture], bytes] = field(repr=False, compare=False)
+    classes: tuple[str, str] = CLASSES
+    validation: frozenset[str] = frozenset()
+    stated: frozenset[str] = frozenset()
+    left_out: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def encoded(self, picture: Picture) -> bytes:
         """The picture's file as bytes. May be called from several threads at once.

@@ -9,7 +9,7 @@ and the decoding recipe:
 
     <cache>/pictures/<key>/64.npy             uint8 (n, 64, 64), rows in the order of the names
     <cache>/pictures/<key>/unreadable.json    name to reason, of pictures that cannot be decoded; their rows are black
-    <cache>/pictures/<key>/split-0.12-0-1.npz training and validation, so that a second start needs no scikit-learn
+    <cache>/pictures/<key>/split-*.npz        training and validation, so that a second start needs no scikit-learn
 
 A file comes into its place whole or not at all. One process writes while others wait for it; what a killed writer left is
 removed by the next. A later run that wants one more size decodes only that.
@@ -51,7 +51,7 @@ _DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile)
 """What NumPy raises for a file that is missing, empty or cut short, as a power loss leaves it."""
 
 Part = Literal["training", "validation"]
-Decoded = tuple[list[NDArray[np.uint8]], str | None]
+_Row = tuple[list[NDArray[np.uint8]], str | None]
 """One picture at every size, and why it cannot be read."""
 
 
@@ -61,7 +61,7 @@ class Prepared:
 
     `names`, `labels` (uint8), `patients` and `digests` have one entry for each picture of the pool, sorted by name, and
     `pixels` one row. `training` and `validation` (int64, sorted) are indices into them; pictures that cannot be read
-    (`unreadable`: name and reason) stand in neither. `sealed` counts the test pictures.
+    (`unreadable`: name and reason) stand in neither. `sealed` counts the test pictures; `classes` names the labels.
     """
 
     kind: str
@@ -77,6 +77,7 @@ class Prepared:
     sealed: int
     sizes: tuple[int, ...]
     folder: Path
+    classes: tuple[str, str] = CLASSES
 
     def pixels(self, size: int) -> NDArray[np.uint8]:
         """All pictures at one of `sizes`: a read-only memory map, uint8 (n, size, size).
@@ -108,8 +109,8 @@ def prepare(
     """The source's training pool, decoded at `sizes` (pixels) and cut by patient.
 
     `progress` is told how many of how many pictures are decoded, in the calling thread, and nothing where the cache has
-    them all. `say` is given a line for each picture that cannot be read. Raises `RequestError`: too few patients, more
-    than 1 % unreadable, a cache that cannot be written.
+    them all. `say` is given the source's notes and a line for each picture that is left out. Raises `RequestError`: too few
+    patients, more than 1 % unreadable, a cache that cannot be written.
     """
     pictures = source.pictures
     sizes = sorted(set(sizes))
@@ -118,13 +119,17 @@ def prepare(
         # Under the lock throughout: cleaning up takes away what another process is writing.
         with FileLock(folder / ".lock"):
             clean(folder)
-            training, validation = _cut(folder, pictures, share, seed)
+            training, validation = _cut(folder, source, share, seed)
             if missing := _missing(folder, sizes, len(pictures)):
                 _write(folder, missing, source, progress)
         unreadable = _listed(folder) or {}
     except OSError as error:
         raise unwritable(folder, error) from None
     _check(unreadable, len(pictures), source.description)
+    for note in source.notes:
+        say(note)
+    for name, reason in source.left_out:
+        say(f"{name}: left out: {reason}")
     for name, reason in unreadable.items():
         say(f"{name}: left out, cannot be decoded: {reason}")
     bad = np.array([picture.name in unreadable for picture in pictures])
@@ -132,7 +137,7 @@ def prepare(
     counts = count(source, training, validation)
     for empty in (each for each in counts if each.part != "test" and not each.pictures):
         raise RequestError(
-            f"{source.description}: no {CLASSES[empty.label]} picture of the {empty.part} part can be decoded"
+            f"{source.description}: no {source.classes[empty.label]} picture of the {empty.part} part can be decoded"
         )
     return Prepared(
         kind=source.kind,
@@ -148,6 +153,7 @@ def prepare(
         sealed=len(source.sealed),
         sizes=tuple(sizes),
         folder=folder,
+        classes=source.classes,
     )
 
 
@@ -156,12 +162,15 @@ def _key(pictures: Sequence[Picture]) -> str:
     return sha256("\n".join(lines).encode()).hexdigest()[:32]
 
 
-def _cut(folder: Path, pictures: Sequence[Picture], share: float, seed: int) -> tuple[Indices, Indices]:
+def _cut(folder: Path, source: Source, share: float, seed: int) -> tuple[Indices, Indices]:
     """`split`, remembered."""
-    memory = folder / f"split-{share!r}-{seed}-{RULES}.npz"
+    patients = sha256("\n".join(picture.patient for picture in source.pictures).encode()).hexdigest()[:8]
+    memory = folder / f"split-{share!r}-{seed}-{patients}-{RULES}.npz"
+    if source.validation:
+        return split(source.pictures, share, seed, source.validation)
     with contextlib.suppress(KeyError, *_DAMAGED), np.load(memory) as kept:
         return kept["training"], kept["validation"]
-    training, validation = split(pictures, share, seed)
+    training, validation = split(source.pictures, share, seed)
     with replacing(memory) as file:
         np.savez(file, training=training, validation=validation)
     return training, validation
@@ -211,16 +220,16 @@ def _write(folder: Path, sizes: Sequence[int], source: Source, progress: Callabl
             listed.write(json.dumps(unreadable).encode())
 
 
-def _decoded(source: Source, sizes: Sequence[int]) -> Generator[Decoded, None, None]:
+def _decoded(source: Source, sizes: Sequence[int]) -> Generator[_Row, None, None]:
     """The pictures of the pool, in order, decoded by as many threads as there are cores."""
 
-    def one(picture: Picture) -> Decoded:
+    def one(picture: Picture) -> _Row:
         try:
-            return decode(source.encoded(picture), sizes), None
+            return decode(source.encoded(picture), sizes, picture.name).squares, None
         except UnreadableError as error:
             return [np.zeros((size, size), np.uint8) for size in sizes], " ".join(str(error).split())
 
-    def batch(start: int) -> list[Decoded]:
+    def batch(start: int) -> list[_Row]:
         return [one(picture) for picture in source.pictures[start : start + _BATCH]]
 
     pool = ThreadPoolExecutor(max_workers=os.cpu_count())

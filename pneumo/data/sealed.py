@@ -1,6 +1,8 @@
 """The one road to the test pictures.
 
-A search never comes here. Whoever does opens the test set, and has to put that on record.
+A search decodes none of them; it reads the bytes of one only where a picture of the training pool has the same digest, to
+tell a copy from chance. The audit looks at all, without a model. Whoever has a model judge them opens the test set, and has
+to put that on record.
 """
 
 from __future__ import annotations
@@ -17,5 +19,7 @@ def open_test(source: Source) -> Source:
     Raises `RequestError` where the source has no test pictures.
     """
     if not source.sealed:
-        raise RequestError(f"{source.description}: has no test pictures; wants chest_xray/test/{{NORMAL,PNEUMONIA}}")
+        raise RequestError(
+            f"{source.description}: has no test pictures; wants test/{source.classes[0]} and test/{source.classes[1]}"
+        )
     return replace(source, pictures=source.sealed, sealed=source.pictures)

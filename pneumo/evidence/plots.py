@@ -39,13 +39,14 @@ def trial_plots(
     pixels: Array,
     threshold: float,
     phantom: bool = False,
+    classes: Sequence[str] = CLASSES,
 ) -> dict[str, bytes]:
     """One trial's plots, by file name, as PNG.
 
     `history` has a mapping per epoch: `epoch` and any of `loss`, `accuracy`, `auc` and the same with `val_`. Of the
-    validation pictures, `labels` (n,) are 0 NORMAL and 1 PNEUMONIA, `probabilities` (n,) of pneumonia and finite,
+    validation pictures, `labels` (n,) are 0 and 1, of `classes`, `probabilities` (n,) of the second class and finite,
     `names` (n,), `pixels` uint8 (n, side, side) grey, at any size. A probability of at least `threshold` counts as
-    PNEUMONIA. With `phantom` every title says that the pictures are phantoms. Raises `ValueError` where the lengths
+    the second class. With `phantom` every title says that the pictures are phantoms. Raises `ValueError` where the lengths
     differ.
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, np.float64)
@@ -54,14 +55,15 @@ def trial_plots(
             f"labels, probabilities, names and pixels must be as many, got {len(labels)}, {len(probabilities)}, "
             f"{len(names)} and {len(pixels)}"
         )
+    named = [_text(name, 20) for name in classes]
     title = _text(title, 44) + (" (phantoms)" if phantom else "")
     return {
         "learning_curves.png": _learning_curves(title, history, best_epoch),
-        "confusion_matrix.png": _confusion_matrix(title, labels, probabilities, threshold),
-        "roc.png": _roc(title, labels, probabilities, threshold),
-        "precision_recall.png": _precision_recall(title, labels, probabilities, threshold),
-        "calibration.png": _calibration(title, labels, probabilities),
-        "mistakes.png": _mistakes(title, labels, probabilities, threshold, names=names, pixels=pixels),
+        "confusion_matrix.png": _confusion_matrix(title, labels, probabilities, threshold, named),
+        "roc.png": _roc(title, labels, probabilities, threshold, named),
+        "precision_recall.png": _precision_recall(title, labels, probabilities, threshold, named),
+        "calibration.png": _calibration(title, labels, probabilities, named),
+        "mistakes.png": _mistakes(title, labels, probabilities, threshold, names=names, pixels=pixels, named=named),
     }
 
 
@@ -109,7 +111,7 @@ def _learning_curves(title: str, history: Sequence[Mapping[str, float]], best_ep
     return _png(figure, title, f"learning curves, best epoch {best_epoch} of {last}", left=0.065)
 
 
-def _confusion_matrix(title: str, labels: Array, probabilities: Array, threshold: float) -> bytes:
+def _confusion_matrix(title: str, labels: Array, probabilities: Array, threshold: float, named: Sequence[str]) -> bytes:
     figure = Figure(figsize=(5.6, 5.2), dpi=DPI)
     axes = figure.add_axes((0.2, 0.12, 0.76, 0.7))
     counts = confusion_matrix(labels, predicted(probabilities, threshold), labels=[0, 1])
@@ -117,11 +119,11 @@ def _confusion_matrix(title: str, labels: Array, probabilities: Array, threshold
     shares = counts / np.maximum(of_class, 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.25, aspect="auto")
     for (truth, guess), count in np.ndenumerate(counts):
-        share = f"\n{shares[truth, guess]:.1%} of {CLASSES[truth]}" if of_class[truth, 0] else "\nno picture"
+        share = f"\n{shares[truth, guess]:.1%} of {named[truth]}" if of_class[truth, 0] else "\nno picture"
         colour = "white" if shares[truth, guess] > 0.75 else "black"
         axes.text(guess, truth, f"{count:,}{share}", ha="center", va="center", color=colour, fontsize=12)
-    axes.set_xticks([0, 1], CLASSES, fontsize=11)
-    axes.set_yticks([0, 1], CLASSES, fontsize=11, rotation=90, va="center")
+    axes.set_xticks([0, 1], named, fontsize=11)
+    axes.set_yticks([0, 1], named, fontsize=11, rotation=90, va="center")
     axes.set_xlabel("predicted class", fontsize=11)
     axes.set_ylabel("true class", fontsize=11)
     axes.spines[:].set_visible(False)
@@ -131,9 +133,9 @@ def _confusion_matrix(title: str, labels: Array, probabilities: Array, threshold
     return _png(figure, title, figures, left=0.06)
 
 
-def _roc(title: str, labels: Array, probabilities: Array, threshold: float) -> bytes:
+def _roc(title: str, labels: Array, probabilities: Array, threshold: float, named: Sequence[str]) -> bytes:
     figure, axes = _square(
-        "1 - specificity (share of NORMAL called PNEUMONIA)", "sensitivity (share of PNEUMONIA found)"
+        f"1 - specificity (share of {named[0]} called {named[1]})", f"sensitivity (share of {named[1]} found)"
     )
     if not both_classes(labels):
         _say(axes, _ONE_CLASS)
@@ -148,8 +150,10 @@ def _roc(title: str, labels: Array, probabilities: Array, threshold: float) -> b
     return _png(figure, title, f"ROC, AUC {auc(labels, probabilities):.4f}")
 
 
-def _precision_recall(title: str, labels: Array, probabilities: Array, threshold: float) -> bytes:
-    figure, axes = _square("recall (share of PNEUMONIA found)", "precision (share of PNEUMONIA among those called so)")
+def _precision_recall(title: str, labels: Array, probabilities: Array, threshold: float, named: Sequence[str]) -> bytes:
+    figure, axes = _square(
+        f"recall (share of {named[1]} found)", f"precision (share of {named[1]} among those called so)"
+    )
     if not both_classes(labels):
         _say(axes, _ONE_CLASS)
         return _png(figure, title, "precision and recall, average precision not defined")
@@ -165,12 +169,12 @@ def _precision_recall(title: str, labels: Array, probabilities: Array, threshold
     return _png(figure, title, f"precision and recall, average precision {average:.4f}")
 
 
-def _calibration(title: str, labels: Array, probabilities: Array) -> bytes:
+def _calibration(title: str, labels: Array, probabilities: Array, named: Sequence[str]) -> bytes:
     figure = Figure(figsize=(5.6, 5.8), dpi=DPI)
     axes = figure.add_axes((0.13, 0.34, 0.83, 0.52))
     below = figure.add_axes((0.13, 0.1, 0.83, 0.19))
-    _frame(axes, "", "share of PNEUMONIA in the bin")
-    _frame(below, "probability of PNEUMONIA", "pictures")
+    _frame(axes, "", f"share of {named[1]} in the bin")
+    _frame(below, f"probability of {named[1]}", "pictures")
     bins = calibration(labels, probabilities)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2, label="perfect")
     axes.plot(bins.probability, bins.share, color=BLUE, linewidth=2, marker="o", markersize=6, label="validation")
@@ -185,7 +189,14 @@ def _calibration(title: str, labels: Array, probabilities: Array) -> bytes:
 
 
 def _mistakes(
-    title: str, labels: Array, probabilities: Array, threshold: float, *, names: Sequence[str], pixels: Array
+    title: str,
+    labels: Array,
+    probabilities: Array,
+    threshold: float,
+    *,
+    names: Sequence[str],
+    pixels: Array,
+    named: Sequence[str],
 ) -> bytes:
     """Most confident first: by the probability that the wrong class was given."""
     wrong = np.flatnonzero(predicted(probabilities, threshold) != labels)
@@ -210,7 +221,7 @@ def _mistakes(
         )
         name.set_clip_box(TransformedBbox(Bbox([[column, top], [column + 0.97, top + 1.25]]), axes.transData))
         name.set_clip_on(True)
-        line = f"true {CLASSES[truth]}, p = {probabilities[picture]:.3f}"
+        line = f"true {named[truth]}, p = {probabilities[picture]:.3f}"
         axes.text(column, top + 1.055, line, fontsize=9, va="top", color=ORANGE if truth else BLUE)
     axes.set_xlim(0, columns - 0.06)
     axes.set_ylim(1.25 * rows, 0)
@@ -219,7 +230,7 @@ def _mistakes(
     figures = f"{len(wrong):,} of {len(labels):,} wrong at threshold {threshold:.3f}"
     if len(shown):
         figures += "" if len(wrong) == len(shown) else f"; the {len(shown)} most confident mistakes"
-        figures += "; p is the probability of PNEUMONIA"
+        figures += f"; p is the probability of {named[1]}"
     return _png(figure, title, figures, left=0.02)
 
 

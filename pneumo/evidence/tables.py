@@ -25,15 +25,17 @@ def history_csv(history: Sequence[Mapping[str, float]]) -> str:
     return _table(history)
 
 
-def predictions_csv(names: Sequence[str], patients: Sequence[str], labels: Array, probabilities: Array) -> str:
-    """One line per picture: name, patient, label (NORMAL or PNEUMONIA), probability of pneumonia.
+def predictions_csv(
+    names: Sequence[str], patients: Sequence[str], labels: Array, probabilities: Array, classes: Sequence[str] = CLASSES
+) -> str:
+    """One line per picture: name, patient, label (one of `classes`), probability of the second class.
 
     All four have n entries; labels are 0 or 1. A probability has the fewest digits that give its float32 or float64
     back. Raises `ValueError` where the lengths differ.
     """
     return _table(
         [
-            {"name": name, "patient": patient, "label": CLASSES[int(label)], "probability": probability}
+            {"name": name, "patient": patient, "label": classes[int(label)], "probability": probability}
             for name, patient, label, probability in zip(names, patients, labels, probabilities, strict=True)
         ],
         columns=("name", "patient", "label", "probability"),

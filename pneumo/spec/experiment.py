@@ -20,7 +20,7 @@ ALGORITHMS: dict[str, tuple[str, ...]] = {"optuna": ("tpe", "random", "grid")}
 """The engines there are, and the algorithms of each."""
 
 PRUNERS: tuple[str, ...] = ("none", "median", "hyperband")
-SOURCES: tuple[str, ...] = ("kaggle", "phantom")
+SOURCES: tuple[str, ...] = ("kaggle", "folder", "medmnist", "phantom")
 
 MOST_COMBINATIONS = 10_000
 """Of a grid."""
@@ -39,6 +39,9 @@ class _Block(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+ClassName = Annotated[str, Field(min_length=1, max_length=60, description="the name of a class's folder")]
+
+
 class PhantomSpec(_Block):
     """How many phantoms are generated, how large, from which seed."""
 
@@ -51,8 +54,18 @@ class DataSpec(_Block):
     """Where the pictures come from."""
 
     source: str = "kaggle"
-    path: Annotated[str | None, Field(description="a folder or a zip; --data replaces it")] = None
+    path: Annotated[str | None, Field(description="a folder, a zip or an npz; --data replaces it")] = None
+    classes: Annotated[
+        tuple[ClassName, ClassName] | None,
+        Field(description="source folder: the folders' names, the negative one first"),
+    ] = None
+    test: Annotated[
+        float, Field(gt=0, lt=0.9, description="source folder: share of the patients, where there is no test folder")
+    ] = 0.15
     validation: Annotated[float, Field(gt=0, lt=0.9, description="share of the training pictures' patients")] = 0.12
+    allow_leaks: Annotated[
+        str | None, Field(min_length=8, max_length=500, description="why a study may start on leaking pictures")
+    ] = None
     phantom: PhantomSpec = PhantomSpec()
 
 
@@ -142,8 +155,8 @@ class Experiment(_Block):
 def read_experiment(path: Path, settings: Sequence[str] = (), options: Mapping[str, Any] | None = None) -> Experiment:
     """The experiment in a YAML file, with `KEY=VALUE` settings laid over it, and over those `options` by dotted key.
 
-    A `data.path` among the options is a path to real pictures, also where the file takes phantoms. Raises `RequestError`
-    with the file and the key.
+    A `data.path` among the options is a path to real pictures, also where the file takes phantoms; an `.npz` is MedMNIST's,
+    whatever source the file takes. Raises `RequestError` with the file and the key.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -158,9 +171,24 @@ def read_experiment(path: Path, settings: Sequence[str] = (), options: Mapping[s
         for key, value in (options or {}).items():
             _lay(document, key.split("."), value)
         data = document.get("data")
-        if "data.path" in (options or {}) and isinstance(data, dict) and data.get("source") == "phantom":
-            document["data"] = {k: v for k, v in data.items() if k != "phantom"} | {"source": "kaggle"}
+        if "data.path" in (options or {}) and isinstance(data, dict) and not _chosen(settings):
+            document["data"] = _of_path(data)
     return make_experiment(document, str(path))
+
+
+def _chosen(settings: Sequence[str]) -> bool:
+    return any(setting.partition("=")[0].strip() == "data.source" for setting in settings)
+
+
+def _of_path(data: dict[str, Any]) -> dict[str, Any]:
+    """The data block with the source that its path is for."""
+    if str(data["path"]).lower().endswith(".npz"):
+        source = "medmnist"
+    elif data.get("source") in ("phantom", "medmnist"):
+        source = "kaggle"
+    else:
+        return data
+    return {key: value for key, value in data.items() if key != "phantom"} | {"source": source}
 
 
 def make_experiment(document: Any, where: str) -> Experiment:
@@ -181,7 +209,7 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     What may change from one run of a study to the next (trials, timeout, workers, where the data lies) does not count.
     """
     found = []
-    free = {"search.trials", "search.timeout", "search.workers", "data.path"}
+    free = {"search.trials", "search.timeout", "search.workers", "data.path", "data.allow_leaks"}
     flat_before, flat_now = _flat(before), _flat(now)
     for key in sorted(set(flat_before) | set(flat_now)):
         old, new = flat_before.get(key), flat_now.get(key)

@@ -1,0 +1,102 @@
+"""An audit as one page that needs no other file: the table, and each finding with its pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+from jinja2 import Environment
+from PIL import Image
+
+from pneumo.data.audit.findings import Audit, all_of
+from pneumo.data.audit.look import Looks
+from pneumo.data.audit.report import ADVICE, cells_of
+from pneumo.data.pictures import Source
+
+MOST_THUMBNAILS, MOST_OF_ONE = 600, 12
+"""On the page, and of one finding: 600 thumbnails are about 1 MB."""
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Audit of {{ audit.description }}</title>
+<style>
+body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem auto; max-width: 68rem; padding: 0 1rem; color: #1a1a1a }
+.wide { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+td, th { padding: .25rem .7rem; text-align: left; border-bottom: 1px solid #ddd; white-space: nowrap }
+section { border-left: 4px solid #999; padding: .1rem 0 .1rem 1rem; margin: 1.2rem 0 }
+section.fault { border-color: #c0392b } section.warning { border-color: #e0a100 } section.note { border-color: #4a7ebb }
+h2 { margin: 2rem 0 .5rem } h3 { margin: .2rem 0 } p { margin: .3rem 0; overflow-wrap: anywhere }
+figure { display: inline-block; margin: .3rem .6rem .3rem 0; width: 9rem; vertical-align: top }
+figure img { width: 9rem; height: 9rem; image-rendering: auto; background: #000 }
+.findings { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem }
+.of0, .of3 { width: 100% } .of1 { width: 9.6rem } .of2 { width: 19.5rem }
+figcaption, .of1 p, .of2 p { font-size: 12px; overflow-wrap: anywhere } .how { color: #555 }
+</style></head><body>
+<h1>Audit of {{ audit.description }}</h1>
+<p>{{ counts }}</p>
+<div class="wide"><table><tr>{% for name in head %}<th>{{ name }}</th>{% endfor %}</tr>
+{% for cells in rows %}<tr>{% for cell in cells %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table></div>
+<p class="how">{{ audit.method }}</p>
+{% for title, kinds in severities %}<h2>{{ title }}</h2>
+{% for kind, advice, severity, findings in kinds %}<section class="{{ severity }}"><h3>{{ kind }}</h3>
+{% if advice %}<p class="how">{{ advice }}</p>{% endif %}
+<div class="findings">{% for message, pictures in findings %}
+<div class="of{{ [pictures | length, 3] | min }}"><p>{{ message }}</p>
+{% for name, image in pictures %}<figure><img src="data:image/jpeg;base64,{{ image }}" alt="{{ name }}">
+{% if pictures | length > 1 %}<figcaption>{{ name }}</figcaption>{% endif %}</figure>
+{% endfor %}</div>{% endfor %}</div></section>
+{% endfor %}{% endfor %}
+</body></html>
+"""
+
+_HEAD = (
+    "split",
+    "class",
+    "pictures",
+    "share",
+    "patients",
+    "median size",
+    "modes",
+    "brightness",
+    "contrast",
+    "sharpness",
+)
+_TITLES = {"fault": "Faults", "warning": "Warnings", "note": "Notes"}
+
+
+def page(audit: Audit, source: Source, looks: Looks) -> str:
+    """The audit as HTML, with thumbnails of the pictures that findings name, as many as fit."""
+    row_of = {picture.name: row for row, picture in enumerate(all_of(source))}
+    left = MOST_THUMBNAILS
+
+    def thumbnails(names: Sequence[str]) -> list[tuple[str, str]]:
+        nonlocal left
+        known = [name for name in names if name in row_of and name not in looks.unreadable][: min(MOST_OF_ONE, left)]
+        left -= len(known)
+        return [(name, _jpeg(looks, row_of[name])) for name in known]
+
+    severities = []
+    for severity, title in _TITLES.items():
+        of = [finding for finding in audit.findings if finding.severity == severity]
+        kinds = [
+            (kind, ADVICE.get(kind, ""), severity, [(f.message, thumbnails(f.pictures)) for f in of if f.kind == kind])
+            for kind in dict.fromkeys(finding.kind for finding in of)
+        ]
+        if kinds:
+            severities.append((f"{title} ({len(of)})", kinds))
+    template = Environment(autoescape=True).from_string(_PAGE)  # file names are whatever someone chose
+    return template.render(
+        audit=audit,
+        head=_HEAD,
+        rows=[cells_of(row) for row in audit.rows],
+        severities=severities,
+        counts="Faults found." if audit.faults else "No fault found.",
+    )
+
+
+def _jpeg(looks: Looks, row: int) -> str:
+    out = io.BytesIO()
+    Image.fromarray(looks.thumbnails[row]).save(out, "JPEG", quality=85)
+    return base64.b64encode(out.getvalue()).decode()
