@@ -103,7 +103,8 @@ def audit(
 ) -> int:
     """What is wrong with the pictures: copies, leaks, wrong labels, broken files, splits that differ.
 
-    A search takes the verdict of the last audit of the same content, and refuses to start on a leak.
+    A search takes the verdict of the last audit of the same content, and refuses to start on a leak. Exit status: 0 no
+    fault, 1 faults found.
     """
     from pneumo.data.audit import audit as audited
     from pneumo.data.audit.page import page
