@@ -7,93 +7,27 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
 from pneumo import __version__
-from pneumo.screen import baseline_of, beyond, shown
+from pneumo.rungs import Rungs
+from pneumo.screen import baseline_of, beyond, luck, shown
+from pneumo.spec.best import best_first, best_metric
 from pneumo.spec.candidate import Candidate
-from pneumo.spec.errors import RequestError
-from pneumo.spec.experiment import Experiment, changes
-from pneumo.spec.objective import OBJECTIVES, ranked
+from pneumo.spec.experiment import Experiment
+from pneumo.spec.objective import objective_metric
 from pneumo.spec.result import Trial
+from pneumo.spec.selection import Confirmed, pareto_front, value_of
 
 if TYPE_CHECKING:
     from pneumo.data.audit import Finding
-    from pneumo.data.pictures import Source
     from pneumo.data.prepare import Prepared
     from pneumo.engines.protocol import Engine
     from pneumo.tracking.store import Store
-    from pneumo.tracking.study import End, Pictures, Recorded
-
-MOST_LEAKS = 10
-"""That the refusal of a study names."""
+    from pneumo.tracking.study import End, Pictures, Role, TrialRun
 
 PARTS: tuple[Literal["training", "validation"], ...] = ("training", "validation")
-
-
-def check_unchanged(recorded: Recorded | None, experiment: Experiment, engine: Engine) -> None:
-    """Refuse to take up a study that began with another experiment, or whose two records do not belong together.
-
-    Raises `RequestError` with the first differences.
-    """
-    name, told = experiment.name, len(engine.trials())
-    if recorded is None:
-        if told:
-            raise RequestError(
-                f"study {name}: its {told} trials are in the study's database but not in this MLflow store; "
-                f"set MLFLOW_TRACKING_URI as it was, or take another --name"
-            )
-        return
-    if recorded.tags.get("pneumo.id") != engine.id:
-        raise RequestError(
-            f"study {name}: MLflow has a study of this name whose trials are in another database; "
-            f"give the --storage it had, or take another --name"
-        )
-    if not told or recorded.experiment_yaml is None:
-        return
-    if found := changes(yaml.safe_load(recorded.experiment_yaml), yaml.safe_load(experiment.to_yaml())):
-        more = f", and {len(found) - 2} more" if len(found) > 2 else ""
-        raise RequestError(
-            f"study {name}: it began with another experiment: {'; '.join(found[:2])}{more}; "
-            f"put it back, or take another --name"
-        )
-
-
-def check_same_data(recorded: Recorded | None, data: Prepared, name: str, told: Sequence[Trial]) -> None:
-    """Refuse to take up a study on other pictures than it began with. Raises `RequestError`."""
-    for part in PARTS:
-        before = recorded.tags.get(f"pneumo.data.{part}") if recorded else None
-        if told and before not in (None, data.digest(part)):
-            raise RequestError(
-                f"study {name}: its {part} pictures are not the ones it began with (digest was {before}, now "
-                f"{data.digest(part)}: a picture was added, taken away or changed); give the same --data, or take "
-                f"another --name"
-            )
-
-
-def audited(source: Source, experiment: Experiment, command: str) -> tuple[Finding, ...]:
-    """What is known to be wrong with the pictures, before one of them is decoded.
-
-    That is what content digests and names tell, and what a full audit found where one was made of the same content.
-    Raises `RequestError` where training pictures stand in the sealed test set as well and `data.allow_leaks` does not say
-    why the study may start; `command` is the audit's, as a reader types it.
-    """
-    from pneumo.data.audit import cheap, leaks, verdict
-
-    full = verdict(source)
-    findings = full.findings if full else cheap(source)
-    found = leaks(findings)
-    if found and experiment.data.allow_leaks is None:
-        named = "; ".join(finding.message for finding in found[:MOST_LEAKS])
-        more = f"; and {len(found) - MOST_LEAKS} more" if len(found) > MOST_LEAKS else ""
-        raise RequestError(
-            f"{source.description}: training and test pictures leak into each other, so a test figure would mean "
-            f"nothing: {named}{more}; take them out ({command} names them all), or say in the experiment why not: "
-            f"data: {{allow_leaks: REASON}}"
-        )
-    return findings
 
 
 class StudyRecord:
@@ -108,6 +42,7 @@ class StudyRecord:
 
         self._mlflow, self._experiment, self._data, self._findings = study, experiment, data, findings
         self._pictures = [self._part(part) for part in PARTS]
+        self.rungs = Rungs(Path("mlruns", "checkpoints", experiment.name), told)
         search = experiment.search
         self._run = study.open_study(
             store,
@@ -115,7 +50,7 @@ class StudyRecord:
             engine=search.engine,
             algorithm=search.algorithm,
             version=__version__,
-            objective=search.objective,
+            objectives=search.objectives,
             searched=[d.name for d in experiment.space.searched],
             experiment_yaml=experiment.to_yaml(),
             description=self._description(told),
@@ -128,34 +63,62 @@ class StudyRecord:
         study.log_files(store.client, self._run.run_id, {"audit.json": json.dumps({"findings": found}, indent=1)})
         study.close_left_over(self._run, {t.result.run_id: (t.result.state, t.result.error) for t in told})
 
-    def seed(self, number: int) -> int:
-        """The seed of a trial: the study's, and one further for each trial."""
-        return self._experiment.search.seed + number
+    def seed(self, candidate: Candidate) -> int:
+        """The seed of a trial: the study's, and one further for each trial; of a rung that of the first one below it."""
+        return self._experiment.search.seed + self.rungs.first(candidate)
 
     def begin(self, candidate: Candidate) -> str:
-        number = candidate.number
-        seed, text = self.seed(number), self._experiment.to_yaml()
-        return self._mlflow.start_trial(self._run, number, candidate.hyperparameters, seed, self._pictures, text)
+        resumed = {} if candidate.resume_from is None else {"pneumo.resumed_from": str(candidate.resume_from)}
+        return self.start(candidate, self.seed(candidate), extra_tags=resumed)
+
+    def start(
+        self, candidate: Candidate, seed: int, role: Role = "trial", extra_tags: Mapping[str, str] | None = None
+    ) -> str:
+        """A new child run; its id."""
+        return self._mlflow.start_trial(
+            self._run,
+            candidate.number,
+            candidate.hyperparameters,
+            seed,
+            self._pictures,
+            self._experiment.to_yaml(),
+            role,
+            extra_tags,
+        )
+
+    def confirmations(self) -> list[TrialRun]:
+        """The finished runs that trained a trial again with another seed."""
+        return self._mlflow.confirmations(self._run.store, self._experiment.name)
 
     def end(self, run_id: str, state: End, error: str | None = None, output: str = "") -> None:
         if output.strip():
             self._mlflow.log_files(self._run.store.client, run_id, {"output.txt": output})
         self._mlflow.end_trial(self._run, run_id, state, error)
 
-    def close(self, told: Sequence[Trial], interrupted: bool) -> None:
-        """The study's own plots, table and figures, and the end of its run."""
-        best = ranked(told, self._experiment.search.objective)
+    def close(self, told: Sequence[Trial], interrupted: bool, confirmed: Sequence[Confirmed] = ()) -> None:
+        """The study's own plots, tables and figures, and the end of its run.
+
+        `confirmed`, best first, decides which trial is the best.
+        """
+        best = best_first(told, self._experiment, confirmed)
         states = ("complete", "pruned", "failed")
         metrics: dict[str, float] = {f"trials_{s}": sum(t.result.state == s for t in told) for s in states}
         if best:
             metrics |= {"best_trial": best[0].number, "best_value": best[0].result.value or 0.0}
+        if confirmed:
+            first = confirmed[0]
+            metrics |= {
+                "confirmed_mean": first.mean,
+                "confirmed_low": first.low or 0.0,
+                "confirmed_high": first.high or 0.0,
+            }
         metrics["pictures_unreadable"] = len(self._data.unreadable)
         self._mlflow.end_study(
             self._run,
             "KILLED" if interrupted else "FINISHED" if best else "FAILED",
             metrics=metrics,
-            artifacts=self._artifacts(told),
-            description=self._description(told),
+            artifacts=self._artifacts(told, confirmed),
+            description=self._description(told, confirmed),
             best_run_id=best[0].result.run_id if best else None,
         )
 
@@ -177,30 +140,37 @@ class StudyRecord:
         name = f"{self._experiment.data.source} {part}"
         return self._mlflow.Pictures(part, name, self._data.digest(part), source, counts)
 
-    def _artifacts(self, told: Sequence[Trial]) -> dict[str, str | bytes]:
+    def _artifacts(self, told: Sequence[Trial], confirmed: Sequence[Confirmed]) -> dict[str, str | bytes]:
         from pneumo.evidence.study_page import study_page
-        from pneumo.evidence.tables import trials_csv
+        from pneumo.evidence.tables import confirm_csv, pareto_csv, trials_csv
 
         if not told:
             return {}
-        search = self._experiment.search
+        objectives = self._experiment.search.objectives
         page = study_page(
             told,
-            objective=search.objective,
-            direction=OBJECTIVES[search.objective],
+            objectives=objectives,
             space=self._experiment.space,
             title=self._experiment.name,
             phantom=self._data.kind == "phantom",
+            confirmed=confirmed,
         )
-        return {"study.html": page, "trials.csv": trials_csv([_row(t) for t in told])}
+        found: dict[str, str | bytes] = {"study.html": page, "trials.csv": trials_csv([_row(t) for t in told])}
+        if len(objectives) > 1:
+            found["pareto.csv"] = pareto_csv(told, objectives)
+        if confirmed:
+            metric = objective_metric(best_metric(self._experiment)[0])
+            found["confirm.csv"] = confirm_csv([_confirmation(run, metric) for run in self.confirmations()])
+        return found
 
-    def _description(self, told: Sequence[Trial]) -> str:
+    def _description(self, told: Sequence[Trial], confirmed: Sequence[Confirmed] = ()) -> str:
         """The note at the head of the study's page in MLflow, Markdown."""
         search, data = self._experiment.search, self._data
         searched = ", ".join(d.name for d in self._experiment.space.searched) or "nothing"
         lines = [
             f"**{self._experiment.name}**: {search.engine}/{search.algorithm}, pruner {search.pruner}, "
-            f"objective {search.objective}; searched: {searched}.",
+            f"{'objectives' if len(search.objectives) > 1 else 'objective'} {', '.join(search.objectives)}; "
+            f"searched: {searched}.",
             f"Data: {data.description}, {len(data.training):,} training and {len(data.validation):,} validation pictures.",
         ]
         if data.kind == "phantom":
@@ -208,13 +178,22 @@ class StudyRecord:
         lines.append(f"Audit of the pictures: {self._verdict()} (audit.json).")
         if data_leaks := self._experiment.data.allow_leaks:
             lines.append(f"**Leaks between training and test were allowed**: {data_leaks}")
-        if best := ranked(told, search.objective):
-            lines.append(
-                f"Best of {len(told)} trials: trial {best[0].number}, {search.objective} {shown(best[0].result.value)}."
-            )
+        if best := best_first(told, self._experiment, confirmed):
+            named = ", ".join(f"{o} {shown(value_of(best[0].result, o, search.objectives))}" for o in search.objectives)
+            lines.append(f"Best of {len(told)} trials: trial {best[0].number}, {named}.")
+            if confirmed:
+                lines.append(luck(confirmed[0], self._experiment))
             if baseline := baseline_of(told, self._experiment):
-                lines.append(beyond(best[0], baseline, search.objective))
+                lines.append(beyond(best[0], baseline, search.objectives[0]))
+        if len(search.objectives) > 1 and told:
+            front = ", ".join(str(trial.number) for trial in pareto_front(told, search.objectives))
+            lines.append(f"Pareto front: trials {front} (pareto.csv).")
         return "\n\n".join(lines)
+
+
+def _confirmation(run: TrialRun, metric: str) -> dict[str, object]:
+    seed = int(run.parameters["seed"])
+    return {"trial": run.number, "seed": seed, "value": run.metrics.get(metric), "run_id": run.run_id}
 
 
 def _row(trial: Trial) -> dict[str, Any]:

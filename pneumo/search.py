@@ -6,7 +6,6 @@ import shlex
 import signal
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,17 +22,18 @@ if TYPE_CHECKING:
     from pneumo.compute.place import Place
     from pneumo.data.audit import Finding
     from pneumo.data.pictures import Source
+    from pneumo.data.prepare import Prepared
+    from pneumo.engines.protocol import Engine
     from pneumo.screen import Screen
     from pneumo.spec.candidate import Candidate
     from pneumo.spec.experiment import Experiment
-    from pneumo.spec.result import Trial
-    from pneumo.study import Ending
     from pneumo.tracking.store import Store
     from pneumo.trial import TrialTask
 
 DRY_RUN_CANDIDATES = 3
 QUICKSTART = Path("experiments/quickstart.yaml")
 LONGEST_REASON = 300
+LOG_WIDTH = 160
 STORAGE = "sqlite:///mlruns/studies.db"
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -75,7 +75,7 @@ def main(
     timeout: Annotated[
         str | None, typer.Option(metavar="90m", help="Start no trial after this time: 90s, 45m, 2h.")
     ] = None,
-    engine: Annotated[str | None, typer.Option(metavar="E", help="Who proposes: optuna.")] = None,
+    engine: Annotated[str | None, typer.Option(metavar="E", help="Who proposes: optuna or keras-tuner.")] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", min=1, help="Trials at once; a GPU for each.")] = None,
     set_: Annotated[
         list[str] | None,
@@ -95,8 +95,8 @@ def main(
     """
     from rich.console import Console
 
+    from pneumo.checks import audited
     from pneumo.data.sources import open_source
-    from pneumo.record import audited
     from pneumo.spec.experiment import read_experiment
 
     options = {"name": name, "data.path": data, "search.trials": trials, "search.timeout": timeout}
@@ -106,7 +106,8 @@ def main(
     )
     source = open_source(asked.data)
     findings = audited(source, asked, _audit(asked))
-    console = Console(highlight=False)
+    # A log has no width of its own; Rich would take 80 and cut the tables.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
     if dry_run:
         return _dry_run(asked, source, console)
     return _search(asked, source, findings, storage, console)
@@ -151,6 +152,7 @@ def _search(experiment: Experiment, source: Source, findings: Sequence[Finding],
     from pneumo import trial
     from pneumo.compute.local import LocalProcesses
     from pneumo.compute.place import PlaceError
+    from pneumo.ending import again
 
     with _alone(experiment.name):
         # The workers at once, so that they import TensorFlow while the pictures are read here.
@@ -158,7 +160,7 @@ def _search(experiment: Experiment, source: Source, findings: Sequence[Finding],
         try:
             return _run(experiment, source, findings, storage, place, console)
         except KeyboardInterrupt:
-            console.print(f"\nInterrupted. {_again()}", markup=False, soft_wrap=True)
+            console.print(f"\nInterrupted. {again()}", markup=False, soft_wrap=True)
             return INTERRUPTED
         except PlaceError as error:
             raise RequestError(str(error)) from error
@@ -167,7 +169,7 @@ def _search(experiment: Experiment, source: Source, findings: Sequence[Finding],
 
             reason = " ".join(masked(f"{type(error).__name__}: {error}").split())[:LONGEST_REASON]
             print(f"pneumo.search: the search ended by an error: {reason}", file=sys.stderr)
-            console.print(_again(), markup=False, soft_wrap=True)
+            console.print(again(), markup=False, soft_wrap=True)
             return NOTHING_FIT
         finally:
             place.close()
@@ -181,12 +183,15 @@ def _run(
     place: Place,
     console: Console,
 ) -> int:
+    from pneumo.checks import check_same_data, check_unchanged
+    from pneumo.confirm import confirm, confirmed_of, missing
+    from pneumo.ending import end
     from pneumo.engines.protocol import open_engine
-    from pneumo.record import StudyRecord, check_same_data, check_unchanged
-    from pneumo.screen import Screen
+    from pneumo.record import StudyRecord
+    from pneumo.screen import ConfirmScreen, Screen
     from pneumo.study import Study
     from pneumo.tracking.store import connect
-    from pneumo.tracking.study import recorded
+    from pneumo.tracking.study import confirmations, recorded
     from pneumo.trial import TrialTask
 
     search, screen = experiment.search, Screen(experiment, console)
@@ -195,72 +200,78 @@ def _run(
     told, before = engine.trials(), recorded(store, experiment.name)
     check_unchanged(before, experiment, engine)
     if len(told) >= search.trials and before is not None and before.closed:
-        screen.say(f"Study {experiment.name} has its {len(told)} trials already; --trials N with a larger N runs more.")
-        return _end(experiment, told, store, screen)
+        repeated = confirmations(store, experiment.name)
+        if not missing(told, experiment, repeated):
+            screen.say(
+                f"Study {experiment.name} has its {len(told)} trials already; --trials N with a larger N runs more."
+            )
+            return end(experiment, told, store, screen, confirmed=confirmed_of(told, experiment, repeated))
     data = screen.preparing(source)
     check_same_data(before, data, experiment.name, told)
+    if search.from_ and not told:
+        _learn(experiment, engine, store, storage, data, screen)
     screen.header(data, store.shown, told)
     record = StudyRecord(store, experiment, data, engine, findings)
 
     def task(candidate: Candidate, run_id: str) -> TrialTask:
-        seed = record.seed(candidate.number)
-        return TrialTask(experiment.name, candidate, run_id, store.uri, search.objective, seed, data)
+        resume, keep = record.rungs.resume(candidate), record.rungs.keep(candidate)
+        return again_task(candidate, run_id, record.seed(candidate), resume, keep)
+
+    def again_task(
+        candidate: Candidate, run_id: str, seed: int, resume: str | None = None, keep: str | None = None
+    ) -> TrialTask:
+        return TrialTask(experiment.name, candidate, run_id, store.uri, search.objectives, seed, data, resume, keep)
 
     study = Study(search, engine=engine, place=place, record=record, payload=task, screen=screen)
     try:
-        with screen, _interruption() as interrupted:
-            ending = study.run(interrupted)
-        told = engine.trials()
-        record.close(told, ending.interrupted)
+        with _interruption() as interrupted:
+            with screen:
+                ending = study.run(interrupted)
+            told = engine.trials()
+            if (
+                search.confirm
+                and not (ending.interrupted or ending.broken)
+                and missing(told, experiment, record.confirmations())
+            ):
+                screen.say(f"Ended: {ending.reason}. Training the best again over {search.confirm.seeds} other seeds:")
+                with ConfirmScreen(experiment, console) as confirming:
+                    done = confirm(
+                        experiment,
+                        record,
+                        told,
+                        place=place,
+                        payload=again_task,
+                        screen=confirming,
+                        interrupted=interrupted,
+                    )
+                ending = done if done.interrupted else ending
+        confirmed = confirmed_of(told, experiment, record.confirmations())
+        record.close(told, ending.interrupted, confirmed)
+        if not ending.interrupted:
+            record.rungs.remove()
     except BaseException:
         record.abandon()
         raise
     if not ending.interrupted:
         screen.say(f"Ended: {ending.reason}.")
-    return _end(experiment, told, store, screen, ending)
+    return end(experiment, told, store, screen, ending, confirmed)
 
 
-def _end(
-    experiment: Experiment, told: Sequence[Trial], store: Store, screen: Screen, ending: Ending | None = None
-) -> int:
-    """Says how the study stands and what to do next; the exit status."""
-    fit = any(t.result.state == "complete" for t in told)
-    if fit:
-        screen.table(told)
-    if ending and ending.interrupted:
-        screen.say(f"Interrupted; everything so far is kept. {_again()}")
-        return INTERRUPTED
-    if not fit:
-        errors = Counter(t.result.error for t in told if t.result.error).most_common(1)
-        cause = f"; most often: {errors[0][0]}" if errors else ""
-        what = (
-            f"none of {len(told)} trials completed{cause}"
-            if told
-            else f"no trial was begun: {ending and ending.reason}"
-        )
-        print(f"pneumo.search: {what}", file=sys.stderr)
-        return NOTHING_FIT
-    screen.say(f"Compare the trials:  {_compare(store, experiment.name)}")
-    if experiment.data.source == "phantom":
-        screen.say(
-            "These were generated phantoms, not X-rays. Real pictures, with a Kaggle token or, smaller, without any:"
-        )
-        for fetch in ("kaggle", "medmnist"):
-            screen.say(f"  {shlex.join([program('python'), '-m', 'pneumo.data', 'fetch', fetch])}")
-    elif ending is None or not ending.exhausted:
-        screen.say(f"Search further:      {_command(*_with_trials(sys.argv[1:], 2 * len(told)))}")
-    return OK
+def _learn(experiment: Experiment, engine: Engine, store: Store, storage: str, data: Prepared, screen: Screen) -> None:
+    """Hands the engine what an earlier study found, and says how much of it fits."""
+    from pneumo.checks import check_earlier, fitting
+    from pneumo.engines.protocol import earlier_trials
+    from pneumo.tracking.study import recorded
 
-
-def _again() -> str:
-    return f"This goes on where it stopped:\n  {_command(*sys.argv[1:])}"
-
-
-def _command(*arguments: str) -> str:
-    """A search as a reader types it here; a password in a database's address is left out."""
-    from pneumo.tracking.store import masked
-
-    return shlex.join([program("python"), "-m", "pneumo.search", *map(masked, arguments)])
+    name = experiment.search.from_
+    assert name is not None
+    trials = earlier_trials(name, storage)
+    check_earlier(name, recorded(store, name), trials, data)
+    fit = fitting(trials, experiment)
+    engine.learn(fit)
+    screen.say(
+        f"From study {name}: {len(fit)} of {len(trials)} trials fit this space and are learned from, not run again."
+    )
 
 
 def _lost() -> tuple[type[Exception], ...]:
@@ -269,28 +280,6 @@ def _lost() -> tuple[type[Exception], ...]:
     from pneumo.tracking.store import ERRORS
 
     return (*ERRORS, *storage_errors())
-
-
-def _compare(store: Store, name: str) -> str:
-    """How to see a study in MLflow: the command and the address, or the address of the server."""
-    from pneumo.tracking.study import experiment_id
-    from pneumo.tracking.views import page
-
-    address = page(experiment_id(store, name))
-    if store.uri.startswith("http"):
-        return store.shown.rstrip("/") + address
-    where = "" if store.default else f" --backend-store-uri {shlex.quote(store.shown)}"
-    return f"{shlex.quote(program('mlflow'))} ui{where}    and open http://127.0.0.1:5000{address}"
-
-
-def _with_trials(arguments: Sequence[str], trials: int) -> list[str]:
-    """The same arguments with another `--trials`."""
-    kept, skip = [], False
-    for argument in arguments:
-        if not skip and argument != "--trials" and not argument.startswith("--trials="):
-            kept.append(argument)
-        skip = argument == "--trials"
-    return [*kept, "--trials", str(trials)]
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
@@ -12,10 +13,11 @@ from pneumo.compute.place import Died, Ended, Event, Place, Progress, Report, Ta
 from pneumo.engines.protocol import Engine
 from pneumo.screen import Screen
 from pneumo.spec.candidate import Candidate, Done, Wait
-from pneumo.spec.experiment import SearchSpec
 from pneumo.spec.hyperparameters import unbuildable
 from pneumo.spec.objective import EPOCH_OBJECTIVES
 from pneumo.spec.result import State, Trial, TrialResult
+from pneumo.spec.search import SearchSpec
+from pneumo.spec.stopping import since_better
 
 TICK = 0.2
 """Seconds after which an interruption is noticed at the latest."""
@@ -35,11 +37,13 @@ class Record(Protocol):
 
 @dataclass(frozen=True)
 class Ending:
-    """Why a search ended: interrupted, exhausted (the engine has nothing more to propose), or its budget was spent."""
+    """Why a search ended: interrupted, exhausted (nothing more is to be expected of it), broken (trial after trial
+    failed), or its budget was spent."""
 
     reason: str
     interrupted: bool = False
     exhausted: bool = False
+    broken: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,8 @@ class _UnderWay:
 class Study:
     """One study at work. The engine, the place and the record are handed in; the study owns none of their ideas.
 
-    `payload` makes what the place's trial function is handed, of a candidate and its run id.
+    `payload` makes what the place's trial function is handed, of a candidate and its run id. The place stays open, but
+    where trials are under way at the end.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class Study:
         self._payload, self._screen = payload, screen
         self._told = list(engine.trials())
         self._under_way: dict[int, _UnderWay] = {}
+        self._failures: list[str | None] = []
         self._began = time.monotonic()
 
     def run(self, interrupted: Callable[[], bool]) -> Ending:
@@ -90,7 +96,8 @@ class Study:
                     self._handle(event)
             return Ending("interrupted", interrupted=True)
         finally:
-            self._place.close()
+            if self._under_way:
+                self._place.close()
             for one in self._under_way.values():
                 with contextlib.suppress(Exception):  # the first error is the one to be seen
                     self._record.end(one.run_id, "killed")
@@ -100,6 +107,15 @@ class Study:
         while self._place.free:
             if len(self._told) + len(self._under_way) >= self._search.trials:
                 return Ending(f"all {self._search.trials} trials are done")
+            if len(self._failures) >= self._search.max_failures:
+                cause, times = Counter(self._failures).most_common(1)[0]
+                failed = f"{len(self._failures)} trials in a row failed"
+                return Ending(
+                    f"{failed}, {times} of them: {cause}" if times > 1 else f"{failed}, first: {cause}", broken=True
+                )
+            patience = self._search.patience
+            if patience is not None and since_better(self._told, self._search.objectives) >= patience:
+                return Ending(f"no better value in the last {patience} finished trials", exhausted=True)
             if self._search.timeout is not None and time.monotonic() - self._began >= self._search.timeout:
                 return Ending(f"the time of {self._search.timeout:.0f} s is over")
             proposal = self._engine.ask()
@@ -111,7 +127,7 @@ class Study:
             self._under_way[proposal.number] = _UnderWay(proposal, run_id, time.time(), [])
             self._screen.begun(proposal)
             if why_not := unbuildable(proposal.values):
-                self._finish(TrialResult(proposal.number, run_id, "failed", error=why_not))
+                self._end(TrialResult(proposal.number, run_id, "failed", error=why_not))
                 break  # to where an interruption is noticed
             self._place.submit(Task(proposal.number, self._payload(proposal, run_id)))
         return None
@@ -124,18 +140,24 @@ class Study:
                 self._screen.epoch(event)
                 self._place.answer(event.number, self._goes_on(event))
             case Ended():
-                self._finish(event.result)
+                # By the number of the task: one that trains a trial again knows itself by that trial's.
+                self._finish(replace(event.result, number=event.number))
             case Died():
                 run_id = self._under_way[event.number].run_id
                 self._finish(TrialResult(event.number, run_id, "failed", error=event.reason), event.output)
 
     def _goes_on(self, report: Report) -> bool:
-        if self._search.objective not in EPOCH_OBJECTIVES:
+        if self._search.objectives[0] not in EPOCH_OBJECTIVES:
             return True  # not known before the trial's end
         self._under_way[report.number].history.append(report.value)
         return self._engine.report(report.number, report.epoch, report.value)
 
     def _finish(self, result: TrialResult, output: str = "") -> None:
+        """Ends a trial that was trained; one that could not be built says nothing of the next ones."""
+        self._failures = [*self._failures, result.error] if result.state == "failed" else []
+        self._end(result, output)
+
+    def _end(self, result: TrialResult, output: str = "") -> None:
         one = self._under_way[result.number]
         result = replace(result, history=tuple(one.history), started=one.started, ended=time.time())
         # The engine first: it is what says, after a kill between the two, how the run is to be closed.

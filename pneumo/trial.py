@@ -7,18 +7,20 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pneumo.compute.place import Channel
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.errors import TrialError
-from pneumo.spec.objective import EPOCH_OBJECTIVES, OBJECTIVES, epoch_objective
+from pneumo.spec.objective import EPOCH_OBJECTIVES, OBJECTIVES, epoch_objective, objective_metric
 from pneumo.spec.result import TrialResult
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from pneumo.cnn.checkpoint import Best, Checkpoint
     from pneumo.cnn.fit import Fitted
     from pneumo.data.prepare import Prepared
     from pneumo.spec.hyperparameters import Hyperparameters
@@ -30,15 +32,21 @@ LONGEST_ERROR = 500
 
 @dataclass(frozen=True)
 class TrialTask:
-    """All that a worker needs for one trial. `store` is MLflow's address, `seed` the trial's own."""
+    """All that a worker needs for one trial.
+
+    `store` is MLflow's address. `objectives`: the first is the trial's value. `seed` is the trial's own, or that of the
+    first trial of those it continues. `resume` is the checkpoint to go on from, `keep` where to leave one, both paths.
+    """
 
     study: str
     candidate: Candidate
     run_id: str
     store: str
-    objective: str
+    objectives: tuple[str, ...]
     seed: int
     data: Prepared
+    resume: str | None = None
+    keep: str | None = None
 
 
 def warm_up() -> None:
@@ -64,7 +72,7 @@ def _warm_up_ends() -> None:
 def run(task: TrialTask, channel: Channel) -> Iterator[TrialResult]:
     """Train the candidate, record all of it in its MLflow run, and say how it ended, also where training failed.
 
-    On leaving, what TensorFlow keeps of the trial is given back.
+    A trial that failed leaves no checkpoint. On leaving, what TensorFlow keeps of the trial is given back.
     """
     from pneumo.cnn.build import build
     from pneumo.cnn.device import device, release, resolved
@@ -84,6 +92,8 @@ def run(task: TrialTask, channel: Channel) -> Iterator[TrialResult]:
     except (ConnectionError, EOFError):
         raise  # the driver is gone
     except Exception as error:
+        if task.keep:
+            Path(task.keep).unlink(missing_ok=True)
         log.artifacts({"error.txt": masked(traceback.format_exc())})
         result = TrialResult(number, task.run_id, "failed", error=masked(_one_line(error)))
     yield result
@@ -98,34 +108,46 @@ def _train(
     import numpy as np
 
     from pneumo.cnn import fit
-    from pneumo.cnn.build import parameters
+    from pneumo.cnn.build import compile_model, parameters
+    from pneumo.cnn.checkpoint import Checkpoint, save
     from pneumo.cnn.save import saved
     from pneumo.evidence.metrics import epoch_metrics, validation_metrics
 
-    chosen_by = epoch_objective(task.objective)
+    chosen_by = epoch_objective(task.objectives)
     sign = 1.0 if OBJECTIVES[chosen_by] == "maximize" else -1.0
     data = task.data
     pixels = data.pixels(values.image_size)
     truth = data.labels[data.validation].astype("int64")
-    history: list[dict[str, float]] = []
+    training = fit.Pictures(pixels, data.training, data.labels[data.training].astype("int64"))
+    full_epochs = task.candidate.full_epochs or values.epochs
+    compile_model(model, values, fit.steps_per_epoch(training, values) * full_epochs)
+    recipe = _recipe(task, values)
+    earlier = _earlier(task, model, recipe, log)
+    history = [dict(epoch) for epoch in earlier.history] if earlier else []
     pruned = False
 
-    def after_epoch(epoch: int, training: Mapping[str, float], probabilities: NDArray[np.float32]) -> fit.Verdict:
+    def after_epoch(epoch: int, trained: Mapping[str, float], probabilities: NDArray[np.float32]) -> fit.Verdict:
         nonlocal pruned
-        metrics = {**training, **epoch_metrics(truth, probabilities)}
+        metrics = {**trained, **epoch_metrics(truth, probabilities)}
         history.append({"epoch": epoch, **metrics})
         log.epoch(metrics, epoch)
         pruned = not channel.report(epoch, metrics[chosen_by], metrics)
         return fit.Verdict(sign * metrics[chosen_by], not pruned)
 
+    def keep(best: Best) -> None:
+        if task.keep:
+            save(Path(task.keep), model, Checkpoint(best, history), recipe)
+
     fitted = fit.fit(
         model,
         values,
-        fit.Pictures(pixels, data.training, data.labels[data.training].astype("int64")),
+        training,
         fit.Pictures(pixels, data.validation, truth),
         seed=task.seed,
         after_epoch=after_epoch,
         after_step=channel.progress,
+        earlier=earlier,
+        keep=keep,
     )
     best = history[fitted.best_epoch - 1]
     metrics = {
@@ -133,6 +155,8 @@ def _train(
         **{f"best_{name}": best[name] for name in EPOCH_OBJECTIVES},
         **validation_metrics(truth, fitted.probabilities),
         "parameters": parameters(model),
+        "predict_ms": fitted.predict_ms,
+        "epochs_trained": fitted.epochs,
         "train_seconds": fitted.seconds,
         "images_per_second": fitted.images_per_second,
     }
@@ -143,8 +167,37 @@ def _train(
         metrics["model_bytes"] = logged.size
     log.artifacts(_artifacts(task, history, fitted, metrics["threshold"]))
     log.finish(metrics, logged)
-    value = float((best | metrics)[task.objective])
+    value = float(metrics[objective_metric(task.objectives[0])])
     return {name: float(metric) for name, metric in metrics.items()}, value, pruned
+
+
+def _recipe(task: TrialTask, values: Hyperparameters) -> dict[str, object]:
+    """All that the epochs of a training follow from, and the choice of the best of them, except how many they are."""
+    return {
+        **values.model_dump(exclude={"epochs"}),
+        # Nothing but a schedule looks ahead to the last epoch.
+        "full_epochs": None if values.schedule == "constant" else task.candidate.full_epochs or values.epochs,
+        "seed": task.seed,
+        "best_by": epoch_objective(task.objectives),
+        "training": task.data.digest("training"),
+        "validation": task.data.digest("validation"),
+    }
+
+
+def _earlier(task: TrialTask, model: Any, recipe: Mapping[str, object], log: TrialLog) -> Checkpoint | None:
+    """Fills the model from the checkpoint to go on from, and logs its epochs. None: the trial begins at the first."""
+    from pneumo.cnn.checkpoint import CheckpointError, load
+
+    if not task.resume:
+        return None
+    try:
+        earlier = load(Path(task.resume), model, recipe, task.candidate.epochs)
+    except CheckpointError as error:
+        log.tag({"pneumo.restarted": _one_line(error)})
+        return None
+    for epoch in earlier.history:
+        log.epoch({name: value for name, value in epoch.items() if name != "epoch"}, int(epoch["epoch"]))
+    return earlier
 
 
 def _artifacts(

@@ -19,7 +19,7 @@ PHANTOMS = {"source": "phantom", "phantom": {"patients": 24, "size": 64}, "valid
 TAGS = {"pneumo.role", "pneumo.study", "pneumo.engine", "pneumo.algorithm", "pneumo.version"}
 EPOCH = {"loss", "accuracy", "auc", "val_loss", "val_accuracy", "val_auc", "epoch_seconds"}
 ONCE = {"best_epoch", "best_val_auc", "best_val_accuracy", "val_sensitivity", "val_specificity", "val_f1", "threshold"}
-ONCE |= {"parameters", "train_seconds", "images_per_second"}
+ONCE |= {"parameters", "predict_ms", "epochs_trained", "train_seconds", "images_per_second"}
 PLOTS = {"learning_curves", "confusion_matrix", "roc", "precision_recall", "calibration", "mistakes"}
 
 LONGEST = 600
@@ -62,15 +62,16 @@ def client(folder: Path) -> MlflowClient:
 
 
 def runs(folder: Path, study: str) -> tuple[Run, list[Run]]:
-    """The study's one parent run and its trials' runs, by number and start."""
+    """The study's one parent run and its trials' runs, by number and start; not those that train a trial again."""
     store = client(folder)
     experiment = store.get_experiment_by_name(study)
     assert experiment is not None
     found = list(store.search_runs([experiment.experiment_id], max_results=1000))
     (parent,) = [run for run in found if run.data.tags["pneumo.role"] == "study"]
     trials = [run for run in found if run.data.tags["pneumo.role"] == "trial"]
-    assert {run.data.tags["mlflow.parentRunId"] for run in trials} <= {parent.info.run_id}
-    assert len(found) == 1 + len(trials)
+    children = [run for run in found if run.data.tags["pneumo.role"] != "study"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} <= {parent.info.run_id}
+    assert {run.data.tags["pneumo.role"] for run in children} <= {"trial", "confirm"}
     return parent, sorted(trials, key=lambda run: (int(run.data.tags["pneumo.trial"]), run.info.start_time))
 
 

@@ -24,13 +24,13 @@ def built(**values: Any) -> keras.Model:
 
 def optimizer(**values: Any) -> keras.Optimizer:
     model = built(**values)
-    compile_model(model, Hyperparameters(**(TINY | values)), steps_per_epoch=10)
+    compile_model(model, Hyperparameters(**(TINY | values)), steps=30)
     return model.optimizer
 
 
 def test_the_defaults_are_the_tutorials_network() -> None:
     model = build(TUTORIAL, seed=0)
-    compile_model(model, TUTORIAL, steps_per_epoch=1)
+    compile_model(model, TUTORIAL, steps=1)
     kinds = [type(layer).__name__ for layer in model.layers if layer.count_params() or "pooling" in layer.name]
     assert parameters(model) == 3_937_409
     assert model.input_shape == (None, 64, 64, 3)
@@ -116,14 +116,15 @@ def test_momentum_reaches_the_optimizers_that_have_it(name: str) -> None:
 
 
 def test_weight_decay_is_decoupled_from_the_gradient() -> None:
-    made = optimizer(optimizer="sgd", learning_rate=0.5, weight_decay=0.1)
+    of_model = optimizer(optimizer="sgd", learning_rate=0.5, weight_decay=0.1)
+    made = keras.optimizers.SGD.from_config(of_model.get_config())
     weight = keras.Variable([2.0])
     made.apply([keras.ops.zeros(1)], [weight])
     assert float(weight[0]) == pytest.approx(2.0 - 0.5 * 0.1 * 2.0)
 
 
 def test_cosine_ends_at_zero_after_all_steps() -> None:
-    made = optimizer(schedule="cosine", learning_rate=0.2, epochs=3)
+    made = optimizer(schedule="cosine", learning_rate=0.2)
     rates = []
     for step in (0, 15, 30):
         made.iterations.assign(step)
@@ -131,9 +132,16 @@ def test_cosine_ends_at_zero_after_all_steps() -> None:
     assert rates == pytest.approx([0.2, 0.1, 0.0], abs=1e-7)
 
 
+def test_the_optimizer_has_its_variables_before_the_first_step() -> None:
+    made = optimizer(precision="float16")
+    assert made.built
+    assert made.inner_optimizer.built
+    assert len(optimizer().variables) == 2 + 2 * len(built().trainable_variables)
+
+
 def test_label_smoothing_is_in_the_training_loss() -> None:
     model, values = built(), Hyperparameters(**TINY, label_smoothing=0.2)
-    compile_model(model, values, steps_per_epoch=1)
+    compile_model(model, values, steps=1)
     loss = float(model.loss(np.ones((1, 1), np.float32), np.full((1, 1), 0.9, np.float32)))
     assert loss == pytest.approx(-0.9 * np.log(0.9) - 0.1 * np.log(0.1), rel=1e-5)
 
@@ -154,7 +162,7 @@ def test_the_seed_alone_decides_the_first_weights() -> None:
 
 def test_a_saved_network_loads_without_this_package(tmp_path: Path) -> None:
     model = built(layers=2, batch_norm=True, dropout=0.3, normalization="standardize", precision="bfloat16")
-    compile_model(model, TUTORIAL, steps_per_epoch=1)
+    compile_model(model, TUTORIAL, steps=1)
     path = tmp_path / "model.keras"
     saved(model).save(path)
     pictures = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3)).astype(np.uint8)

@@ -1,7 +1,8 @@
-"""What every engine promises, over every algorithm and pruner."""
+"""What every engine promises, over every engine, algorithm and pruner."""
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import tempfile
@@ -11,14 +12,25 @@ from typing import Any
 
 import optuna
 import pytest
+from hypothesis import given, settings
 
 from pneumo.engines.protocol import Engine, open_engine
+from pneumo.spec.algorithms import ALGORITHMS
 from pneumo.spec.candidate import Candidate, Done
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment, make_experiment
 from pneumo.spec.result import Trial, TrialResult
+from tests.scripted_engine import ScriptedEngine
+from tests.spaces import blocks
 
-ALGORITHMS = [("optuna", "tpe"), ("optuna", "random"), ("optuna", "grid")]
+without_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch (extra gp) is not here")
+ENGINES = [
+    pytest.param((engine, algorithm), id=f"{engine}/{algorithm}", marks=[without_torch] if algorithm == "gp" else [])
+    for engine, algorithms in ALGORITHMS.items()
+    for algorithm in algorithms
+]
+ENGINES.append(pytest.param(("scripted", "random"), id="scripted"))
+
 BLOCK: dict[str, Any] = {
     "layers": {"low": 1, "high": 4},
     "filters": [16, 32],
@@ -29,9 +41,38 @@ BLOCK: dict[str, Any] = {
 }
 
 
-def experiment(engine: str, algorithm: str, block: dict[str, Any] = BLOCK, **search: Any) -> Experiment:
+RANGES: dict[str, Any] = {
+    "layers": {"low": 1, "high": 4},
+    "dropout": {"low": 0.0, "high": 0.5, "step": 0.1},
+    "learning_rate": {"low": 0.001, "high": 0.009},
+}
+"""For algorithms that take no choices."""
+
+
+def experiment(engine: str, algorithm: str, block: dict[str, Any] | None = None, **search: Any) -> Experiment:
+    engine = "optuna" if engine == "scripted" else engine
     search = {"engine": engine, "algorithm": algorithm} | search
+    block = (BLOCK if ALGORITHMS[engine][algorithm].choices else RANGES) if block is None else block
     return make_experiment({"name": "study", "hyperparameters": block, "search": search}, "test")
+
+
+Open = Callable[[Experiment, str], Engine]
+"""Opens an engine on a storage."""
+
+
+def open_scripted(asked: Experiment, storage: str) -> Engine:
+    file = Path(storage.removeprefix("sqlite:///")).with_suffix(".json")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return ScriptedEngine(asked, file)
+
+
+def holds(asked: Experiment, candidate: Candidate) -> bool:
+    """Whether the space holds a candidate, or that of which it is a rung."""
+    values = dict(candidate.hyperparameters)
+    if candidate.full_epochs is not None:
+        assert 0 <= candidate.first_epoch < candidate.epochs <= candidate.full_epochs
+        values["epochs"] = candidate.full_epochs
+    return asked.space.holds(values)
 
 
 @pytest.fixture
@@ -75,109 +116,228 @@ def play(engine: Engine, trials: int) -> list[Trial]:
     return [tell(engine, ask(engine)) for _ in range(trials)]
 
 
-@pytest.fixture(params=ALGORITHMS, ids="/".join)
-def make(request: pytest.FixtureRequest) -> Callable[..., Experiment]:
+@pytest.fixture(params=ENGINES)
+def which(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Engine and algorithm."""
     engine, algorithm = request.param
-    return lambda *args, **keywords: experiment(engine, algorithm, *args, **keywords)
+    return engine, algorithm
+
+
+@pytest.fixture
+def make(which: tuple[str, str]) -> Callable[..., Experiment]:
+    return lambda *args, **keywords: experiment(*which, *args, **keywords)
+
+
+@pytest.fixture
+def begin(which: tuple[str, str]) -> Open:
+    return open_scripted if which[0] == "scripted" else open_engine
 
 
 def test_candidates_lie_in_the_space_and_the_first_is_the_tutorials(
-    make: Callable[..., Experiment], storage: str
+    make: Callable[..., Experiment], begin: Open, storage: str
 ) -> None:
     asked = make()
-    trials = play(open_engine(asked, storage), 12)
+    trials = play(begin(asked, storage), 12)
     assert [t.number for t in trials] == list(range(12))
     assert trials[0].candidate.hyperparameters == asked.space.baseline()
     for trial in trials:
         values = trial.candidate.hyperparameters
-        assert asked.space.holds(values)
+        assert holds(asked, trial.candidate)
         assert ("momentum" in values) == (values["optimizer"] == "sgd")
         assert trial.candidate.searched == {d.name for d in asked.space.searched} & set(values)
 
 
-def test_without_baseline_the_engine_begins(make: Callable[..., Experiment], storage: str) -> None:
+def test_without_baseline_the_engine_begins(make: Callable[..., Experiment], begin: Open, storage: str) -> None:
     asked = make(baseline=False, seed=3)
-    assert ask(open_engine(asked, storage)).hyperparameters != asked.space.baseline()
+    assert ask(begin(asked, storage)).hyperparameters != asked.space.baseline()
 
 
-def test_the_same_seed_proposes_the_same(make: Callable[..., Experiment], folder: Path) -> None:
-    first = play(open_engine(make(), f"sqlite:///{folder}/a.db"), 4)
-    assert play(open_engine(make(), f"sqlite:///{folder}/b.db"), 4) == first
-    assert play(open_engine(make(seed=1), f"sqlite:///{folder}/c.db"), 4) != first
+def test_the_same_seed_proposes_the_same(make: Callable[..., Experiment], begin: Open, folder: Path) -> None:
+    first = play(begin(make(), f"sqlite:///{folder}/a.db"), 4)
+    assert play(begin(make(), f"sqlite:///{folder}/b.db"), 4) == first
+    if make().search.algorithm != "grid" or make().search.engine == "optuna":  # Keras Tuner's grid knows no seed
+        assert play(begin(make(seed=1), f"sqlite:///{folder}/c.db"), 4) != first
 
 
-@pytest.mark.parametrize("pruner", ["none", "hyperband"])
-@pytest.mark.parametrize("killed_at", [0, 6])
+@pytest.mark.parametrize(("killed_at", "pruner"), [(0, "none"), (6, "none"), (6, "hyperband")])
 def test_a_killed_study_goes_on_as_if_it_had_not_been(
-    make: Callable[..., Experiment], folder: Path, killed_at: int, pruner: str
+    make: Callable[..., Experiment], begin: Open, folder: Path, killed_at: int, pruner: str
 ) -> None:
+    if pruner != "none" and not make().search.takes.pruners:
+        pytest.skip("takes no pruner")
     asked = make(pruner=pruner)
-    whole = play(open_engine(asked, f"sqlite:///{folder}/whole.db"), 10)
+    whole = play(begin(asked, f"sqlite:///{folder}/whole.db"), 10)
 
     cut = f"sqlite:///{folder}/cut.db"
-    engine = open_engine(asked, cut)
+    engine = begin(asked, cut)
     play(engine, killed_at)
     lost = ask(engine)
     for epoch in (1, 2):
         if not engine.report(lost.number, epoch, quality(lost) * epoch / 3):
             break
     # here the process is gone, with nothing closed
-    again = open_engine(asked, cut)
+    again = begin(asked, cut)
     assert [t.number for t in again.trials()] == list(range(killed_at))
     play(again, 10 - killed_at)
-    assert list(open_engine(asked, cut).trials()) == whole
+    assert list(begin(asked, cut).trials()) == whole
 
 
-def test_what_was_under_way_is_proposed_again_first(make: Callable[..., Experiment], storage: str) -> None:
-    engine = open_engine(make(), storage)
+def test_what_was_under_way_is_proposed_again_first(make: Callable[..., Experiment], begin: Open, storage: str) -> None:
+    engine = begin(make(), storage)
     play(engine, 2)
     lost = [ask(engine), ask(engine)]
-    again = open_engine(make(), storage)
+    again = begin(make(), storage)
     assert [ask(again), ask(again)] == lost
     assert ask(again).number == 4
 
 
 def test_a_study_in_which_nothing_was_told_takes_a_new_experiment(
-    make: Callable[..., Experiment], storage: str
+    make: Callable[..., Experiment], begin: Open, storage: str
 ) -> None:
-    first = open_engine(make(), storage)
+    first = begin(make(), storage)
     ask(first)
-    again = open_engine(make(BLOCK | {"epochs": 3}, objective="val_loss"), storage)
+    block = make().hyperparameters | {"epochs": 3}
+    again = begin(make(block, objective="val_loss"), storage)
     assert again.id == first.id
     assert ask(again).epochs == 3
     again.tell(TrialResult(0, "run", "complete", 0.5))
+    assert begin(make(block, objective="val_loss"), storage).id == first.id
+
+
+def test_optuna_minimizes_what_is_better_when_less(storage: str) -> None:
+    open_engine(experiment("optuna", "tpe", objective="val_loss"), storage)
     study = optuna.load_study(study_name="study", storage=storage)
     assert study.direction == optuna.study.StudyDirection.MINIMIZE
-    assert open_engine(make(BLOCK | {"epochs": 3}, objective="val_loss"), storage).id == first.id
 
 
-def test_candidates_under_way_have_numbers_of_their_own(make: Callable[..., Experiment], storage: str) -> None:
-    engine = open_engine(make(), storage)
+def test_candidates_under_way_have_numbers_of_their_own(
+    make: Callable[..., Experiment], begin: Open, storage: str
+) -> None:
+    engine = begin(make(), storage)
     under_way = [ask(engine) for _ in range(4)]
     for candidate in reversed(under_way):
         tell(engine, candidate)
     assert [t.candidate for t in engine.trials()] == under_way
 
 
-def test_failures_are_kept_and_the_study_goes_on(make: Callable[..., Experiment], storage: str) -> None:
-    engine = open_engine(make(), storage)
+def test_failures_are_kept_and_the_study_goes_on(make: Callable[..., Experiment], begin: Open, storage: str) -> None:
+    engine = begin(make(), storage)
     failed = TrialResult(ask(engine).number, "run", "failed", error="out of memory")
     engine.tell(failed)
     play(engine, 2)
-    assert open_engine(make(), storage).trials()[0].result == failed
+    assert begin(make(), storage).trials()[0].result == failed
 
 
-def test_a_baseline_outside_the_space_is_still_the_first(make: Callable[..., Experiment], storage: str) -> None:
-    asked = make({"layers": [2, 3], "learning_rate": {"low": 0.002, "high": 0.008, "step": 0.002}})
-    trials = play(open_engine(asked, storage), 6)
+def test_known_configurations_follow_the_baseline(make: Callable[..., Experiment], begin: Open, storage: str) -> None:
+    known: list[dict[str, Any]] = [{"layers": 3}, {"layers": 2, "learning_rate": 0.005}]
+    asked = make(**{"try": known})
+    engine = begin(asked, storage)
+    trials = play(engine, 2)
+    trials += play(begin(asked, storage), 3)
+    said = [trial.candidate.hyperparameters for trial in trials]
+    assert said[0] == asked.space.baseline()
+    for wanted, values in zip(known, said[1:3], strict=True):
+        assert values == {**values, **wanted}
+        assert asked.space.holds(values)
+    assert trials[3].candidate.hyperparameters not in said[:3]
+
+
+def test_what_an_earlier_study_found_takes_no_number(
+    make: Callable[..., Experiment], begin: Open, folder: Path
+) -> None:
+    asked = make()
+    earlier = [
+        t for t in play(begin(asked, f"sqlite:///{folder}/a.db"), 6) if asked.space.holds(t.candidate.hyperparameters)
+    ]
+    storage = f"sqlite:///{folder}/b.db"
+    engine = begin(asked, storage)
+    engine.learn(earlier)
+    assert engine.trials() == ()
+    again = begin(asked, storage)
+    again.learn(earlier)  # as a search that was killed in between does
+    trials = play(again, 3)
+    assert [trial.number for trial in trials] == [0, 1, 2]
+    assert trials[0].candidate.hyperparameters == asked.space.baseline()
+    last = begin(asked, storage)
+    assert last.trials() == tuple(trials)
+    assert ask(last).number == 3
+
+
+def test_failures_in_a_row_leave_the_engine_proposing(
+    make: Callable[..., Experiment], begin: Open, storage: str
+) -> None:
+    engine = begin(make(), storage)
+    for number in range(7):
+        candidate = ask(engine)
+        assert candidate.number == number
+        engine.tell(TrialResult(number, "run", "failed", error="out of memory"))
+    assert [t.result.state for t in begin(make(), storage).trials()] == ["failed"] * 7
+
+
+def test_a_small_space_is_exhausted_or_repeated_but_never_left(
+    make: Callable[..., Experiment], begin: Open, storage: str
+) -> None:
+    layers = [1, 2] if make().search.takes.choices else {"low": 1, "high": 2}
+    engine, asked = begin(make({"layers": layers}), storage), make({"layers": layers})
+    for _ in range(40):
+        proposal = engine.ask()
+        if not isinstance(proposal, Candidate):
+            assert isinstance(proposal, Done)
+            assert proposal.reason
+            assert isinstance(engine.ask(), Done)
+            break
+        assert holds(asked, proposal)
+        tell(engine, proposal)
+
+
+@pytest.mark.slow
+def test_a_thousand_proposals_lie_in_their_spaces(which: tuple[str, str], begin: Open, folder: Path) -> None:
+    takes = ALGORITHMS["optuna" if which[0] == "scripted" else which[0]][which[1]]
+    proposed = 0
+
+    @settings(max_examples=20, deadline=None, derandomize=True, database=None)
+    @given(blocks(takes))
+    def run(block: dict[str, Any]) -> None:
+        nonlocal proposed
+        try:
+            asked = experiment(*which, block)
+        except RequestError:
+            return  # more combinations than a grid may have
+        proposed += 1
+        engine = begin(asked, f"sqlite:///{folder}/{proposed}.db")
+        for _ in range(50):
+            proposal = engine.ask()
+            if isinstance(proposal, Done):
+                break
+            assert isinstance(proposal, Candidate)
+            if proposal.number:  # the first is the tutorial's, wherever it lies
+                assert holds(asked, proposal), proposal
+            engine.tell(TrialResult(proposal.number, "run", "complete", quality(proposal)))
+            counted.append(proposal)
+
+    counted: list[Candidate] = []
+    while len(counted) < 1000:
+        before = len(counted)
+        run()
+        assert len(counted) > before
+    assert len(counted) >= 1000
+
+
+def test_a_baseline_outside_the_space_is_still_the_first(
+    make: Callable[..., Experiment], begin: Open, storage: str
+) -> None:
+    layers = [2, 3] if make().search.takes.choices else {"low": 2, "high": 3}
+    asked = make({"layers": layers, "learning_rate": {"low": 0.002, "high": 0.008, "step": 0.002}})
+    trials = play(begin(asked, storage), 6)
     assert trials[0].candidate.values.layers == 1
-    assert all(asked.space.holds(t.candidate.hyperparameters) for t in trials[1:])
-    assert open_engine(asked, storage).trials() == tuple(trials)
+    assert all(holds(asked, t.candidate) for t in trials[1:])
+    assert begin(asked, storage).trials() == tuple(trials)
 
 
+@pytest.mark.parametrize("name", ["optuna", "keras-tuner"])
 @pytest.mark.parametrize("layers", [[1, 2], [2, 3]], ids=["baseline inside", "baseline outside"])
-def test_a_grid_proposes_each_combination_once_and_ends(storage: str, layers: list[int]) -> None:
-    asked = experiment("optuna", "grid", {"layers": layers, "optimizer": ["adam", "sgd"], "momentum": [0.0, 0.5]})
+def test_a_grid_proposes_each_combination_once_and_ends(storage: str, layers: list[int], name: str) -> None:
+    asked = experiment(name, "grid", {"layers": layers, "optimizer": ["adam", "sgd"], "momentum": [0.0, 0.5]})
     engine = open_engine(asked, storage)
     trials = []
     while isinstance(proposal := engine.ask(), Candidate):
@@ -227,3 +387,26 @@ def test_a_storage_that_cannot_be_opened_is_one_line_without_its_password(storag
         open_engine(experiment("optuna", "tpe"), storage_url)
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@without_torch
+def test_optunas_terminator_ends_a_study_that_gains_nothing_more(storage: str) -> None:
+    asked = experiment("optuna", "tpe", {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}, terminator=True)
+    engine = open_engine(asked, storage)
+    for _ in range(60):
+        proposal = engine.ask()
+        if isinstance(proposal, Done):
+            break
+        assert isinstance(proposal, Candidate)
+        value = 0.98 - 0.01 * (math.log10(proposal.values.learning_rate) + 3) ** 2
+        engine.tell(TrialResult(proposal.number, "run", "complete", value))
+    assert proposal == Done("Optuna's terminator expects no better value")
+    assert len(engine.trials()) >= 20
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is here")
+@pytest.mark.parametrize("options", [{"algorithm": "gp"}, {"algorithm": "tpe", "terminator": True}])
+def test_without_pytorch_one_line_says_what_to_install(storage: str, options: dict[str, Any]) -> None:
+    asked = make_experiment({"name": "study", "search": options}, "test")
+    with pytest.raises(RequestError, match=r"needs PyTorch, .*pip install 'pneumo\[gp\]'.*; or take (tpe|patience)"):
+        open_engine(asked, storage)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from pneumo.evidence.study_page import study_page
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.hyperparameters import Value
 from pneumo.spec.result import Trial, TrialResult
+from pneumo.spec.selection import Confirmed
 from pneumo.spec.space import read_space
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -71,7 +73,7 @@ def _study() -> list[Trial]:
 
 def _page(trials: list[Trial], **changes: Any) -> str:
     """The page without Plotly's script, which says a lot."""
-    usual: dict[str, Any] = {"objective": "val_auc", "direction": "maximize", "space": SPACE, "title": "article"}
+    usual: dict[str, Any] = {"objectives": ("val_auc",), "space": SPACE, "title": "article"}
     page = study_page(trials, **(usual | changes))
     head, _, rest = page.partition("<script>")
     script, _, body = rest.partition("</script>\n</head>")
@@ -79,10 +81,10 @@ def _page(trials: list[Trial], **changes: Any) -> str:
     return head + body
 
 
-def _drawn(page: str) -> list[str]:
-    """The headings of the sections that hold a plot."""
+def _drawn(page: str, of: int = 5) -> list[str]:
+    """The headings of the sections, `of` in all, that hold a plot."""
     sections = re.findall(r"<section><h2>(.*?)</h2>(.*?)</section>", page, re.DOTALL)
-    assert len(sections) == 5
+    assert len(sections) == of
     for heading, body in sections:
         assert ("Plotly.newPlot" in body) != ('class="none"' in body), heading
     return [heading for heading, body in sections if "Plotly.newPlot" in body]
@@ -112,7 +114,7 @@ def test_phantoms_are_called_so_and_a_title_is_no_markup() -> None:
 def test_the_best_line_follows_the_direction() -> None:
     trials = [_trial(0, 0.5), _trial(1, 0.7), _trial(2, 0.4)]
     assert '"y":[0.5,0.7,0.7]' in _page(trials)
-    assert '"y":[0.5,0.5,0.4]' in _page(trials, objective="val_loss", direction="minimize")
+    assert '"y":[0.5,0.5,0.4]' in _page(trials, objectives=("val_loss",))
 
 
 @pytest.mark.parametrize(
@@ -150,6 +152,78 @@ def test_values_of_mixed_types_and_the_ends_of_ranges_can_be_drawn() -> None:
         for n in range(1, 6)
     ]
     assert _drawn(_page(trials, space=space)) == ALL
+
+
+TWO = ("val_auc", "parameters")
+BOTH = [f"{plot}: {name}" for plot in ("Optimization history", "Hyperparameter importances") for name in TWO]
+
+
+def _measured(trial: Trial, **metrics: float) -> Trial:
+    return replace(trial, result=replace(trial.result, metrics=metrics))
+
+
+def test_of_several_objectives_the_front_comes_first_and_each_has_its_history() -> None:
+    trials = [_measured(t, parameters=1e4 * 2**t.number) if t.result.state == "complete" else t for t in _study()]
+    page = _page(trials, objectives=TWO)
+    assert _drawn(page, of=8) == ["Pareto front", *BOTH, "Parallel coordinates", "Objective by epoch", "Timeline"]
+    assert "Objectives: val_auc, maximize; parameters, minimize." in page
+    assert page.count("PED-ANOVA") == 1
+
+
+def test_the_best_line_follows_the_direction_of_each_objective() -> None:
+    trials = [_measured(_trial(n, v), parameters=p) for n, (v, p) in enumerate([(0.5, 20), (0.7, 30), (0.4, 10)])]
+    _, auc, parameters = _page(trials, objectives=TWO).split("<h2>Optimization history: ")
+    assert '"y":[0.5,0.7,0.7]' in auc
+    assert '"y":[20.0,20.0,10.0]' in parameters
+
+
+def test_history_is_of_the_objective_that_each_epoch_has() -> None:
+    page = _page([_measured(t, best_val_loss=0.5) for t in _study()], objectives=("parameters", "val_loss"))
+    assert '"title":{"text":"val_loss"}' in page.partition("<h2>Objective by epoch</h2>")[2]
+
+
+def test_confirmed_trials_have_a_section_of_their_own() -> None:
+    page = _page(_study(), confirmed=[Confirmed(5, (0.9, 0.91, 0.95), 0.97)])
+    assert _drawn(page, of=6) == ["Confirmation", *ALL]
+    assert "<p>Trial 5: mean 0.9200 over 3 seeds" in page
+    assert "Confirmation" not in _page(_study())
+
+
+@pytest.mark.parametrize(
+    ("values", "parameters"),
+    [
+        ([], []),
+        ([None], [None]),
+        ([0.9, 0.8], [None, None]),
+        ([0.9, float("nan")], [float("inf"), 5]),
+        ([0.9, 0.9], [5, 5]),
+        ([0.9, 0.8], [0, -5]),
+        ([1.7e308, 5e-324], [5e-324, 1.7e308]),
+        ([0.9, 0.8, None], [5e6, 1, None]),
+    ],
+    ids=["empty", "failed", "unknown", "not finite", "equal", "not positive", "huge", "far apart"],
+)
+@pytest.mark.parametrize("objectives", [TWO, (*TWO, "predict_ms"), (*TWO, "predict_ms", "model_bytes")], ids=len)
+def test_nothing_in_trials_or_confirmations_makes_it_raise(
+    values: list[float | None], parameters: list[float | None], objectives: tuple[str, ...]
+) -> None:
+    trials = []
+    for number, (value, of) in enumerate(zip(values, parameters, strict=True)):
+        trial = _trial(number, value, TUTORIAL, "failed" if value is None else "complete")
+        trials.append(trial if of is None else _measured(trial, parameters=of, predict_ms=of, model_bytes=of))
+    confirmed = [Confirmed(n, (v, -v, 0.5)[: n + 1], v) for n, v in enumerate(values) if v is not None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        page = _page(trials, objectives=objectives, confirmed=confirmed)
+    _drawn(page, of=4 + 2 * len(objectives) + bool(confirmed))
+
+
+def test_no_value_is_markup() -> None:
+    evil = "</script><img src=x onerror=alert(1)>"
+    trials = [_measured(_trial(n, n / 10, {"optimizer": evil}), parameters=n) for n in range(4)]
+    page = _page(trials, objectives=TWO, title=evil)
+    assert "<img" not in page
+    assert page.count("&lt;/script&gt;&lt;img") > 2
 
 
 def test_times_are_shown_in_utc_and_never_run_backwards() -> None:

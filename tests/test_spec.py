@@ -125,7 +125,7 @@ WRONG = {
     ),
     "cannot be built": ({"hyperparameters": {"layers": 7}}, "no candidate can be built: layers=7"),
     "too many sizes": ({"hyperparameters": {"image_size": {"low": 64, "high": 224}}}, "at most 16 sizes"),
-    "engine": ({"search": {"engine": "hyperopt"}}, "there is no 'hyperopt'; there is optuna"),
+    "engine": ({"search": {"engine": "hyperopt"}}, "there is no 'hyperopt'; there is optuna, keras-tuner"),
     "algorithm": ({"search": {"algorithm": "tpee"}}, "search.algorithm: there is no 'tpee' of engine optuna"),
     "objective": ({"search": {"objective": "val_accu"}}, "did you mean 'val_accuracy'?"),
     "pruner without epochs": (

@@ -139,3 +139,29 @@ def test_a_pruned_trial_is_told_as_pruned(play: Play) -> None:
     states = {t.result.state for t in engine.trials()}
     assert states == {"complete", "pruned"}
     assert sorted(state for state, _ in log.ends.values()) == sorted(t.result.state for t in engine.trials())
+
+
+def test_a_search_that_finds_nothing_better_ends_early_and_stays_ended(play: Play) -> None:
+    # A third epoch's report is never better than the tutorial's rate times its epochs: the baseline stays the best.
+    block = {"learning_rate": {"low": 1e-5, "high": 1e-4}}
+    ending, engine, _, _ = play(block, trials=50, patience=4)
+    assert ending == Ending("no better value in the last 4 finished trials", exhausted=True)
+    assert len(engine.trials()) == 5
+    ending, engine, log, _ = play(block, trials=50, patience=4)
+    assert ending.exhausted
+    assert log.ends == {}
+    assert len(play(block, trials=50, patience=6)[1].trials()) == 7
+
+
+def test_trial_after_trial_that_fails_ends_the_search_with_the_common_cause(play: Play) -> None:
+    ending, engine, _, _ = play({"layers": 2}, trials=50, max_failures=3, baseline=False)
+    assert ending == Ending("3 trials in a row failed, 3 of them: no luck", broken=True)
+    assert len(engine.trials()) == 3
+    # Taken up, it is given another chance.
+    assert len(play({"layers": 2}, trials=50, max_failures=3, baseline=False)[1].trials()) == 6
+
+
+def test_what_cannot_be_built_does_not_count_as_failing_in_a_row(play: Play) -> None:
+    ending, engine, _, _ = play({"layers": [1, 5]}, trials=12, max_failures=2, algorithm="random", seed=1)
+    assert ending == Ending("all 12 trials are done")
+    assert sum(t.result.state == "failed" for t in engine.trials()) > 2

@@ -34,7 +34,7 @@ def test_a_model_says_the_same_in_a_new_process(project: Path, capfd: pytest.Cap
         engine="optuna",
         algorithm="tpe",
         version="0.1.0",
-        objective="val_auc",
+        objectives=["val_auc"],
         searched=[],
         experiment_yaml="",
         description="",

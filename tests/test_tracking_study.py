@@ -50,7 +50,7 @@ def opened(store: Store, name: str, experiment: str = "name: it\n") -> StudyRun:
         engine="optuna",
         algorithm="tpe",
         version="0.1.0",
-        objective="val_auc",
+        objectives=["val_auc"],
         searched=["layers"],
         experiment_yaml=experiment,
         description="Phantoms, not patients.",
@@ -133,7 +133,7 @@ def test_a_study_of_two_trials_leaves_every_name(store: Store) -> None:
         points = [(point.step, point.value) for point in store.client.get_metric_history(first, name)]
         assert points == [(1, 0.1), (2, 0.2)]
     assert paths(store.client, first) == {"plots/roc.png", "history.csv"}
-    assert [trial.number for trial in trial_runs(study)] == [0, 1]
+    assert [trial.number for trial in trial_runs(study.store, study.tags["pneumo.study"])] == [0, 1]
 
 
 def test_a_trial_names_its_pictures(store: Store) -> None:
@@ -165,7 +165,7 @@ def test_what_a_dead_process_left_running_is_closed(store: Store) -> None:
     told, lost, over = (start_trial(study, number, {}, 0) for number in range(3))
     end_trial(study, over, "failed", "out of memory")
     assert set(close_left_over(study, {told: ("complete", None)})) == {told, lost}
-    ends = {trial.run_id: (trial.status, trial.state) for trial in trial_runs(study)}
+    ends = {trial.run_id: (trial.status, trial.state) for trial in trial_runs(study.store, study.tags["pneumo.study"])}
     assert ends == {told: ("FINISHED", "complete"), lost: ("KILLED", None), over: ("FAILED", "failed")}
     assert run(store, study.run_id).info.status == "RUNNING"
     assert close_left_over(study, {}) == []

@@ -1,1 +1,1 @@
-"""The base network: build (layers, optimizer), augment, fit (training), save, device (precision, memory)."""
+"""The base network: build (layers, optimizer), augment, fit (training), checkpoint (training on later), save, device."""

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from pneumo.cnn.augment import augmented
 from pneumo.cnn.build import compile_model
+from pneumo.cnn.checkpoint import Best, Checkpoint
 from pneumo.spec.errors import TrialError
 from pneumo.spec.hyperparameters import Hyperparameters
 
@@ -62,16 +63,18 @@ class DivergedError(TrialError):
 class Fitted:
     """What training came to. The model holds the weights of `best_epoch`.
 
-    `probabilities`: float32 (n,), of the validation pictures at the best epoch. `seconds`: time inside `model.fit`,
-    without the caller's part of it. `images`: training pictures seen, each epoch's counted again.
+    `probabilities`: float32 (n,), of the validation pictures at the best epoch, which may be one that was trained before
+    this call. All else is of this call: `epochs`, how many were trained; `seconds` of training and predicting, without
+    the caller's part of it; `images`, training pictures seen, each epoch's counted again; `predict_ms`, milliseconds a
+    validation picture, `PREDICTED_AT_ONCE` at once, after the epoch where it was quickest, as the least disturbed.
     """
 
     best_epoch: int
-    best_score: float
     probabilities: npt.NDArray[np.float32]
     epochs: int
     seconds: float
     images: int
+    predict_ms: float
 
     @property
     def images_per_second(self) -> float:
@@ -87,12 +90,18 @@ def fit(
     seed: int,
     after_epoch: AfterEpoch,
     after_step: AfterStep | None = None,
+    earlier: Checkpoint | None = None,
+    keep: Callable[[Best], None] | None = None,
 ) -> Fitted:
-    """Train a model that `build` made for `values`, until its epochs are done or `after_epoch` says stop.
+    """Train a model that `build` made for `values`, up to epoch `values.epochs` or until `after_epoch` says stop.
 
-    Pictures whose side is not `values.image_size`, or an empty set of them, raise `ValueError`. A loss that is no finite
-    number raises `DivergedError` at the step where it shows. What `after_epoch` and `after_step` raise ends the training
-    and comes through.
+    A model that is not compiled is compiled for that many epochs. With `earlier`, from which `checkpoint.load` has filled
+    the model, training goes on after its last epoch, to what an unbroken training comes to. `keep` is called at the end
+    with the best epoch, while the model still is as the last epoch left it, for `checkpoint.save`.
+
+    Pictures whose side is not `values.image_size`, an empty set of them, or no epoch to train raise `ValueError`. A loss
+    that is no finite number raises `DivergedError` at the step where it shows. What `after_epoch`, `after_step` and `keep`
+    raise ends the training and comes through.
     """
     for name, pictures in (("training", training), ("validation", validation)):
         if not len(pictures):
@@ -101,14 +110,22 @@ def fit(
             raise ValueError(
                 f"{name} pictures of {pictures.pixels.shape[1:]} pixels, not image_size={values.image_size}"
             )
-    steps = -(-len(training) // values.batch_size)
-    compile_model(model, values, steps)
+    first_epoch = len(earlier.history) if earlier else 0
+    if first_epoch >= values.epochs:
+        raise ValueError(f"{first_epoch} epochs are trained, which leaves nothing to train up to epoch {values.epochs}")
+    steps = steps_per_epoch(training, values)
+    if not model.compiled:
+        compile_model(model, values, steps * values.epochs)
     predict = predictor(model)
-    epochs = _Epochs(lambda: predict(validation), steps, after_epoch, after_step)
-    dataset = batches(training, values, seed=seed)
+    epochs = _Epochs(lambda: predict(validation), steps, after_epoch, after_step, earlier)
+    dataset = batches(training, values, seed=seed, first_epoch=first_epoch)
     start = time.perf_counter()
+    # The first call traces the function and picks its kernels, which would double a single epoch's `predict_ms`.
+    few = slice(PREDICTED_AT_ONCE)
+    predict(Pictures(validation.pixels, validation.rows[few], validation.labels[few]))
     model.fit(
         dataset,
+        initial_epoch=first_epoch,
         epochs=values.epochs,
         steps_per_epoch=steps,  # one iterator for all epochs: the next epoch's first batches are ready when it begins
         shuffle=False,  # `batches` has shuffled
@@ -117,16 +134,24 @@ def fit(
     )
     seconds = time.perf_counter() - start - epochs.elsewhere
     best = epochs.best
-    assert best is not None  # values.epochs is at least 1
+    assert best is not None  # at least one epoch is trained
+    if keep:
+        keep(best)
     model.set_weights(best.weights)
+    trained = epochs.done - first_epoch
     return Fitted(
         best_epoch=best.epoch,
-        best_score=best.score,
         probabilities=best.probabilities,
-        epochs=epochs.done,
+        epochs=trained,
         seconds=seconds,
-        images=epochs.done * len(training),
+        images=trained * len(training),
+        predict_ms=1000 * epochs.fastest_prediction / len(validation),
     )
+
+
+def steps_per_epoch(training: Pictures, values: Hyperparameters) -> int:
+    """The number of batches in an epoch, the smaller last one included."""
+    return -(-len(training) // values.batch_size)
 
 
 def batches(training: Pictures, values: Hyperparameters, *, seed: int, first_epoch: int = 0) -> tf.data.Dataset:
@@ -195,14 +220,6 @@ def predictor(model: keras.Model) -> Callable[[Pictures], npt.NDArray[np.float32
     return predict
 
 
-@dataclass(frozen=True, eq=False)
-class _Best:
-    epoch: int
-    score: float
-    probabilities: npt.NDArray[np.float32]
-    weights: list[npt.NDArray[Any]]
-
-
 class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
     """Predicts after each epoch, asks the caller, keeps the best weights, and ends a training that diverged."""
 
@@ -212,12 +229,16 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no t
         steps: int,
         after_epoch: AfterEpoch,
         after_step: AfterStep | None,
+        earlier: Checkpoint | None,
     ) -> None:
         super().__init__()
-        self.best: _Best | None = None
-        self.done = 0
+        self.best = earlier.best if earlier else None
+        self.done = len(earlier.history) if earlier else 0
+        """The last epoch trained, from 1."""
         self.elsewhere = 0.0
         """Seconds in the caller's functions."""
+        self.fastest_prediction = math.inf
+        """Seconds for all validation pictures."""
         self._predict = predict
         self._steps = steps
         self._after_epoch = after_epoch
@@ -240,7 +261,9 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no t
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.done += 1
+        start = time.perf_counter()
         probabilities = self._predict()
+        self.fastest_prediction = min(self.fastest_prediction, time.perf_counter() - start)
         if not np.isfinite(probabilities).all():
             raise DivergedError(
                 f"the network gives no finite probabilities after epoch {self.done}; a lower learning_rate might do"
@@ -251,6 +274,6 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no t
         score, go_on = self._after_epoch(self.done, metrics, probabilities)
         self.elsewhere += time.perf_counter() - start
         if self.best is None or math.isnan(self.best.score) or score > self.best.score:
-            self.best = _Best(self.done, score, probabilities, self.model.get_weights())
+            self.best = Best(self.done, score, probabilities, self.model.get_weights())
         if not go_on:
             self.model.stop_training = True

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from pneumo.spec.candidate import Candidate, Done, Wait
+from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.result import Trial, TrialResult
 
@@ -20,6 +23,14 @@ class Engine(Protocol):
 
     id: str
     """Of this study's state, drawn when it was made: what is recorded elsewhere of the study carries it too."""
+
+    def learn(self, trials: Sequence[Trial]) -> None:
+        """Takes over what an earlier study found, as far as the algorithm can learn from it, before the first `ask`.
+
+        `trials`: complete ones with a value of every objective, whose hyperparameters this study's space holds. They get
+        no numbers. On a study that was begun it does nothing.
+        """
+        ...
 
     def ask(self) -> Candidate | Wait | Done:
         """The next candidate."""
@@ -43,14 +54,50 @@ def storage_errors() -> tuple[type[Exception], ...]:
     from optuna.exceptions import OptunaError
     from sqlalchemy.exc import SQLAlchemyError
 
-    return OptunaError, SQLAlchemyError
+    return OptunaError, SQLAlchemyError, OSError
 
 
 def open_engine(experiment: Experiment, storage: str) -> Engine:
     """The experiment's engine with the state that `storage` holds for this study, or a new one.
 
-    `storage`: a database URL, as `sqlite:///mlruns/studies.db`. Raises `RequestError` where it cannot be opened.
+    `storage`: a database URL, as `sqlite:///mlruns/studies.db`; Keras Tuner keeps its files in a folder beside it, here
+    `mlruns/studies.keras-tuner`. Raises `RequestError` where it cannot be opened.
     """
+    if experiment.search.engine == "keras-tuner":
+        from pneumo.engines.keras_tuner_engine import KerasTunerEngine
+
+        return KerasTunerEngine(experiment, _folder(storage) / experiment.name)
     from pneumo.engines.optuna_engine import OptunaEngine
 
     return OptunaEngine(experiment, storage)
+
+
+def earlier_trials(name: str, storage: str) -> tuple[Trial, ...]:
+    """The told trials of a study, whichever engine ran it; none where there is no study of this name.
+
+    Raises `RequestError` where the storage cannot be read.
+    """
+    from pneumo.engines.journal import read_trials as read_journal
+    from pneumo.engines.optuna_storage import read_trials
+
+    found = read_trials(name, storage)
+    if not found and storage.startswith("sqlite:"):
+        found = read_journal(_folder(storage) / name)
+    return found
+
+
+def _folder(storage: str) -> Path:
+    """Where Keras Tuner's studies lie: beside the database that holds Optuna's."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(storage)
+    except ArgumentError:
+        raise RequestError("--storage: wants a database URL, as sqlite:///mlruns/studies.db") from None
+    if url.get_backend_name() != "sqlite" or not url.database:
+        raise RequestError(
+            "--storage: engine keras-tuner keeps its studies in files beside an SQLite database; leave --storage out, or "
+            "take engine optuna"
+        )
+    return Path(url.database).with_suffix(".keras-tuner")

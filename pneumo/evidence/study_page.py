@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -15,9 +15,12 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState, create_trial
 from plotly.offline import get_plotlyjs
 
+from pneumo.evidence.confirmation import CONFIRMATION_EXPLAINED, confirmation_figure, confirmation_sentences
+from pneumo.evidence.pareto import FRONT_EXPLAINED, axis, front_table, pareto_figure
 from pneumo.spec.hyperparameters import Value
-from pneumo.spec.objective import Direction
+from pneumo.spec.objective import OBJECTIVES, epoch_objective
 from pneumo.spec.result import Trial
+from pneumo.spec.selection import Confirmed, value_of
 from pneumo.spec.space import Choice, Searched, Space
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart (Color Universal Design, 2008).
@@ -25,19 +28,20 @@ _STATES = {"COMPLETE": ("complete", "#0072B2"), "PRUNED": ("pruned", "#E69F00"),
 
 _FEW_TRIALS = 20
 
-_Trials = Sequence[optuna.trial.FrozenTrial]
-
 
 def study_page(
     trials: Sequence[Trial],
     *,
-    objective: str,
-    direction: Direction,
+    objectives: Sequence[str],
     space: Space,
     title: str = "Study",
     phantom: bool = False,
+    confirmed: Sequence[Confirmed] = (),
 ) -> str:
     """History, hyperparameter importances, parallel coordinates, epochs and timeline, by `optuna.visualization`.
+
+    Of several objectives (names among `OBJECTIVES`) the Pareto front comes first, and history and importances are there
+    once for each. `confirmed` are trials trained again; their values are the first objective's.
 
     One page rather than one for each plot: it must show without a network, and in MLflow, which opens it in a sandbox
     where no second file can be reached. So Plotly's 4.8 MB of script have to be in each page; here they are there once.
@@ -45,34 +49,55 @@ def study_page(
     Where a plot makes no sense yet, a sentence says why. Nothing in the trials makes it raise.
     """
     with _quiet():
-        study, left_out = _study(trials, direction, space)
-        complete = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
-        sections = "".join(
-            _section(heading, explanation, draw(study, complete, objective)) for heading, explanation, draw in _SECTIONS
-        )
+        sections = "".join(_sections(trials, objectives, space, confirmed))
     heading = html.escape(title + (" (phantoms)" if phantom else ""))
     counts = ", ".join(
         f"{sum(t.result.state == state for t in trials)} {state}" for state in ("complete", "pruned", "failed")
     )
-    notes = "".join(f"<p>{html.escape(note)}</p>" for note in left_out)
+    aims = "; ".join(f"{objective}, {OBJECTIVES[objective]}" for objective in objectives)
     return _PAGE.format(
         title=heading,
         script=get_plotlyjs(),
-        summary=html.escape(f"{len(trials)} trials: {counts}. Objective: {objective}, {direction}."),
-        notes=notes,
+        summary=html.escape(f"{len(trials)} trials: {counts}. Objective{'s' * (len(objectives) > 1)}: {aims}."),
+        notes=_paragraphs(_left_out(trials, space)),
         sections=sections,
     )
 
 
-def _history(study: optuna.Study, complete: _Trials, objective: str) -> go.Figure | str:
+def _sections(
+    trials: Sequence[Trial], objectives: Sequence[str], space: Space, confirmed: Sequence[Confirmed]
+) -> Iterator[str]:
+    first, several = objectives[0], len(objectives) > 1
+    # Optuna's plots of one objective show more of it (the best so far, which way is better) in a study of that one alone.
+    studies = {objective: _study(trials, objectives, [objective], space) for objective in objectives}
+    if several:
+        drawn = pareto_figure(_study(trials, objectives, objectives, space), objectives)
+        names = [dimension.name for dimension in space.searched]
+        yield _section("Pareto front", FRONT_EXPLAINED, drawn, front_table(trials, objectives, names))
+    if confirmed:
+        drawn, sentences = confirmation_figure(confirmed, first), confirmation_sentences(confirmed, first)
+        yield _section("Confirmation", CONFIRMATION_EXPLAINED, drawn, _paragraphs(sentences))
+    for heading, explanation, draw in _EACH_OBJECTIVE:
+        for objective, study in studies.items():
+            explained = explanation if objective == first else ""
+            yield _section(f"{heading}: {objective}" if several else heading, explained, draw(study, objective))
+    study = studies[first]
+    yield _section("Parallel coordinates", _PARALLEL_EXPLAINED, _parallel(study, first))
+    yield _section("Objective by epoch", _EPOCHS_EXPLAINED, _by_epoch(study, epoch_objective(objectives)))
+    yield _section("Timeline", "When each trial ran, and how it ended.", _timeline(study))
+
+
+def _history(study: optuna.Study, objective: str) -> go.Figure | str:
+    complete = _complete(study)
     if not complete:
         return "No trial is complete yet."
     figure = optuna.visualization.plot_optimization_history(study, target_name=objective)
     figure.update_xaxes(title="trial", dtick=_step(complete[-1].number))
-    return figure.update_yaxes(title=objective)
+    return figure.update_yaxes(title=objective, **axis([trial.values[0] for trial in complete]))
 
 
-def _importances(study: optuna.Study, complete: _Trials, objective: str) -> go.Figure | str:
+def _importances(study: optuna.Study, objective: str) -> go.Figure | str:
+    complete = _complete(study)
     names = {name for trial in complete for name in trial.params}
     if len(complete) < 2:
         return "Importances need at least two complete trials."
@@ -88,7 +113,8 @@ def _importances(study: optuna.Study, complete: _Trials, objective: str) -> go.F
     return figure.update_yaxes(title="")
 
 
-def _parallel(study: optuna.Study, complete: _Trials, objective: str) -> go.Figure | str:
+def _parallel(study: optuna.Study, objective: str) -> go.Figure | str:
+    complete = _complete(study)
     names = sorted({name for trial in complete for name in trial.params})
     if len(complete) < 2:
         return "Parallel coordinates need at least two complete trials."
@@ -99,7 +125,7 @@ def _parallel(study: optuna.Study, complete: _Trials, objective: str) -> go.Figu
     return figure.update_annotations(font_size=11, bgcolor="rgba(255, 255, 255, 0.75)")
 
 
-def _by_epoch(study: optuna.Study, complete: _Trials, objective: str) -> go.Figure | str:
+def _by_epoch(study: optuna.Study, objective: str) -> go.Figure | str:
     epochs = [epoch for trial in study.get_trials(deepcopy=False) for epoch in trial.intermediate_values]
     if not epochs:
         return f"No trial has a {objective} of each epoch."
@@ -108,7 +134,7 @@ def _by_epoch(study: optuna.Study, complete: _Trials, objective: str) -> go.Figu
     return figure.update_yaxes(title=objective)
 
 
-def _timeline(study: optuna.Study, complete: _Trials, objective: str) -> go.Figure | str:
+def _timeline(study: optuna.Study) -> go.Figure | str:
     trials = study.get_trials(deepcopy=False)
     if not trials:
         return "No trial has ended yet."
@@ -126,9 +152,7 @@ def _step(last: int) -> int:
     return max(1, math.ceil(last / 10))
 
 
-_Draw = Callable[[optuna.Study, _Trials, str], "go.Figure | str"]
-
-_SECTIONS: tuple[tuple[str, str, _Draw], ...] = (
+_EACH_OBJECTIVE: tuple[tuple[str, str, Callable[[optuna.Study, str], go.Figure | str]], ...] = (
     ("Optimization history", "Each complete trial, and the best value so far.", _history),
     (
         "Hyperparameter importances",
@@ -136,17 +160,14 @@ _SECTIONS: tuple[tuple[str, str, _Draw], ...] = (
         f"IJCAI 2023). With fewer than about {_FEW_TRIALS} complete trials the order is a guess.",
         _importances,
     ),
-    (
-        "Parallel coordinates",
-        "A line is a complete trial; None is where a hyperparameter did not apply to it.",
-        _parallel,
-    ),
-    ("Objective by epoch", "A line is a trial; one that ends early was pruned or failed.", _by_epoch),
-    ("Timeline", "When each trial ran, and how it ended.", _timeline),
 )
 
+_PARALLEL_EXPLAINED = "A line is a complete trial; None is where a hyperparameter did not apply to it."
+_EPOCHS_EXPLAINED = "A line is a trial; one that ends early was pruned or failed."
 
-def _section(heading: str, explanation: str, drawn: go.Figure | str) -> str:
+
+def _section(heading: str, explanation: str, drawn: go.Figure | str, below: str = "") -> str:
+    """`below` is HTML, everything else is text."""
     if isinstance(drawn, str):
         body = f'<p class="none">{html.escape(drawn)}</p>'
     else:
@@ -154,20 +175,24 @@ def _section(heading: str, explanation: str, drawn: go.Figure | str) -> str:
         body = drawn.to_html(
             full_html=False, include_plotlyjs=False, default_height="460px", config={"displayModeBar": False}
         )
-    return f"<section><h2>{html.escape(heading)}</h2><p>{html.escape(explanation)}</p>{body}</section>"
+    return f"<section><h2>{html.escape(heading)}</h2><p>{html.escape(explanation)}</p>{body}{below}</section>"
 
 
-def _study(trials: Sequence[Trial], direction: Direction, space: Space) -> tuple[optuna.Study, list[str]]:
-    """The trials as an Optuna study in memory, and a sentence for each value that had to be left out of it."""
-    study = optuna.create_study(direction=direction)
+def _paragraphs(sentences: Iterable[str]) -> str:
+    return "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences)
+
+
+def _study(trials: Sequence[Trial], objectives: Sequence[str], aims: Sequence[str], space: Space) -> optuna.Study:
+    """The trials as an Optuna study in memory of the `aims`, which are some of the objectives that they had."""
+    study = optuna.create_study(directions=[OBJECTIVES[aim] for aim in aims])
     searched = {dimension.name: dimension for dimension in space.searched}
-    shown: list[tuple[Trial, dict[str, Value]]] = []
-    left_out = []
-    for trial in sorted(trials, key=lambda t: t.number):
-        params = {name: value for name, value in trial.candidate.hyperparameters.items() if name in searched}
-        for name in [name for name, value in params.items() if not _drawable(searched[name], value)]:
-            left_out.append(f"{name} of trial {trial.number} is {params.pop(name)}, which a log scale cannot show.")
-        shown.append((trial, params))
+    shown = [
+        (
+            trial,
+            {n: v for n, v in trial.candidate.hyperparameters.items() if n in searched and _drawable(searched[n], v)},
+        )
+        for trial in sorted(trials, key=lambda t: t.number)
+    ]
     distributions = {
         name: _distribution(dimension, [params[name] for _, params in shown if name in params])
         for name, dimension in searched.items()
@@ -177,9 +202,23 @@ def _study(trials: Sequence[Trial], direction: Direction, space: Space) -> tuple
         # Optuna numbers trials as they come, so a number that is not among them (still under way) needs a stand-in.
         for _ in range(number, trial.number):
             study.add_trial(create_trial(state=TrialState.WAITING))
-        study.add_trial(_frozen(trial, params, distributions))
+        values = [value for aim in aims if (value := value_of(trial.result, aim, objectives)) is not None]
+        study.add_trial(_frozen(trial, values if len(values) == len(aims) else None, params, distributions))
         number = trial.number + 1
-    return study, left_out
+    return study
+
+
+def _complete(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
+def _left_out(trials: Sequence[Trial], space: Space) -> Iterator[str]:
+    """A sentence for each value that no plot shows."""
+    searched = {dimension.name: dimension for dimension in space.searched}
+    for trial in sorted(trials, key=lambda t: t.number):
+        for name, value in trial.candidate.hyperparameters.items():
+            if name in searched and not _drawable(searched[name], value):
+                yield f"{name} of trial {trial.number} is {value}, which a log scale cannot show."
 
 
 def _drawable(dimension: Searched, value: Value) -> bool:
@@ -197,16 +236,18 @@ def _distribution(dimension: Searched, taken: Sequence[Value]) -> BaseDistributi
 
 
 def _frozen(
-    trial: Trial, params: Mapping[str, Value], distributions: Mapping[str, BaseDistribution]
+    trial: Trial,
+    values: Sequence[float] | None,
+    params: Mapping[str, Value],
+    distributions: Mapping[str, BaseDistribution],
 ) -> optuna.trial.FrozenTrial:
     result = trial.result
-    value = result.value if result.value is not None and math.isfinite(result.value) else None
     state = _OPTUNA_STATES[result.state]
-    if state == TrialState.COMPLETE and value is None:
+    if state == TrialState.COMPLETE and values is None:
         state = TrialState.FAIL
     frozen = create_trial(
         state=state,
-        value=None if state == TrialState.FAIL else value,
+        values=None if state == TrialState.FAIL else values,
         params=dict(params),
         distributions={name: distributions[name] for name in params},
         intermediate_values=dict(enumerate(result.history, start=1)),
@@ -246,6 +287,9 @@ body {{ font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 1100px; m
 h1 {{ font-size: 22px; margin: 8px 0; }}
 h2 {{ font-size: 18px; margin: 28px 0 0; }}
 p {{ margin: 4px 0; }}
+.wide {{ overflow-x: auto; margin-top: 8px; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: 3px 12px; text-align: right; border-bottom: 1px solid #ddd; }}
 .none {{ padding: 24px; margin-top: 8px; background: #f3f3f3; }}
 </style>
 <script>{script}</script>

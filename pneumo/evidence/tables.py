@@ -13,7 +13,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from pneumo.spec.result import CLASSES
+from pneumo.spec.result import CLASSES, Trial
+from pneumo.spec.selection import pareto_front, value_of
 
 Array = NDArray[Any]
 
@@ -45,6 +46,27 @@ def predictions_csv(
 def trials_csv(rows: Sequence[Mapping[str, object]]) -> str:
     """One line per trial; a column per key in the order of first appearance, empty where a trial lacks it."""
     return _table(rows)
+
+
+def pareto_csv(trials: Sequence[Trial], objectives: Sequence[str]) -> str:
+    """One line per trial of the Pareto front: number, each objective, run id, then the active hyperparameters."""
+    front = pareto_front(trials, objectives)
+    rows = [
+        {"trial": trial.number}
+        | {objective: value_of(trial.result, objective, objectives) for objective in objectives}
+        | {"run_id": trial.result.run_id}
+        | dict(trial.candidate.hyperparameters)
+        for trial in front
+    ]
+    return _table(rows, columns=() if rows else ("trial", *objectives, "run_id"))
+
+
+def confirm_csv(rows: Sequence[Mapping[str, object]]) -> str:
+    """One line per training: `trial` (the number of the one trained again), `seed`, `value`, `run_id`, by these keys.
+
+    A value that is missing or None, as of a training that failed, leaves its cell empty.
+    """
+    return _table(rows, columns=("trial", "seed", "value", "run_id"))
 
 
 def _table(rows: Sequence[Mapping[str, object]], columns: Sequence[str] = ()) -> str:

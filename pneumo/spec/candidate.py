@@ -13,7 +13,8 @@ class Candidate:
     """One proposal.
 
     `hyperparameters` holds every *active* hyperparameter, fixed or searched. `first_epoch` is the number of epochs that
-    the trial `resume_from` has already trained (0 and None: from scratch).
+    the trial `resume_from` has already trained (0 and None: from scratch). `full_epochs` is set where the candidate is a
+    rung of a longer training: how many epochs that has in all, which a learning rate's schedule counts by.
     """
 
     number: int
@@ -21,6 +22,7 @@ class Candidate:
     searched: frozenset[str] = field(default_factory=frozenset)
     first_epoch: int = 0
     resume_from: int | None = None
+    full_epochs: int | None = None
 
     @property
     def values(self) -> Hyperparameters:

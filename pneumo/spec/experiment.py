@@ -9,30 +9,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
+from pneumo.spec.algorithms import that_take
 from pneumo.spec.errors import RequestError
-from pneumo.spec.hyperparameters import NAMES
-from pneumo.spec.objective import EPOCH_OBJECTIVES, OBJECTIVES
-from pneumo.spec.space import Range, Space, nearest, read_space, said
+from pneumo.spec.hyperparameters import NAMES, Value
+from pneumo.spec.search import ConfirmSpec, SearchSpec, one_of
+from pneumo.spec.selection import Rule
+from pneumo.spec.space import Choice, Range, Space, nearest, read_space, said
 
-ALGORITHMS: dict[str, tuple[str, ...]] = {"optuna": ("tpe", "random", "grid")}
-"""The engines there are, and the algorithms of each."""
-
-PRUNERS: tuple[str, ...] = ("none", "median", "hyperband")
 SOURCES: tuple[str, ...] = ("kaggle", "folder", "medmnist", "phantom")
 
 MOST_COMBINATIONS = 10_000
 """Of a grid."""
-
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def seconds(value: Any) -> Any:
-    """`90`, `"90s"`, `"45m"`, `"2h"` or `"1d"` as seconds; anything else as it is, for pydantic to refuse."""
-    if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", value)):
-        return float(match[1]) * _UNITS[match[2] or "s"]
-    return value
 
 
 class _Block(BaseModel):
@@ -69,40 +58,6 @@ class DataSpec(_Block):
     phantom: PhantomSpec = PhantomSpec()
 
 
-class SearchSpec(_Block):
-    """Who proposes, what for, and for how long."""
-
-    engine: str = "optuna"
-    algorithm: str = "tpe"
-    pruner: str = "none"
-    objective: str = "val_auc"
-    trials: Annotated[int, Field(ge=1, le=100_000)] = 30
-    timeout: Annotated[float | None, BeforeValidator(seconds), Field(gt=0, description="seconds, or 90m, 2h")] = None
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    baseline: Annotated[bool, Field(description="begin with the tutorial's own network")] = True
-    workers: Annotated[int, Field(ge=1, le=64, description="trials under way at once")] = 1
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        if isinstance(values.get("objective"), list):
-            if len(values["objective"]) != 1:
-                raise ValueError("objective: one objective; several at once are not supported")
-            values = values | {"objective": values["objective"][0]}
-        engine = _one_of("engine", values.get("engine", "optuna"), tuple(ALGORITHMS))
-        _one_of("algorithm", values.get("algorithm", "tpe"), ALGORITHMS[engine], f" of engine {engine}")
-        pruner = _one_of("pruner", values.get("pruner", "none"), PRUNERS)
-        objective = _one_of("objective", values.get("objective", "val_auc"), tuple(OBJECTIVES))
-        if pruner != "none" and objective not in EPOCH_OBJECTIVES:
-            raise ValueError(
-                f"pruner: {pruner} needs an objective that is known after each epoch ({', '.join(EPOCH_OBJECTIVES)}), "
-                f"got {objective}; take pruner: none"
-            )
-        return values
-
-
 class Experiment(_Block):
     """One study, as its YAML file says it. `space` is the parsed `hyperparameters` block."""
 
@@ -110,43 +65,69 @@ class Experiment(_Block):
     data: DataSpec = DataSpec()
     hyperparameters: dict[str, Any] = Field(default_factory=dict)
     search: SearchSpec = Field(default_factory=SearchSpec)
+    promote: Annotated[
+        Rule | None, Field(description="which trial is the best, where the objective alone does not say")
+    ] = None
     _space: Space = PrivateAttr()
+    _first: tuple[dict[str, Value], ...] = PrivateAttr()
 
     @model_validator(mode="before")
     @classmethod
     def _empty_blocks(cls, values: Any) -> Any:
         """A block with nothing under it is an empty one, as `hyperparameters:` alone is the tutorial's network."""
         if isinstance(values, dict):
-            return {key: {} if value is None and key != "name" else value for key, value in values.items()}
+            return {
+                key: {} if value is None and key not in ("name", "promote") else value for key, value in values.items()
+            }
         return values
 
     @model_validator(mode="after")
     def _check(self) -> Experiment:
         if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?", self.name):
             raise ValueError(f"name: letters, digits, '.', '_' and '-' only, as in 'article-2', got {self.name!r}")
-        if self.data.source not in SOURCES:
-            raise ValueError(_unknown("data.source", self.data.source, SOURCES))
+        one_of("data.source", self.data.source, SOURCES)
         self._space = read_space(self.hyperparameters)
-        if self.search.algorithm == "grid":
-            for dimension in self._space.searched:
-                if isinstance(dimension, Range) and dimension.values is None:
-                    raise ValueError(
-                        f"hyperparameters.{dimension.name}: a grid needs a step or a list, not a continuous range"
-                    )
-            if sum(1 for _ in islice(self._space.grid(), MOST_COMBINATIONS + 1)) > MOST_COMBINATIONS:
-                raise ValueError(
-                    f"hyperparameters: a grid of at most {MOST_COMBINATIONS} combinations; take fewer values"
-                )
+        self._check_algorithm()
+        own = (self._space.baseline(),) if self.search.baseline else ()
+        known = [self._space.complete(given, f"search.try[{n}]") for n, given in enumerate(self.search.try_)]
+        self._first = (*own, *known)
+        if self.search.from_ == self.name:
+            raise ValueError("search.from: a study cannot begin with its own trials; name an earlier one")
         return self
+
+    def _check_algorithm(self) -> None:
+        """Refuses a space that the algorithm cannot take, and says which can."""
+        search, takes = self.search, self.search.takes
+        name = f"{search.engine}/{search.algorithm}"
+        for dimension in self._space.searched:
+            where = f"hyperparameters.{dimension.name}"
+            if not takes.ranges and isinstance(dimension, Range) and dimension.values is None:
+                raise ValueError(f"{where}: a grid needs a step or a list, not a continuous range")
+            if not takes.choices and isinstance(dimension, Choice):
+                raise ValueError(
+                    f"{where}: {name} takes no choices; give a range, fix it, or take {that_take(search.engine, 'choices')}"
+                )
+            if not takes.conditions and set(dimension.when) & {d.name for d in self._space.searched}:
+                others = that_take(search.engine, "conditions")
+                raise ValueError(f"{where}: {name} takes no conditions; leave when out, or take {others}")
+            if not takes.epochs and dimension.name == "epochs":
+                raise ValueError(f"{where}: {name} decides itself how long a trial trains; fix it, as epochs: 10")
+        if not takes.ranges and sum(1 for _ in islice(self._space.grid(), MOST_COMBINATIONS + 1)) > MOST_COMBINATIONS:
+            raise ValueError(f"hyperparameters: a grid of at most {MOST_COMBINATIONS} combinations; take fewer values")
 
     @property
     def space(self) -> Space:
         return self._space
 
+    @property
+    def first_candidates(self) -> tuple[dict[str, Value], ...]:
+        """What is tried before the engine proposes: the baseline, if wanted, and the known configurations."""
+        return self._first
+
     def to_yaml(self) -> str:
         """The resolved experiment: every setting, also those the file leaves out."""
         resolved = self.model_dump(
-            mode="json", exclude={"data": {"phantom"}} if self.data.source != "phantom" else None
+            mode="json", by_alias=True, exclude={"data": {"phantom"}} if self.data.source != "phantom" else None
         )
         resolved["hyperparameters"] = self.space.describe()
         return yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
@@ -206,10 +187,14 @@ def make_experiment(document: Any, where: str) -> Experiment:
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs between two resolved experiments, as `search.pruner was none, now median`.
 
-    What may change from one run of a study to the next (trials, timeout, workers, where the data lies) does not count.
+    What may change from one run of a study to the next (when it ends, what is confirmed, how the best is chosen, workers,
+    where the data lies) does not count.
     """
     found = []
-    free = {"search.trials", "search.timeout", "search.workers", "data.path", "data.allow_leaks"}
+    free = {
+        f"search.{key}" for key in ("trials", "timeout", "patience", "terminator", "max_failures", "confirm", "workers")
+    }
+    free |= {"data.path", "data.allow_leaks"}
     flat_before, flat_now = _flat(before), _flat(now)
     for key in sorted(set(flat_before) | set(flat_now)):
         old, new = flat_before.get(key), flat_now.get(key)
@@ -272,7 +257,9 @@ def _setting(setting: str) -> tuple[list[str], Any]:
         "": ["name"],
         "data.": list(DataSpec.model_fields),
         "data.phantom.": list(PhantomSpec.model_fields),
-        "search.": list(SearchSpec.model_fields),
+        "search.": _keys(SearchSpec),
+        "search.confirm.": _keys(ConfirmSpec),
+        "promote.": _keys(Rule),
         "hyperparameters.": NAMES,
     }
     known = [block + name for block, names in blocks.items() for name in names]
@@ -292,16 +279,6 @@ def _lay(document: dict[str, Any], keys: list[str], value: Any) -> None:
     document[last] = value
 
 
-def _one_of(key: str, value: Any, known: tuple[str, ...], of: str = "") -> str:
-    if value not in known:
-        raise ValueError(_unknown(key, value, known, of))
-    return str(value)
-
-
-def _unknown(key: str, value: Any, known: tuple[str, ...], of: str = "") -> str:
-    return f"{key}: there is no {value!r}{of}; there is {', '.join(known)}{nearest(str(value), known)}"
-
-
 def _first(error: ValidationError) -> str:
     """The first fault as `key: what would be right, got what`."""
     fault = error.errors()[0]
@@ -311,13 +288,21 @@ def _first(error: ValidationError) -> str:
             "": Experiment,
             "data": DataSpec,
             "search": SearchSpec,
+            "search.confirm": ConfirmSpec,
+            "promote": Rule,
             "data.phantom": PhantomSpec,
         }
         block, _, name = key.rpartition(".")
-        return f"{block + ': ' if block else ''}there is no {name!r}{nearest(name, list(known[block].model_fields))}"
+        near = nearest(name, _keys(known[block])) if block in known else ""
+        return f"{block + ': ' if block else ''}there is no {name!r}{near}"
     if fault["type"] == "missing":
         return f"{key} is missing"
     if fault["type"] == "value_error":
         message = fault["msg"].removeprefix("Value error, ")
         return f"{key}.{message}" if key else message
     return f"{key}: {said(fault)}"
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    """The keys of a block, as a file has them."""
+    return [field.alias or name for name, field in model.model_fields.items()]

@@ -19,7 +19,7 @@ State = Literal["complete", "pruned", "failed"]
 class TrialResult:
     """How a trial ended.
 
-    `value` is the objective's, at the best epoch; None where the trial failed. `history` has what was reported after
+    `value` is the (first) objective's, at the best epoch; None where the trial failed. `history` has what was reported after
     each epoch, from the first. `error` is one line. `started` and `ended` are seconds since 1970.
     """
 

@@ -145,6 +145,21 @@ class Space:
             own["precision"] = precision.value
         return {name: own[name] for name in NAMES if _conditions_hold(CONDITIONS.get(name, {}), own)}
 
+    def complete(self, given: Mapping[str, Any], where: str) -> dict[str, Value]:
+        """The candidate of this space with these hyperparameters; the others are as near to the tutorial's as can be.
+
+        Raises `RequestError`, beginning with `where` and the key, where the space does not hold it.
+        """
+        for name, value in given.items():
+            if name not in NAMES:
+                raise RequestError(f"{where}: there is no {name!r}{nearest(str(name), NAMES)}")
+            if not _takes(self[name], _checked(name, value, f"{where}.{name}")):
+                raise RequestError(f"{where}.{name}: the space does not hold {value!r}; widen hyperparameters.{name}")
+        drawn = self.draw(lambda d: given[d.name] if d.name in given else _nearest_to_tutorial(d))
+        if unused := set(given) - set(drawn):
+            raise RequestError(f"{where}: {', '.join(sorted(unused))} does not count beside the others")
+        return drawn
+
     def image_sizes(self) -> tuple[int, ...]:
         """Every side in pixels that a candidate can ask for, smallest first."""
         return tuple(sorted(int(size) for size in self.possible("image_size")))
@@ -204,6 +219,15 @@ def nearest(name: str, names: tuple[str, ...] | list[str]) -> str:
 
 def _conditions_hold(when: When, values: Mapping[str, Value]) -> bool:
     return all(name in values and values[name] in allowed for name, allowed in when.items())
+
+
+def _nearest_to_tutorial(dimension: Searched) -> Value:
+    own: Value = getattr(TUTORIAL, dimension.name)
+    if isinstance(dimension, Choice):
+        return own if own in dimension.values else dimension.values[0]
+    if dimension.values is not None:
+        return min(dimension.values, key=lambda value: abs(float(value) - float(own)))
+    return min(max(float(own), dimension.low), dimension.high)
 
 
 def _takes(dimension: Dimension, value: Value) -> bool:

@@ -25,6 +25,9 @@ from pneumo.spec.hyperparameters import Value
 from pneumo.tracking.store import Store
 from pneumo.tracking.views import view_tags
 
+Role = Literal["trial", "confirm"]
+"""What a child run is: a trial of the search, or a trial trained again with another seed."""
+
 End = Literal["complete", "pruned", "failed", "killed"]
 """How a trial ended. A killed one has no state: it can be run again."""
 
@@ -122,7 +125,7 @@ def open_study(
     engine: str,
     algorithm: str,
     version: str,
-    objective: str,
+    objectives: Sequence[str],
     searched: Sequence[str],
     experiment_yaml: str,
     description: str,
@@ -135,7 +138,7 @@ def open_study(
     """
     client = store.client
     in_experiment = _experiment(store, name)
-    for key, value in view_tags(objective, searched).items():
+    for key, value in view_tags(objectives, searched).items():
         client.set_experiment_tag(in_experiment, key, value)
     shared = {
         "pneumo.study": name,
@@ -165,13 +168,18 @@ def start_trial(
     seed: int,
     pictures: Sequence[Pictures] = (),
     experiment_yaml: str | None = None,
+    role: Role = "trial",
+    extra_tags: Mapping[str, str] | None = None,
 ) -> str:
-    """Starts a trial's run and says what it is about to do. Returns the run's id."""
+    """Starts a trial's run and says what it is about to do. Returns the run's id.
+
+    With role `confirm` it is trial `number` once more, with another seed.
+    """
     client = study.store.client
-    own = {"pneumo.role": "trial", "pneumo.trial": str(number), "mlflow.parentRunId": study.run_id}
-    run_id = client.create_run(
-        study.experiment_id, tags={**study.tags, **own}, run_name=f"trial-{number:04d}"
-    ).info.run_id
+    own = {"pneumo.role": role, "pneumo.trial": str(number), "mlflow.parentRunId": study.run_id}
+    name = f"trial-{number:04d}" if role == "trial" else f"confirm-{number:04d}-seed-{seed}"
+    tags = {**study.tags, **own, **(extra_tags or {})}
+    run_id = client.create_run(study.experiment_id, tags=tags, run_name=name).info.run_id
     said = {name: value if isinstance(value, str) else json.dumps(value) for name, value in parameters.items()}
     client.log_batch(run_id, params=[Param(name, value) for name, value in (said | {"seed": str(seed)}).items()])
     if pictures:
@@ -203,12 +211,18 @@ def close_left_over(study: StudyRun, known: Mapping[str, tuple[End, str | None]]
     return left
 
 
-def trial_runs(study: StudyRun) -> list[TrialRun]:
-    """The study's trials, in the order of their numbers and starts."""
-    return sorted(
-        (_trial_run(run) for run in _children(study.store.client, study.experiment_id, study.run_id)),
-        key=lambda run: run.number,
-    )
+def trial_runs(store: Store, name: str, role: Role = "trial") -> list[TrialRun]:
+    """A recorded study's child runs of a role, in the order of their numbers and starts."""
+    in_experiment = experiment_id(store, name)
+    study = _parent(store.client, in_experiment)
+    assert study is not None, name
+    children = _children(store.client, in_experiment, study.info.run_id, f"tags.`pneumo.role` = '{role}'")
+    return sorted((_trial_run(run) for run in children), key=lambda run: run.number)
+
+
+def confirmations(store: Store, name: str) -> list[TrialRun]:
+    """The finished runs that trained a trial of a recorded study again."""
+    return [run for run in trial_runs(store, name, "confirm") if run.state == "complete"]
 
 
 def end_study(

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Sequence
 
-from pneumo.spec.objective import EPOCH_OBJECTIVES, OBJECTIVES, epoch_objective
+from pneumo.spec.objective import OBJECTIVES, epoch_objective, objective_metric
 
 STUDY_VIEW = "study"
 BEST_VIEW = "best-first"
@@ -19,21 +19,16 @@ BEST_VIEW = "best-first"
 _TAG = "mlflow.sharedViewState."
 
 
-def objective_metric(objective: str) -> str:
-    """The metric, logged once a trial, that holds a trial's objective: `best_val_auc` for `val_auc`."""
-    return f"best_{objective}" if objective in EPOCH_OBJECTIVES else objective
-
-
-def view_tags(objective: str, searched: Sequence[str]) -> dict[str, str]:
-    """Tags of an experiment: two named views, and that it trains models."""
-    metric = f"metrics.`{objective_metric(objective)}`"
-    columns = [metric, *(f"params.`{name}`" for name in searched)]
+def view_tags(objectives: Sequence[str], searched: Sequence[str]) -> dict[str, str]:
+    """Tags of an experiment: two named views, the second ordered by the first objective, and that it trains models."""
+    metrics = [f"metrics.`{objective_metric(objective)}`" for objective in objectives]
+    columns = [*metrics, *(f"params.`{name}`" for name in searched)]
     by_trial = {"orderByKey": "attributes.start_time", "orderByAsc": False}
     best_first = {
-        "orderByKey": metric,
-        "orderByAsc": OBJECTIVES[objective] == "minimize",
+        "orderByKey": metrics[0],
+        "orderByAsc": OBJECTIVES[objectives[0]] == "minimize",
         "searchFilter": "tags.`pneumo.role` = 'trial'",
-        **_first_charts(objective, searched),
+        **_first_charts(objectives, searched),
     }
     return {
         "mlflow.experimentKind": "custom_model_development",
@@ -47,10 +42,11 @@ def page(experiment_id: str, view: str = STUDY_VIEW) -> str:
     return f"/#/experiments/{experiment_id}/runs?viewStateShareKey={view}"
 
 
-def _first_charts(objective: str, searched: Sequence[str]) -> dict[str, object]:
+def _first_charts(objectives: Sequence[str], searched: Sequence[str]) -> dict[str, object]:
     """A chart of the learning curves and one of what was tried; MLflow adds one for each other metric after them."""
-    learning_curves = {"type": "LINE", "metricKey": epoch_objective(objective), "xAxisKey": "step", "lineSmoothness": 0}
-    tried = {"type": "PARALLEL", "selectedParams": list(searched), "selectedMetrics": [objective_metric(objective)]}
+    metric, last = epoch_objective(objectives), [objective_metric(objective) for objective in objectives]
+    learning_curves = {"type": "LINE", "metricKey": metric, "xAxisKey": "step", "lineSmoothness": 0}
+    tried = {"type": "PARALLEL", "selectedParams": list(searched), "selectedMetrics": last}
     section = {"uuid": "model", "name": "Model metrics", "display": True}
     return {
         "compareRunCharts": [

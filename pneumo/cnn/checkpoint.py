@@ -1,0 +1,144 @@
+"""What a training leaves behind so that another goes on from there: one file, all of it or nothing.
+
+The file is a zip of NumPy arrays, as `numpy.load` reads them, without pickle:
+
+    about          text, JSON: the recipe, the history, the best epoch and its score
+    state/<k>      the model's variables, then its optimizer's, after the last epoch
+    probabilities  float32 (n,), of the validation pictures at the best epoch
+    best/<k>       the best epoch's weights; left out where that is the last epoch, whose weights `state` has
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from pneumo.spec.errors import TrialError
+
+
+@dataclass(frozen=True, eq=False)
+class Best:
+    """The best epoch so far, counted from 1.
+
+    `score` is the caller's, more is better; NaN where no epoch had one. `probabilities`: float32 (n,), of the validation
+    pictures. `weights`: as `model.get_weights` gives them.
+    """
+
+    epoch: int
+    score: float
+    probabilities: npt.NDArray[np.float32]
+    weights: list[npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """How far a training has come, beside what its model and optimizer hold.
+
+    `history` has what the caller keeps of each epoch, from the first: as many are trained.
+    """
+
+    best: Best
+    history: Sequence[Mapping[str, float]]
+
+
+class CheckpointError(TrialError):
+    """Nothing can go on from this file; the message says why, in one line."""
+
+
+def save(path: Path, model: keras.Model, checkpoint: Checkpoint, recipe: Mapping[str, object]) -> None:
+    """Write the state of a compiled model and its optimizer after the last epoch of `checkpoint.history`.
+
+    `recipe` is all that the training follows from except how many epochs it has, as JSON values: only who has the same
+    can go on from the file. An earlier file at `path` is replaced, when the new one is whole. Raises `OSError`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with zipfile.ZipFile(temporary, "w") as archive:
+            # `numpy.savez` would want all arrays at once, a second copy of the whole state.
+            for name, array in _arrays(model, checkpoint, recipe):
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, array, allow_pickle=False)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def load(path: Path, model: keras.Model, recipe: Mapping[str, object], epochs: int) -> Checkpoint:
+    """Fill a compiled model and its optimizer with what `save` wrote.
+
+    Raises `CheckpointError`, with the model untouched, where the file is missing or damaged, is of another recipe, has
+    variables of other shapes or dtypes, or leaves nothing to train up to epoch `epochs`.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            about = json.loads(str(file["about"]))
+            history: list[dict[str, float]] = about["history"]
+            _check(about["recipe"], recipe, len(history), epochs)
+            probabilities = file["probabilities"]
+            last_is_best = about["best_epoch"] == len(history)
+            weights = [] if last_is_best else list(_read(file, "best", model.weights))
+            for _ in _read(file, "state", _variables(model)):
+                pass  # all of it is sound and fits, before the first variable is changed
+    except Exception as error:  # damaged bytes raise whatever their reader stumbles over
+        reason = error if isinstance(error, CheckpointError) else f"cannot be read: {type(error).__name__}: {error}"
+        raise CheckpointError(" ".join(f"checkpoint {path.name}: {reason}".split())) from error
+    with np.load(path, allow_pickle=False) as file:
+        for variable, array in zip(_variables(model), _read(file, "state", _variables(model)), strict=True):
+            variable.assign(array)
+    best = Best(about["best_epoch"], about["best_score"], probabilities, weights or model.get_weights())
+    return Checkpoint(best, history)
+
+
+def _variables(model: keras.Model) -> list[keras.Variable]:
+    """All that training changes: weights, statistics of batch normalization, random states, the optimizer's own."""
+    return [*model.variables, *model.optimizer.variables]
+
+
+def _arrays(
+    model: keras.Model, checkpoint: Checkpoint, recipe: Mapping[str, object]
+) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    best, history = checkpoint.best, checkpoint.history
+    about = {
+        "recipe": dict(recipe),
+        "history": [dict(epoch) for epoch in history],
+        "best_epoch": best.epoch,
+        "best_score": best.score,
+    }
+    yield "about", np.array(json.dumps(about))
+    yield "probabilities", best.probabilities
+    for k, variable in enumerate(_variables(model)):
+        yield f"state/{k}", variable.numpy()
+    if best.epoch < len(history):
+        for k, weight in enumerate(best.weights):
+            yield f"best/{k}", weight
+
+
+def _check(found: Mapping[str, object], wanted: Mapping[str, object], trained: int, epochs: int) -> None:
+    for name in sorted({*found, *wanted}):
+        if found.get(name) != wanted.get(name):
+            raise CheckpointError(f"is of another training: its {name} is {found.get(name)}, not {wanted.get(name)}")
+    if trained >= epochs:
+        raise CheckpointError(f"has {trained} epochs, which leaves nothing to train up to epoch {epochs}")
+
+
+def _read(file: Any, folder: str, variables: Sequence[keras.Variable]) -> Iterator[npt.NDArray[Any]]:
+    """The arrays of one folder of the file, one for each variable. Reading one checks its CRC."""
+    held = sum(name.startswith(f"{folder}/") for name in file.files)
+    if held != len(variables):
+        raise CheckpointError(f"holds {held} arrays of {folder}, not {len(variables)}")
+    for k, variable in enumerate(variables):
+        array = file[f"{folder}/{k}"]
+        found, wanted = (array.shape, str(array.dtype)), (tuple(variable.shape), variable.dtype)
+        if found != wanted:
+            raise CheckpointError(f"its {folder}/{k} is {found}, not {wanted} as {variable.path}")
+        yield array

@@ -1,0 +1,93 @@
+"""How a search ends: what it says of the study, what to do next, the exit status."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pneumo.command import INTERRUPTED, NOTHING_FIT, OK, program
+from pneumo.screen import Screen
+from pneumo.spec.experiment import Experiment
+from pneumo.spec.result import Trial
+from pneumo.spec.selection import Confirmed
+
+if TYPE_CHECKING:
+    from pneumo.study import Ending
+    from pneumo.tracking.store import Store
+
+
+def end(
+    experiment: Experiment,
+    told: Sequence[Trial],
+    store: Store,
+    screen: Screen,
+    ending: Ending | None = None,
+    confirmed: Sequence[Confirmed] = (),
+) -> int:
+    """Says how the study stands and what to do next; the exit status."""
+    fit = any(t.result.state == "complete" for t in told)
+    if fit:
+        screen.table(told, confirmed)
+    if ending and ending.interrupted:
+        screen.say(f"Interrupted; everything so far is kept. {again()}")
+        return INTERRUPTED
+    if ending and ending.broken:
+        print(f"pneumo.search: {ending.reason}", file=sys.stderr)
+        screen.say(f"When that is mended, t{again()[1:]}")
+        return NOTHING_FIT
+    if not fit:
+        errors = Counter(t.result.error for t in told if t.result.error).most_common(1)
+        cause = f"; most often: {errors[0][0]}" if errors else ""
+        what = (
+            f"none of {len(told)} trials completed{cause}"
+            if told
+            else f"no trial was begun: {ending and ending.reason}"
+        )
+        print(f"pneumo.search: {what}", file=sys.stderr)
+        return NOTHING_FIT
+    screen.say(f"Compare the trials:  {_compare(store, experiment.name)}")
+    if experiment.data.source == "phantom":
+        screen.say(
+            "These were generated phantoms, not X-rays. Real pictures, with a Kaggle token or, smaller, without any:"
+        )
+        for fetch in ("kaggle", "medmnist"):
+            screen.say(f"  {shlex.join([program('python'), '-m', 'pneumo.data', 'fetch', fetch])}")
+    elif ending is None or not ending.exhausted:
+        screen.say(f"Search further:      {_command(*_with_trials(sys.argv[1:], 2 * len(told)))}")
+    return OK
+
+
+def again() -> str:
+    return f"This goes on where it stopped:\n  {_command(*sys.argv[1:])}"
+
+
+def _command(*arguments: str) -> str:
+    """A search as a reader types it here; a password in a database's address is left out."""
+    from pneumo.tracking.store import masked
+
+    return shlex.join([program("python"), "-m", "pneumo.search", *map(masked, arguments)])
+
+
+def _compare(store: Store, name: str) -> str:
+    """How to see a study in MLflow: the command and the address, or the address of the server."""
+    from pneumo.tracking.study import experiment_id
+    from pneumo.tracking.views import page
+
+    address = page(experiment_id(store, name))
+    if store.uri.startswith("http"):
+        return store.shown.rstrip("/") + address
+    where = "" if store.default else f" --backend-store-uri {shlex.quote(store.shown)}"
+    return f"{shlex.quote(program('mlflow'))} ui{where}    and open http://127.0.0.1:5000{address}"
+
+
+def _with_trials(arguments: Sequence[str], trials: int) -> list[str]:
+    """The same arguments with another `--trials`."""
+    kept, skip = [], False
+    for argument in arguments:
+        if not skip and argument != "--trials" and not argument.startswith("--trials="):
+            kept.append(argument)
+        skip = argument == "--trials"
+    return [*kept, "--trials", str(trials)]

@@ -1,0 +1,61 @@
+"""An engine without an algorithm: candidates drawn at random by number, and a file of what was told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from pneumo.spec.candidate import Candidate, Done, Wait
+from pneumo.spec.experiment import Experiment
+from pneumo.spec.hyperparameters import Value
+from pneumo.spec.result import Trial, TrialResult
+from pneumo.spec.space import Range, Searched
+
+MOST = 200
+
+
+class ScriptedEngine:
+    """An `Engine` that ends after `MOST` candidates."""
+
+    def __init__(self, experiment: Experiment, file: Path) -> None:
+        self._experiment, self._file, self.id = experiment, file, str(file)
+        told = json.loads(file.read_text()) if file.exists() else []
+        self._told = {one["number"]: TrialResult(**one | {"history": tuple(one["history"])}) for one in told}
+        self._asked: set[int] = set(self._told)
+
+    def learn(self, trials: Sequence[Trial]) -> None:
+        """Nothing is learned."""
+
+    def ask(self) -> Candidate | Wait | Done:
+        number = next(n for n in range(MOST + 1) if n not in self._asked)
+        if number == MOST:
+            return Done("the script is at its end")
+        self._asked.add(number)
+        return self._candidate(number)
+
+    def report(self, number: int, epoch: int, value: float) -> bool:
+        return True
+
+    def tell(self, result: TrialResult) -> None:
+        self._told[result.number] = result
+        self._file.write_text(json.dumps([asdict(one) for one in self._told.values()]))
+
+    def trials(self) -> tuple[Trial, ...]:
+        return tuple(Trial(self._candidate(number), self._told[number]) for number in sorted(self._told))
+
+    def _candidate(self, number: int) -> Candidate:
+        space, first = self._experiment.space, self._experiment.first_candidates
+        generator = np.random.default_rng([self._experiment.search.seed, number])
+
+        def choose(dimension: Searched) -> Value:
+            if dimension.values is not None:
+                return dimension.values[int(generator.integers(len(dimension.values)))]
+            assert isinstance(dimension, Range)
+            return float(generator.uniform(dimension.low, dimension.high))
+
+        values = first[number] if number < len(first) else space.draw(choose)
+        return Candidate(number, values, frozenset(d.name for d in space.searched) & set(values))
