@@ -12,6 +12,9 @@ from pneumo.spec.candidate import Candidate, Done
 from pneumo.spec.experiment import Experiment, make_experiment
 from pneumo.spec.result import State, Trial, TrialResult
 
+MOST = 200
+"""More than any study here has trials."""
+
 NOTHING: dict[str, Any] = {}
 GRID: dict[str, Any] = {"layers": {"low": 1, "high": 3}, "optimizer": ["adam", "sgd"], "momentum": [0.0, 0.5]}
 MIXED: dict[str, Any] = {
@@ -70,9 +73,13 @@ def tell(engine: KerasTunerEngine, candidate: Candidate, state: State = "complet
 
 def play(engine: KerasTunerEngine, state: Callable[[Candidate], State] = lambda _: "complete") -> Iterator[Trial]:
     """Plays until nothing more is proposed; one trial at a time, so there is nothing to wait for."""
-    while isinstance(proposal := engine.ask(), Candidate):
+    for _ in range(MOST):
+        proposal = engine.ask()
+        if not isinstance(proposal, Candidate):
+            assert isinstance(proposal, Done)
+            return
         yield tell(engine, proposal, state(proposal))
-    assert isinstance(proposal, Done)
+    raise AssertionError(f"more than {MOST} proposals")
 
 
 def play_two_at_once(engine: KerasTunerEngine, trials: int) -> None:

@@ -107,15 +107,26 @@ def test_a_bracket_is_no_wider_than_the_space(tmp_path: Path) -> None:
 # Proposals
 
 
-@pytest.mark.parametrize("algorithm", ["random", "bayesian"])
-def test_a_small_space_is_tried_once_and_then_it_is_over(tmp_path: Path, algorithm: str) -> None:
-    asked = experiment(algorithm, GRID)
+@pytest.mark.parametrize(
+    ("algorithm", "block"), [("random", GRID | {"filters": [8, 16, 32, 64, 128, 256]}), ("bayesian", GRID)]
+)
+def test_a_small_space_is_tried_once_and_then_it_is_over(tmp_path: Path, algorithm: str, block: dict[str, Any]) -> None:
+    asked = experiment(algorithm, block)
     engine = KerasTunerEngine(asked, tmp_path)
     proposed = [plain(trial.candidate.hyperparameters) for trial in play(engine)]
     assert set(proposed) == {plain(values) for values in asked.space.grid()}
     assert len(proposed) == len(set(proposed))
     assert "every combination of the space was tried" in reason(engine)
     assert "every combination of the space was tried" in reason(KerasTunerEngine(asked, tmp_path))
+
+
+def test_a_grid_is_in_many_hands_at_once(tmp_path: Path) -> None:
+    engine = KerasTunerEngine(experiment("grid", GRID), tmp_path)
+    under_way = [ask(engine) for _ in range(9)]
+    assert isinstance(engine.ask(), Wait)
+    for candidate in under_way:
+        tell(engine, candidate)
+    assert reason(engine) == "every combination of the grid was proposed"
 
 
 def test_the_bayesian_oracle_climbs(tmp_path: Path) -> None:
@@ -165,6 +176,9 @@ def test_a_value_that_is_no_number_counts_as_a_failure(tmp_path: Path, algorithm
         engine.tell(TrialResult(candidate.number, "run", "complete", value if candidate.number < 4 else 0.5))
     numbers = [ask(engine).number, ask(KerasTunerEngine(asked, tmp_path)).number]
     assert numbers == [6, 6]
+    first = kept(tmp_path)["oracle"]["trials"][:3]
+    assert {trial["status"] for trial in first} == {"COMPLETED" if algorithm == "hyperband" else "FAILED"}
+    assert {trial["score"] for trial in first} == {math.inf if algorithm == "hyperband" else None}
 
 
 def test_a_pruned_trial_is_one_with_a_value(tmp_path: Path) -> None:
@@ -322,7 +336,9 @@ def test_asking_in_vain_changes_nothing(tmp_path: Path) -> None:
     for engine, times in ((patient, 1), (eager, 50)):
         under_way = [ask(engine) for _ in range(3)]
         for candidate in under_way:
-            assert all(isinstance(engine.ask(), Wait) for _ in range(times))
+            answers = [engine.ask() for _ in range(times)]
+            assert isinstance(answers[0], Wait)
+            assert {id(answer) for answer in answers} == {id(answers[0])}  # no oracle is asked again and again
             tell(engine, candidate)
             while isinstance(proposal := engine.ask(), Candidate):
                 under_way.append(proposal)

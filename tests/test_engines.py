@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import math
-import os
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 from hypothesis import given, settings
 
@@ -18,43 +13,18 @@ from pneumo.engines.protocol import Engine, open_engine
 from pneumo.spec.algorithms import ALGORITHMS
 from pneumo.spec.candidate import Candidate, Done
 from pneumo.spec.errors import RequestError
-from pneumo.spec.experiment import Experiment, make_experiment
-from pneumo.spec.result import Trial, TrialResult
+from pneumo.spec.experiment import Experiment
+from pneumo.spec.result import TrialResult
+from tests.engine_studies import ask, experiment, play, quality, tell, without_torch
 from tests.scripted_engine import ScriptedEngine
 from tests.spaces import blocks
 
-without_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch (extra gp) is not here")
 ENGINES = [
     pytest.param((engine, algorithm), id=f"{engine}/{algorithm}", marks=[without_torch] if algorithm == "gp" else [])
     for engine, algorithms in ALGORITHMS.items()
     for algorithm in algorithms
 ]
 ENGINES.append(pytest.param(("scripted", "random"), id="scripted"))
-
-BLOCK: dict[str, Any] = {
-    "layers": {"low": 1, "high": 4},
-    "filters": [16, 32],
-    "batch_norm": [False, True],
-    "optimizer": ["adam", "sgd"],
-    "momentum": {"low": 0.0, "high": 0.9, "step": 0.3},
-    "learning_rate": {"low": 0.001, "high": 0.009, "step": 0.002},
-}
-
-
-RANGES: dict[str, Any] = {
-    "layers": {"low": 1, "high": 4},
-    "dropout": {"low": 0.0, "high": 0.5, "step": 0.1},
-    "learning_rate": {"low": 0.001, "high": 0.009},
-}
-"""For algorithms that take no choices."""
-
-
-def experiment(engine: str, algorithm: str, block: dict[str, Any] | None = None, **search: Any) -> Experiment:
-    engine = "optuna" if engine == "scripted" else engine
-    search = {"engine": engine, "algorithm": algorithm} | search
-    block = (BLOCK if ALGORITHMS[engine][algorithm].choices else RANGES) if block is None else block
-    return make_experiment({"name": "study", "hyperparameters": block, "search": search}, "test")
-
 
 Open = Callable[[Experiment, str], Engine]
 """Opens an engine on a storage."""
@@ -73,47 +43,6 @@ def holds(asked: Experiment, candidate: Candidate) -> bool:
         assert 0 <= candidate.first_epoch < candidate.epochs <= candidate.full_epochs
         values["epochs"] = candidate.full_epochs
     return asked.space.holds(values)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory where there is one: a study commits some hundred times, and a disk makes each wait."""
-    if not os.access("/dev/shm", os.W_OK):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
-        yield Path(name)
-
-
-@pytest.fixture
-def storage(folder: Path) -> str:
-    return f"sqlite:///{folder}/a folder/studies.db"
-
-
-def quality(candidate: Candidate) -> float:
-    """A made-up objective between 0 and 1, so that algorithms have something to climb."""
-    values = candidate.values
-    return 1 / (1 + abs(math.log10(values.learning_rate) + 2.5) + abs(values.layers - 3) + (values.optimizer == "adam"))
-
-
-def tell(engine: Engine, candidate: Candidate) -> Trial:
-    result = TrialResult(candidate.number, f"run-{candidate.number}", "complete", quality(candidate))
-    for epoch in (1, 2, 3):
-        if not engine.report(candidate.number, epoch, quality(candidate) * epoch / 3):
-            result = TrialResult(candidate.number, result.run_id, "pruned", quality(candidate) * epoch / 3)
-            break
-    engine.tell(result)
-    return Trial(candidate, result)
-
-
-def ask(engine: Engine) -> Candidate:
-    proposal = engine.ask()
-    assert isinstance(proposal, Candidate)
-    return proposal
-
-
-def play(engine: Engine, trials: int) -> list[Trial]:
-    return [tell(engine, ask(engine)) for _ in range(trials)]
 
 
 @pytest.fixture(params=ENGINES)
@@ -204,12 +133,6 @@ def test_a_study_in_which_nothing_was_told_takes_a_new_experiment(
     assert begin(make(block, objective="val_loss"), storage).id == first.id
 
 
-def test_optuna_minimizes_what_is_better_when_less(storage: str) -> None:
-    open_engine(experiment("optuna", "tpe", objective="val_loss"), storage)
-    study = optuna.load_study(study_name="study", storage=storage)
-    assert study.direction == optuna.study.StudyDirection.MINIMIZE
-
-
 def test_candidates_under_way_have_numbers_of_their_own(
     make: Callable[..., Experiment], begin: Open, storage: str
 ) -> None:
@@ -293,6 +216,10 @@ def test_a_small_space_is_exhausted_or_repeated_but_never_left(
 @pytest.mark.slow
 def test_a_thousand_proposals_lie_in_their_spaces(which: tuple[str, str], begin: Open, folder: Path) -> None:
     takes = ALGORITHMS["optuna" if which[0] == "scripted" else which[0]][which[1]]
+    # Keras Tuner's Gaussian process takes up to seconds a proposal, more with each trial that it knows.
+    few: dict[str, Any] = (
+        {"algorithm_settings": {"num_initial_points": 16}} if which == ("keras-tuner", "bayesian") else {}
+    )
     proposed = 0
 
     @settings(max_examples=20, deadline=None, derandomize=True, database=None)
@@ -300,12 +227,12 @@ def test_a_thousand_proposals_lie_in_their_spaces(which: tuple[str, str], begin:
     def run(block: dict[str, Any]) -> None:
         nonlocal proposed
         try:
-            asked = experiment(*which, block)
+            asked = experiment(*which, block, **few)
         except RequestError:
             return  # more combinations than a grid may have
         proposed += 1
         engine = begin(asked, f"sqlite:///{folder}/{proposed}.db")
-        for _ in range(50):
+        for _ in range(20 if few else 50):
             proposal = engine.ask()
             if isinstance(proposal, Done):
                 break
@@ -346,67 +273,3 @@ def test_a_grid_proposes_each_combination_once_and_ends(storage: str, layers: li
     outside = 0 if 1 in layers else 1
     assert len(trials) == 6 + outside
     assert len({tuple(sorted(t.candidate.hyperparameters.items())) for t in trials}) == 6 + outside
-
-
-@pytest.mark.parametrize("pruner", ["median", "hyperband"])
-def test_a_pruner_stops_poor_trials_but_never_the_baseline(storage: str, pruner: str) -> None:
-    engine = open_engine(experiment("optuna", "random", pruner=pruner), storage)
-    baseline = ask(engine)
-    assert all(engine.report(baseline.number, epoch, 0.0) for epoch in range(1, 10))
-    engine.tell(TrialResult(0, "run", "complete", 0.0))
-    for _ in range(6):
-        candidate = ask(engine)
-        for epoch in range(1, 10):
-            if not engine.report(candidate.number, epoch, 0.9):
-                break
-        engine.tell(TrialResult(candidate.number, "run", "complete", 0.9))
-    poor = [ask(engine) for _ in range(3)]
-    stopped = [not all(engine.report(c.number, epoch, 0.1) for epoch in range(1, 10)) for c in poor]
-    assert any(stopped)
-
-
-def test_optunas_own_tools_read_the_study(storage: str) -> None:
-    engine = open_engine(experiment("optuna", "tpe"), storage)
-    trials = play(engine, 5)
-    study = optuna.load_study(study_name="study", storage=storage)
-    assert study.best_value == max(t.result.value or 0 for t in trials)
-    assert [t.params["layers"] for t in study.trials] == [t.candidate.hyperparameters["layers"] for t in trials]
-
-
-@pytest.mark.parametrize(
-    "storage_url",
-    [
-        "not a url",
-        "nosuchdatabase://host/x",
-        "sqlite:////proc/nowhere/x.db",
-        "postgresql+psycopg://u:secret@127.0.0.1:1/x",
-    ],
-)
-def test_a_storage_that_cannot_be_opened_is_one_line_without_its_password(storage_url: str) -> None:
-    with pytest.raises(RequestError, match="--storage") as caught:
-        open_engine(experiment("optuna", "tpe"), storage_url)
-    assert "\n" not in str(caught.value)
-    assert "secret" not in str(caught.value)
-
-
-@without_torch
-def test_optunas_terminator_ends_a_study_that_gains_nothing_more(storage: str) -> None:
-    asked = experiment("optuna", "tpe", {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}, terminator=True)
-    engine = open_engine(asked, storage)
-    for _ in range(60):
-        proposal = engine.ask()
-        if isinstance(proposal, Done):
-            break
-        assert isinstance(proposal, Candidate)
-        value = 0.98 - 0.01 * (math.log10(proposal.values.learning_rate) + 3) ** 2
-        engine.tell(TrialResult(proposal.number, "run", "complete", value))
-    assert proposal == Done("Optuna's terminator expects no better value")
-    assert len(engine.trials()) >= 20
-
-
-@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is here")
-@pytest.mark.parametrize("options", [{"algorithm": "gp"}, {"algorithm": "tpe", "terminator": True}])
-def test_without_pytorch_one_line_says_what_to_install(storage: str, options: dict[str, Any]) -> None:
-    asked = make_experiment({"name": "study", "search": options}, "test")
-    with pytest.raises(RequestError, match=r"needs PyTorch, .*pip install 'pneumo\[gp\]'.*; or take (tpe|patience)"):
-        open_engine(asked, storage)

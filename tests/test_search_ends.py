@@ -12,6 +12,8 @@ import pytest
 from pneumo.confirm import FIRST_SEED
 from tests.program import client, runs, search, write
 
+pytestmark = pytest.mark.slow
+
 RATE = {"low": 0.001, "high": 0.01, "log": True}
 SPACE = {"filters": [4, 8, 16], "learning_rate": RATE}
 
