@@ -6,7 +6,8 @@ Runs the space of experiments/hyperband.yaml with each of three ways to spend ep
 whose rungs go on from the weights and the optimizer's state of the rung below; Optuna's random search with its Hyperband
 pruner, which ends poor trials at the rungs; Optuna's random search with every trial to its end. The tutorial's network
 is left out. Prints the epochs trained in all, the best value, and the epochs trained until the value that all three reach
-in the end, the lowest of their best ones.
+in the end, the lowest of their best ones. Where every trial is trained to its end, trials do not depend on each other: of
+those epochs the mean over all orders of the trials is taken, so that a good one that happened to come first does not count.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ WAYS: dict[str, list[str]] = {
 OPTUNA = ["search.algorithm_settings={}", "search.trials=20"]
 """Twenty networks; Hyperband's one round of brackets has seventeen."""
 
-Curve = list[tuple[int, float]]
-"""After each trial, in the order of their ends: the epochs trained so far and the best value so far."""
+Trials = list[tuple[int, float]]
+"""In the order of their ends: the epochs that each was trained, and its value, 0 where it was pruned."""
 
 
 def main() -> None:
@@ -43,22 +44,35 @@ def main() -> None:
     options = parser.parse_args()
     ratios: dict[str, list[float]] = {way: [] for way in WAYS}
     for seed in range(options.seeds):
-        curves = {way: curve(options.data.resolve(), way, seed) for way in WAYS}
-        target = min(points[-1][1] for points in curves.values())
+        studies = {way: run(options.data.resolve(), way, seed) for way in WAYS}
+        target = min(max(value for _, value in trials) for trials in studies.values())
         print(f"seed {seed}: all reach val_auc {target:.4f}")
-        needed = {way: next(epochs for epochs, best in points if best >= target) for way, points in curves.items()}
-        for way, points in curves.items():
-            epochs, best = points[-1]
-            print(
-                f"  {way:26} {len(points):3} trials {epochs:4} epochs, best {best:.4f}; {needed[way]:4} epochs until then"
-            )
+        needed = {way: until(target, trials, independent="no pruner" in way) for way, trials in studies.items()}
+        for way, trials in studies.items():
+            epochs, best = sum(epochs for epochs, _ in trials), max(value for _, value in trials)
+            said = f"{len(trials):3} trials {epochs:4} epochs, best {best:.4f}; {needed[way]:5.1f} epochs until then"
+            print(f"  {way:26} {said}", flush=True)
             ratios[way].append(needed[way] / needed["random, no pruner"])
     for way, found in ratios.items():
-        print(f"{way:26} epochs until the same value, against no pruner: median {statistics.median(found):.2f}", end="")
-        print(f" ({', '.join(f'{ratio:.2f}' for ratio in found)})")
+        each = ", ".join(f"{ratio:.2f}" for ratio in found)
+        print(f"{way:26} epochs until then, against no pruner: median {statistics.median(found):.2f} ({each})")
 
 
-def curve(data: Path, way: str, seed: int) -> Curve:
+def until(target: float, trials: Trials, independent: bool) -> float:
+    """The epochs trained until a trial reached the target."""
+    if independent:
+        # Of n trials in a random order the first of k is at place (n + 1) / (k + 1) in the mean.
+        reached = sum(value >= target for _, value in trials)
+        return statistics.mean(epochs for epochs, _ in trials) * (len(trials) + 1) / (reached + 1)
+    trained = 0
+    for epochs, value in trials:
+        trained += epochs
+        if value >= target:
+            break
+    return trained
+
+
+def run(data: Path, way: str, seed: int) -> Trials:
     """Runs one study in a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
         settings = [f"search.seed={seed}", "search.baseline=false", *WAYS[way], *(OPTUNA if WAYS[way] else [])]
@@ -71,14 +85,12 @@ def curve(data: Path, way: str, seed: int) -> Curve:
         experiment = client.get_experiment_by_name("hyperband")
         assert experiment is not None
         runs = client.search_runs([experiment.experiment_id], "tags.`pneumo.role` = 'trial'", max_results=1000)
-        points: Curve = []
-        trained, best = 0, 0.0
-        for run in sorted(runs, key=lambda run: run.info.end_time):
-            trained += int(run.data.metrics.get("epochs_trained", 0))
-            if run.data.tags["pneumo.state"] == "complete":
-                best = max(best, run.data.metrics["best_val_auc"])
-            points.append((trained, best))
-        return points
+        trials: Trials = []
+        for one in sorted(runs, key=lambda one: one.info.end_time):
+            complete = one.data.tags["pneumo.state"] == "complete"
+            epochs = int(one.data.metrics.get("epochs_trained", 0))
+            trials.append((epochs, one.data.metrics["best_val_auc"] if complete else 0.0))
+        return trials
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from pneumo.spec.selection import Confirmed, confirmed_ranking, value_of
 from pneumo.study import Ending, Study
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from pneumo.tracking.study import TrialRun
 
 FIRST_SEED = 1_000_000
@@ -58,25 +60,39 @@ def confirm(
     experiment: Experiment,
     record: StudyRecord,
     told: Sequence[Trial],
+    ending: Ending,
     *,
     place: Place,
     payload: Callable[[Candidate, str, int], Any],
-    screen: ConfirmScreen,
+    console: Console,
     interrupted: Callable[[], bool],
 ) -> Ending:
-    """Trains what is missing. `payload` makes what the place's trial function is handed, of candidate, run id and seed."""
+    """Trains what is missing after a search that ended so, and says how it has ended now.
+
+    `payload` makes what the place's trial function is handed, of candidate, run id and seed. Where nothing is missing, or
+    the search was interrupted or broken off, nothing is trained.
+    """
+    spec = experiment.search.confirm
+    if spec is None or ending.interrupted or ending.broken:
+        return ending
     wanted = _Wanted(missing(told, experiment, record.confirmations()))
-    search = experiment.search.model_copy(update={"trials": len(wanted.pairs), "timeout": None, "patience": None})
-    screen.of = lambda candidate: (wanted.trial(candidate).number, wanted.seed(candidate))
+    if not wanted.pairs:
+        return ending
+    screen = ConfirmScreen(experiment, console, lambda c: (wanted.trial(c).number, wanted.seed(c)))
+    screen.say(f"Ended: {ending.reason}. Training the best again over {spec.seeds} other seeds:")
     study = Study(
-        search,
+        experiment.search.model_copy(update={"trials": len(wanted.pairs), "timeout": None, "patience": None}),
         engine=wanted,
         place=place,
         record=_Record(record, wanted),
         payload=lambda candidate, run_id: payload(wanted.trial(candidate), run_id, wanted.seed(candidate)),
         screen=screen,
     )
-    return study.run(interrupted)
+    with screen:
+        done = study.run(interrupted)
+    if done.broken:
+        screen.say(f"Not all could be trained again: {done.reason}.")
+    return done if done.interrupted else ending
 
 
 class _Wanted:

@@ -106,12 +106,8 @@ class StudyRecord:
         if best:
             metrics |= {"best_trial": best[0].number, "best_value": best[0].result.value or 0.0}
         if confirmed:
-            first = confirmed[0]
-            metrics |= {
-                "confirmed_mean": first.mean,
-                "confirmed_low": first.low or 0.0,
-                "confirmed_high": first.high or 0.0,
-            }
+            ends = {"mean": confirmed[0].mean, "low": confirmed[0].low, "high": confirmed[0].high}
+            metrics |= {f"confirmed_{end}": value for end, value in ends.items() if value is not None}
         metrics["pictures_unreadable"] = len(self._data.unreadable)
         self._mlflow.end_study(
             self._run,

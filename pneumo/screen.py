@@ -218,14 +218,14 @@ class Screen:
 
 
 class ConfirmScreen(Screen):
-    """A screen for trainings that repeat a trial of the search: `of` gives its number and the seed."""
+    """A screen for trainings that repeat a trial of the search. `of` gives its number and the seed."""
 
-    def __init__(self, experiment: Experiment, console: Console) -> None:
+    def __init__(self, experiment: Experiment, console: Console, of: Callable[[Candidate], tuple[int, int]]) -> None:
         super().__init__(experiment, console)
-        self.of: Callable[[Candidate], tuple[int, int]] = lambda candidate: (candidate.number, 0)
+        self._of = of
 
     def _name(self, candidate: Candidate) -> str:
-        number, seed = self.of(candidate)
+        number, seed = self._of(candidate)
         return f"again trial {number}, seed {seed}  "
 
     def _standing(self, trials: Sequence[Trial]) -> str:

@@ -54,6 +54,9 @@ python -m pneumo.search experiments/article.yaml --data chest-xray-pneumonia.zip
 python -m pneumo.search experiments/article.yaml --set layers=2 --set search.pruner=median --name two-layers --dry-run\n
   what would run, with two settings changed
 
+python -m pneumo.search experiments/article.yaml --engine keras-tuner --name article-bayesian\n
+  the same space, with Keras Tuner proposing
+
 Every trial is an MLflow run: mlflow ui, in this folder, shows and compares them.
 Exit status: 0 done; 2 the request was wrong; 3 no trial is fit to use; 130 interrupted, everything so far is kept."""
 )
@@ -84,7 +87,12 @@ def main(
         ),
     ] = None,
     storage: Annotated[
-        str, typer.Option(metavar="URL", help="Database of Optuna's studies.", envvar="PNEUMO_STORAGE")
+        str,
+        typer.Option(
+            metavar="URL",
+            help="Database of the studies; Keras Tuner's lie in a folder beside it.",
+            envvar="PNEUMO_STORAGE",
+        ),
     ] = STORAGE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and train nothing.")] = False,
 ) -> int:
@@ -188,7 +196,7 @@ def _run(
     from pneumo.ending import end
     from pneumo.engines.protocol import open_engine
     from pneumo.record import StudyRecord
-    from pneumo.screen import ConfirmScreen, Screen
+    from pneumo.screen import Screen
     from pneumo.study import Study
     from pneumo.tracking.store import connect
     from pneumo.tracking.study import confirmations, recorded
@@ -215,9 +223,9 @@ def _run(
 
     def task(candidate: Candidate, run_id: str) -> TrialTask:
         resume, keep = record.rungs.resume(candidate), record.rungs.keep(candidate)
-        return again_task(candidate, run_id, record.seed(candidate), resume, keep)
+        return again(candidate, run_id, record.seed(candidate), resume, keep)
 
-    def again_task(
+    def again(
         candidate: Candidate, run_id: str, seed: int, resume: str | None = None, keep: str | None = None
     ) -> TrialTask:
         return TrialTask(experiment.name, candidate, run_id, store.uri, search.objectives, seed, data, resume, keep)
@@ -228,26 +236,12 @@ def _run(
             with screen:
                 ending = study.run(interrupted)
             told = engine.trials()
-            if (
-                search.confirm
-                and not (ending.interrupted or ending.broken)
-                and missing(told, experiment, record.confirmations())
-            ):
-                screen.say(f"Ended: {ending.reason}. Training the best again over {search.confirm.seeds} other seeds:")
-                with ConfirmScreen(experiment, console) as confirming:
-                    done = confirm(
-                        experiment,
-                        record,
-                        told,
-                        place=place,
-                        payload=again_task,
-                        screen=confirming,
-                        interrupted=interrupted,
-                    )
-                ending = done if done.interrupted else ending
+            ending = confirm(
+                experiment, record, told, ending, place=place, payload=again, console=console, interrupted=interrupted
+            )
         confirmed = confirmed_of(told, experiment, record.confirmations())
         record.close(told, ending.interrupted, confirmed)
-        if not ending.interrupted:
+        if ending.exhausted:  # else --trials N with a larger N lets more of them go on
             record.rungs.remove()
     except BaseException:
         record.abandon()

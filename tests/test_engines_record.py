@@ -144,4 +144,4 @@ def test_rungs_go_on_from_the_weights_of_the_rung_below(killed: tuple[Path, Path
         ]
         assert curves[1][:begun] == curves[0]
         assert len(curves[1]) == ends
-    assert not list((folder / "mlruns" / "checkpoints").rglob("*.npz"))
+    assert list((folder / "mlruns" / "checkpoints").rglob("*.npz"))  # with more trials, more rungs can go on

@@ -73,8 +73,11 @@ def play(tmp_path: Path) -> Callable[..., tuple[Ending, Engine, Log, str]]:
         screen = Screen(asked, Console(file=shown, width=200))
         place = LocalProcesses(train, ready, asked.search.workers, ())
         study = Study(asked.search, engine=engine, place=place, record=log, payload=lambda *both: both, screen=screen)
-        with screen:
-            ending = study.run(interrupted)
+        try:
+            with screen:
+                ending = study.run(interrupted)
+        finally:
+            place.close()
         return ending, engine, log, shown.getvalue()
 
     return run
