@@ -74,10 +74,10 @@ def under_way(folder: Path, number: int) -> bool:
 
 
 @pytest.fixture(scope="module", params=ENGINES)
-def killed(
+def taken_up(
     request: pytest.FixtureRequest, archive: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Path]:
-    """A folder with a study that was killed while a trial was under way, and its experiment."""
+) -> tuple[Path, list[Run]]:
+    """A folder with a study that was killed while a trial was under way and taken up, and its trials at the kill."""
     engine, algorithm = request.param.split("/")
     folder = tmp_path_factory.mktemp("study")
     options = {"engine": engine, "algorithm": algorithm, "trials": TRIALS, "baseline": False} | ENGINES[request.param]
@@ -95,22 +95,21 @@ def killed(
         time.sleep(0.05)
     program.kill()
     program.wait()
-    return folder, experiment
+    _, before = runs(folder, "small")
+    done = search(experiment, folder=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, before
 
 
 RECORDS: dict[str, dict[str, set[str]]] = {}
 """What the engines that were looked at before left."""
 
 
-def test_a_killed_study_is_taken_up_and_leaves_the_same_record(killed: tuple[Path, Path]) -> None:
-    folder, experiment = killed
-    _, before = runs(folder, "small")
+def test_a_killed_study_is_taken_up_and_leaves_the_same_record(taken_up: tuple[Path, list[Run]]) -> None:
+    folder, before = taken_up
     finished = {run.info.run_id for run in before if run.info.status == "FINISHED"}
     assert [int(run.data.tags["pneumo.trial"]) for run in before] == list(range(KILLED_AT + 1))
     assert len(finished) == KILLED_AT
-
-    done = search(experiment, folder=folder)
-    assert done.returncode == 0, done.stderr
     store, (_, after) = client(folder), runs(folder, "small")
     numbers = [(int(run.data.tags["pneumo.trial"]), run.info.status) for run in after]
     again = [(KILLED_AT, "KILLED"), (KILLED_AT, "FINISHED")]
@@ -120,17 +119,16 @@ def test_a_killed_study_is_taken_up_and_leaves_the_same_record(killed: tuple[Pat
     assert after[KILLED_AT].data.params == after[KILLED_AT + 1].data.params  # and this one was
     store.delete_run(after[KILLED_AT].info.run_id)
 
-    engine = experiment.parent.name + "/" + after[0].data.tags["pneumo.algorithm"]
-    RECORDS[engine] = record(folder, "small")
-    assert all(one == RECORDS[engine] for one in RECORDS.values())
+    RECORDS[str(folder)] = record(folder, "small")
+    assert all(one == RECORDS[str(folder)] for one in RECORDS.values())
 
 
-@pytest.mark.parametrize("killed", ["keras-tuner/hyperband"], indirect=True)
-def test_rungs_go_on_from_the_weights_of_the_rung_below(killed: tuple[Path, Path]) -> None:
-    folder, _ = killed
+@pytest.mark.parametrize("taken_up", ["keras-tuner/hyperband"], indirect=True)
+def test_rungs_go_on_from_the_weights_of_the_rung_below(taken_up: tuple[Path, list[Run]]) -> None:
+    folder, _ = taken_up
     _, trials = runs(folder, "small")
     by_number = {run.data.tags["pneumo.trial"]: run for run in trials if run.info.status == "FINISHED"}
-    rungs = [run for run in trials if "pneumo.resumed_from" in run.data.tags]
+    rungs = [run for run in by_number.values() if "pneumo.resumed_from" in run.data.tags]
     assert rungs
     for run in rungs:
         below = by_number[run.data.tags["pneumo.resumed_from"]]
