@@ -1,11 +1,11 @@
-"""What a study can aim at, which way is better, and which trial is best."""
+"""What a study can aim at, and which way is better."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
-from pneumo.spec.result import Trial, TrialResult
+from pneumo.spec.result import TrialResult
 
 Direction = Literal["maximize", "minimize"]
 
@@ -43,10 +43,3 @@ def values_of(result: TrialResult, objectives: Sequence[str]) -> tuple[float, ..
     others = objectives[1:]
     known = [result.value, *(result.metrics.get(objective_metric(objective)) for objective in others)]
     return None if None in known else tuple(float(value or 0.0) for value in known)
-
-
-def ranked(trials: Iterable[Trial], objective: str) -> list[Trial]:
-    """The complete trials, best first; equal values in the order of their numbers."""
-    complete = [t for t in trials if t.result.state == "complete" and t.result.value is not None]
-    sign = -1.0 if OBJECTIVES[objective] == "maximize" else 1.0
-    return sorted(complete, key=lambda t: (sign * float(t.result.value or 0.0), t.number))

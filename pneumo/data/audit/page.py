@@ -11,7 +11,7 @@ from PIL import Image
 
 from pneumo.data.audit.findings import Audit, all_of
 from pneumo.data.audit.look import Looks
-from pneumo.data.audit.report import ADVICE, cells_of
+from pneumo.data.audit.report import ADVICE, HEAD, cells_of
 from pneumo.data.pictures import Source
 
 MOST_THUMBNAILS, MOST_OF_ONE = 600, 12
@@ -51,18 +51,6 @@ figcaption, .of1 p, .of2 p { font-size: 12px; overflow-wrap: anywhere } .how { c
 </body></html>
 """
 
-_HEAD = (
-    "split",
-    "class",
-    "pictures",
-    "share",
-    "patients",
-    "median size",
-    "modes",
-    "brightness",
-    "contrast",
-    "sharpness",
-)
 _TITLES = {"fault": "Faults", "warning": "Warnings", "note": "Notes"}
 
 
@@ -89,7 +77,7 @@ def page(audit: Audit, source: Source, looks: Looks) -> str:
     template = Environment(autoescape=True).from_string(_PAGE)  # file names are whatever someone chose
     return template.render(
         audit=audit,
-        head=_HEAD,
+        head=HEAD,
         rows=[cells_of(row) for row in audit.rows],
         severities=severities,
         counts="Faults found." if audit.faults else "No fault found.",

@@ -30,6 +30,20 @@ ADVICE = {
 }
 """What to do about each kind."""
 
+HEAD = (
+    "split",
+    "class",
+    "pictures",
+    "share",
+    "patients",
+    "median size",
+    "modes",
+    "brightness",
+    "contrast",
+    "sharpness",
+)
+"""Of the table of splits and classes."""
+
 _TITLES = {"fault": "FAULTS", "warning": "Warnings", "note": "Notes"}
 
 
@@ -60,20 +74,8 @@ def _verdict(audit: Audit) -> str:
 
 
 def _table(rows: Sequence[Row]) -> list[str]:
-    head = (
-        "split",
-        "class",
-        "pictures",
-        "share",
-        "patients",
-        "median size",
-        "modes",
-        "brightness",
-        "contrast",
-        "sharpness",
-    )
-    cells = [head, *(cells_of(row) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
+    cells = [HEAD, *(cells_of(row) for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(HEAD))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 
 
