@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import yaml
 
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment, changes
 from pneumo.spec.objective import values_of
-from pneumo.spec.result import Trial
+from pneumo.spec.result import PARTS, Trial
 
 if TYPE_CHECKING:
     from pneumo.data.audit import Finding
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 MOST_LEAKS = 10
 """That the refusal of a study names."""
-
-PARTS: tuple[Literal["training", "validation"], ...] = ("training", "validation")
 
 
 def check_unchanged(recorded: Recorded | None, experiment: Experiment, engine: Engine) -> None:

@@ -17,7 +17,7 @@ from pneumo.spec.best import best_first, best_metric
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.objective import objective_metric
-from pneumo.spec.result import Trial
+from pneumo.spec.result import PARTS, Trial
 from pneumo.spec.selection import Confirmed, pareto_front, value_of
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from pneumo.engines.protocol import Engine
     from pneumo.tracking.store import Store
     from pneumo.tracking.study import End, Pictures, Role, TrialRun
-
-PARTS: tuple[Literal["training", "validation"], ...] = ("training", "validation")
 
 
 class StudyRecord:

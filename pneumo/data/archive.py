@@ -12,6 +12,7 @@ import json
 import os
 import re
 import stat
+import struct
 import unicodedata
 import zipfile
 import zlib
@@ -70,8 +71,8 @@ def _zip(path: Path, wanted: str) -> Archive:
         archive = zipfile.ZipFile(path)
         entries = [entry for entry in archive.infolist() if not entry.is_dir()]
         packed = path.stat().st_size
-    # A broken directory makes zipfile raise anything: struct.error, UnicodeDecodeError, its NotImplementedError.
-    except (zipfile.BadZipFile, ValueError, RuntimeError, zlib.error, EOFError, IndexError):
+    # What zipfile raises for a broken directory differs with where it is broken, and with Python's version.
+    except (zipfile.BadZipFile, ValueError, RuntimeError, zlib.error, struct.error, EOFError, IndexError):
         raise RequestError(f"{path}: is no zip, or a broken one; wants {wanted}") from None
     except OSError as error:
         raise RequestError(f"{path}: cannot be read: {error.strerror or error}") from None
@@ -96,7 +97,7 @@ def _zip(path: Path, wanted: str) -> Archive:
             content = archive.read(members[file])
         except OSError as error:
             raise RequestError(f"{path}: {shown(file)} cannot be read: {error.strerror or error}") from None
-        # zipfile raises RuntimeError for an encrypted member and its NotImplementedError for an unknown compression.
+        # RuntimeError: the member is encrypted, or compressed in a way that zipfile does not know.
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
             raise UnreadableError(f"broken in the zip: {error}") from None
         if len(content) != members[file].file_size:

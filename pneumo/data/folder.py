@@ -21,14 +21,10 @@ from pneumo.data.archive import Archive, shown
 from pneumo.data.dicom import PREAMBLE, SUFFIXES, patients_in
 from pneumo.data.kaggle import archive_at
 from pneumo.data.pictures import Picture, Source, UnreadableError, patient_of
-from pneumo.data.split import patients_cut
+from pneumo.data.split import FEWEST_TO_CHOOSE_BY, patients_cut
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import DataSpec
 from pneumo.spec.result import CLASSES
-
-FEWEST_TO_CHOOSE_BY = 30
-"""Pictures of each class that a `val` folder needs to be kept: of fewer, sensitivity has a standard error beyond 0.05 even
-where it is 0.9."""
 
 PATIENTS = "patients.csv"
 

@@ -92,7 +92,7 @@ def _loaded(path: Path) -> dict[str, Array]:
             return {key: arrays[key] for key in KEYS}
     except OSError as error:
         raise RequestError(f"{path}: cannot be read: {error.strerror or error}") from None
-    # zipfile raises RuntimeError for an encrypted member and its NotImplementedError for an unknown compression.
+    # RuntimeError: the member is encrypted, or compressed in a way that zipfile does not know.
     except (zipfile.BadZipFile, zlib.error, struct.error, ValueError, EOFError, RuntimeError, SyntaxError) as error:
         raise RequestError(f"{path}: is no npz, or a broken one: {' '.join(str(error).split())[:200]}") from None
 

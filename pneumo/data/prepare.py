@@ -26,7 +26,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from filelock import FileLock
@@ -37,7 +36,7 @@ from pneumo.data.decode import RECIPE, decode
 from pneumo.data.pictures import Picture, Source, UnreadableError
 from pneumo.data.split import RULES, Count, Indices, count, split
 from pneumo.spec.errors import RequestError
-from pneumo.spec.result import CLASSES
+from pneumo.spec.result import CLASSES, Part
 
 MOST_UNREADABLE = 0.01
 """The share of the pool that may be unreadable before the request is refused."""
@@ -50,7 +49,6 @@ _UNREADABLE = "unreadable.json"
 _DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile)
 """What NumPy raises for a file that is missing, empty or cut short, as a power loss leaves it."""
 
-Part = Literal["training", "validation"]
 _Row = tuple[list[NDArray[np.uint8]], str | None]
 """One picture at every size, and why it cannot be read."""
 

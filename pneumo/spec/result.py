@@ -12,6 +12,10 @@ from pneumo.spec.candidate import Candidate
 CLASSES = ("NORMAL", "PNEUMONIA")
 """Their labels are 0 and 1; a network's probability is that of the second."""
 
+Part = Literal["training", "validation"]
+PARTS: tuple[Part, ...] = ("training", "validation")
+"""What a search sees of the pictures; the test pictures are sealed."""
+
 State = Literal["complete", "pruned", "failed"]
 
 

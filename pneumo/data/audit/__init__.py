@@ -18,6 +18,7 @@ from pneumo.data.audit.findings import Audit, Finding, all_of, from_json, leaks,
 from pneumo.data.cache import cache_folder, replacing, unwritable
 from pneumo.data.pictures import Picture, Source, UnreadableError
 from pneumo.data.sealed import open_test
+from pneumo.data.split import FEWEST_TO_CHOOSE_BY
 
 if TYPE_CHECKING:
     from pneumo.data.audit.look import Looks
@@ -26,8 +27,6 @@ __all__ = ["Audit", "Finding", "audit", "cheap", "leaks", "verdict"]
 
 RECIPE = 1
 """Version of what an audit does; another verdict wants a new one."""
-
-FEWEST_TO_CHOOSE_BY = 30
 
 _ORDER = ("fault", "warning", "note")
 
