@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 import typer
 
 from pneumo.spec.errors import RequestError
+
+LONGEST_REASON = 300
 
 OK, WRONG_REQUEST, NOTHING_FIT, INTERRUPTED = 0, 2, 3, 130
 
@@ -37,3 +41,42 @@ def program(name: str) -> str:
     if str(beside.parent) in os.environ.get("PATH", "").split(os.pathsep):
         return name
     return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)
+
+
+@contextmanager
+def alone(name: str, refusal: str) -> Iterator[None]:
+    """Holds the lock of this name in this folder. Raises `RequestError` with the refusal where another process has it."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(Path("mlruns", f".{name}.lock"))
+    try:
+        Path("mlruns").mkdir(exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RequestError(f"{refusal}; wait for it, or take another --name") from None
+    except OSError as error:
+        raise RequestError(f"{Path.cwd()}: cannot be written, where mlruns/ goes: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def lost(error: Exception) -> str:
+    """What a service that no longer answers said, in a line without passwords."""
+    from pneumo.tracking.store import masked
+
+    return " ".join(masked(f"{type(error).__name__}: {error}").split())[:LONGEST_REASON]
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on a terminal, and nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn(f"  {what}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -53,6 +53,7 @@ class StudyRecord:
             experiment_yaml=experiment.to_yaml(),
             description=self._description(told),
             extra_tags={f"pneumo.data.{part}": data.digest(part) for part in PARTS}
+            | {"pneumo.data.test": data.test}
             | {"pneumo.id": engine.id, "pneumo.pruner": search.pruner, "pneumo.data": data.kind}
             | {"pneumo.audit": self._verdict()}
             | ({"pneumo.allow_leaks": experiment.data.allow_leaks} if experiment.data.allow_leaks else {}),

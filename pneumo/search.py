@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pneumo.command import INTERRUPTED, NOTHING_FIT, OK, program, run
+from pneumo.command import INTERRUPTED, NOTHING_FIT, OK, alone, lost, program, run
 from pneumo.spec.errors import RequestError
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 DRY_RUN_CANDIDATES = 3
 QUICKSTART = Path("experiments/quickstart.yaml")
-LONGEST_REASON = 300
 LOG_WIDTH = 160
 STORAGE = "sqlite:///mlruns/studies.db"
 
@@ -162,7 +161,7 @@ def _search(experiment: Experiment, source: Source, findings: Sequence[Finding],
     from pneumo.compute.place import PlaceError
     from pneumo.ending import again
 
-    with _alone(experiment.name):
+    with alone(experiment.name, f"study {experiment.name}: another search is at work on it here"):
         # The workers at once, so that they import TensorFlow while the pictures are read here.
         place = LocalProcesses(trial.run, trial.warm_up, experiment.search.workers)
         try:
@@ -173,10 +172,7 @@ def _search(experiment: Experiment, source: Source, findings: Sequence[Finding],
         except PlaceError as error:
             raise RequestError(str(error)) from error
         except _lost() as error:
-            from pneumo.tracking.store import masked
-
-            reason = " ".join(masked(f"{type(error).__name__}: {error}").split())[:LONGEST_REASON]
-            print(f"pneumo.search: the search ended by an error: {reason}", file=sys.stderr)
+            print(f"pneumo.search: the search ended by an error: {lost(error)}", file=sys.stderr)
             console.print(again(), markup=False, soft_wrap=True)
             return NOTHING_FIT
         finally:
@@ -274,27 +270,6 @@ def _lost() -> tuple[type[Exception], ...]:
     from pneumo.tracking.store import ERRORS
 
     return (*ERRORS, *storage_errors())
-
-
-@contextmanager
-def _alone(name: str) -> Iterator[None]:
-    """Holds the study for this process. Raises `RequestError` where another search of this folder has it."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(Path("mlruns", f".{name}.lock"))
-    try:
-        Path("mlruns").mkdir(exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RequestError(
-            f"study {name}: another search is at work on it here; wait for it, or take another --name"
-        ) from None
-    except OSError as error:
-        raise RequestError(f"{Path.cwd()}: cannot be written, where mlruns/ goes: {error.strerror}") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pneumo.data.decode import decode
+from pneumo.data.decoding import decode
 from tests.conftest import ROOT
 from tests.program import check_study, check_trial, client, search
 

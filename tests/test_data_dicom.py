@@ -20,8 +20,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from pneumo.data.decode import decode
-from pneumo.data.pictures import UnreadableError
+from pneumo.data.decoding import UnreadableError, decode
 from pneumo.data.prepare import prepare
 from pneumo.data.sources import source_at
 from pneumo.spec.errors import RequestError

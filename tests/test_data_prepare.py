@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import pneumo.data.prepare as prepare_module
-from pneumo.data.decode import Decoded, decode
-from pneumo.data.pictures import Source, UnreadableError
+from pneumo.data.decoding import Decoded, UnreadableError, decode
+from pneumo.data.pictures import Source
 from pneumo.data.prepare import Prepared, prepare
 from pneumo.data.sealed import open_test
 from pneumo.data.sources import open_source
@@ -130,7 +130,8 @@ def test_prepared_pictures(cache: Path, tmp_path: Path) -> None:
             assert np.array_equal(rows[row], decode(files[name], [size], name).squares[0])
     assert [f"{label}" for label in prepared.labels] == [str(int("PNEUMONIA" in name)) for name in prepared.names]
     assert sorted([*prepared.training, *prepared.validation]) == list(range(24))
-    assert prepared.sealed == len(source.sealed) == 8
+    assert len(source.sealed) == 8
+    assert prepared.test == source.test_digest != prepared.digest("training")
     with pytest.raises(ValueError, match="not prepared"):
         prepared.pixels(48)
     worker: Prepared = pickle.loads(pickle.dumps(prepared))

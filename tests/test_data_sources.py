@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from pneumo.data.decoding import UnreadableError
 from pneumo.data.pictures import SealedError as Sealed
-from pneumo.data.pictures import Source, UnreadableError, patient_of
+from pneumo.data.pictures import Source, patient_of
 from pneumo.data.sealed import open_test
 from pneumo.data.sources import open_source
 from pneumo.spec.errors import RequestError

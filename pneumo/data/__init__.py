@@ -6,7 +6,7 @@
   `phantom` generated pictures; `archive` reads the files of a folder or a zip that nobody has to trust
 - `sealed`: the one road to the test pictures
 - `split`: training and validation by patient
-- `decode`: encoded pictures to grey pixels, `dicom` those of one format; `prepare` does so once for all of them, `cache` says
-  where the result lies
+- `decoding/`: encoded pictures to grey pixels, also within a registered model; `dicom` the patients of one format;
+  `prepare` decodes all pictures once, `cache` says where the result lies
 - `audit/`: copies, leaks, patients on two sides, splits that differ, pictures that stand out
 """

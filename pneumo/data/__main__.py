@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pneumo.command import INTERRUPTED, OK, WRONG_REQUEST, program, run
+from pneumo.command import INTERRUPTED, OK, WRONG_REQUEST, bar, program, run
 from pneumo.spec.errors import RequestError
 
 FAULTS = 1
@@ -113,7 +113,7 @@ def audit(
     from pneumo.data.sources import source_at
 
     opened = source_at(str(path), source, _two(classes))
-    with _bar("looking at pictures") as progress:
+    with bar("looking at pictures") as progress:
         found, looks = audited(opened, progress)
     print(text(found))
     try:
@@ -145,7 +145,7 @@ def prepare(
     if not all(8 <= size <= 1024 for size in wanted):
         raise RequestError(f"--sizes {sizes}: wants 8 to 1,024 pixels")
     opened = source_at(str(path), source, _two(classes))
-    with _bar("decoding pictures") as progress:
+    with bar("decoding pictures") as progress:
         data = prepared(opened, wanted, 0.12, 0, progress, lambda line: print(line, file=sys.stderr))
     print(
         f"{len(data.names):,} pictures of {data.description} at {', '.join(map(str, data.sizes))} pixels: {data.folder}"
@@ -180,19 +180,6 @@ def _going_on() -> Iterator[None]:
         again = shlex.join([program("python"), "-m", "pneumo.data", *sys.argv[1:]])
         print(f"\nInterrupted. To have it whole:\n  {again}")
         raise
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on a terminal, and nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn(f"  {what}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 from pneumo.data.cache import cache_folder, replacing, unwritable
-from pneumo.data.pictures import UnreadableError, content_digest
+from pneumo.data.decoding import UnreadableError
+from pneumo.data.pictures import content_digest
 from pneumo.spec.errors import RequestError
 
 MOST_BYTES = 512 * 2**20

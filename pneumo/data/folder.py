@@ -18,9 +18,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from pneumo.data.archive import Archive, shown
-from pneumo.data.dicom import PREAMBLE, SUFFIXES, patients_in
+from pneumo.data.decoding import PREAMBLE, UnreadableError
+from pneumo.data.dicom import SUFFIXES, patients_in
 from pneumo.data.kaggle import archive_at
-from pneumo.data.pictures import Picture, Source, UnreadableError, patient_of
+from pneumo.data.pictures import Picture, Source, patient_of
 from pneumo.data.split import FEWEST_TO_CHOOSE_BY, patients_cut
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import DataSpec

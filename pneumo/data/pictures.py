@@ -8,9 +8,10 @@ It gives only those of the training pool: the test pictures are listed under `se
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from pathlib import PurePosixPath
 
 from pneumo.spec.result import CLASSES
@@ -34,10 +35,6 @@ class Picture:
 
 class SealedError(Exception):
     """A test picture was asked for where test pictures are sealed, or a name that the source does not have."""
-
-
-class UnreadableError(Exception):
-    """A picture's content is broken; the message says how, without its name."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +72,11 @@ class Source:
             raise SealedError(f"{picture.name} is sealed: only the pictures of the training pool can be read")
         return self.read(picture)
 
+    @property
+    def test_digest(self) -> str:
+        """Tells the sealed test pictures, as `Prepared.digest` tells those that a search sees."""
+        return pictures_digest("test", ((one.name, one.label, one.digest) for one in self.sealed))
+
     @cached_property
     def _pool(self) -> frozenset[str]:
         return frozenset(picture.name for picture in self.pictures)
@@ -87,6 +89,12 @@ def patient_of(name: str) -> str:
     """
     match = _PATIENT.match(PurePosixPath(name).name)
     return next(part for part in match.groups() if part) if match else name
+
+
+def pictures_digest(part: str, pictures: Iterable[tuple[str, int, str]]) -> str:
+    """32 hexadecimal digits that tell the pictures of a part of the split, of which each is name, label and digest."""
+    lines = [f"{name} {label} {digest}" for name, label, digest in pictures]
+    return sha256("\n".join([part, *lines]).encode()).hexdigest()[:32]
 
 
 def content_digest(crc: int, size: int) -> str:

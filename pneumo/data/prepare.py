@@ -32,8 +32,8 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from pneumo.data.cache import cache_folder, clean, replacing, unwritable
-from pneumo.data.decode import RECIPE, decode
-from pneumo.data.pictures import Picture, Source, UnreadableError
+from pneumo.data.decoding import RECIPE, UnreadableError, decode
+from pneumo.data.pictures import Picture, Source, pictures_digest
 from pneumo.data.split import RULES, Count, Indices, count, split
 from pneumo.spec.errors import RequestError
 from pneumo.spec.result import CLASSES, Part
@@ -59,7 +59,7 @@ class Prepared:
 
     `names`, `labels` (uint8), `patients` and `digests` have one entry for each picture of the pool, sorted by name, and
     `pixels` one row. `training` and `validation` (int64, sorted) are indices into them; pictures that cannot be read
-    (`unreadable`: name and reason) stand in neither. `sealed` counts the test pictures; `classes` names the labels.
+    (`unreadable`: name and reason) stand in neither. `test` tells the sealed test pictures; `classes` names the labels.
     """
 
     kind: str
@@ -72,7 +72,7 @@ class Prepared:
     validation: Indices
     unreadable: tuple[tuple[str, str], ...]
     counts: tuple[Count, ...]
-    sealed: int
+    test: str
     sizes: tuple[int, ...]
     folder: Path
     classes: tuple[str, str] = CLASSES
@@ -92,8 +92,7 @@ class Prepared:
     def digest(self, part: Part) -> str:
         """32 hexadecimal digits that tell the part's pictures: names, labels, content, and so the split."""
         rows = getattr(self, part)
-        lines = [f"{self.names[row]} {self.labels[row]} {self.digests[row]}" for row in rows]
-        return sha256("\n".join([part, *lines]).encode()).hexdigest()[:32]
+        return pictures_digest(part, ((self.names[row], self.labels[row], self.digests[row]) for row in rows))
 
 
 def prepare(
@@ -148,7 +147,7 @@ def prepare(
         validation=validation,
         unreadable=tuple(unreadable.items()),
         counts=counts,
-        sealed=len(source.sealed),
+        test=source.test_digest,
         sizes=tuple(sizes),
         folder=folder,
         classes=source.classes,

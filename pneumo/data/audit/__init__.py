@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from pneumo.data.archive import shown
 from pneumo.data.audit.findings import Audit, Finding, all_of, from_json, leaks, parts_of, to_json
 from pneumo.data.cache import cache_folder, replacing, unwritable
-from pneumo.data.pictures import Picture, Source, UnreadableError
+from pneumo.data.decoding import UnreadableError
+from pneumo.data.pictures import Picture, Source
 from pneumo.data.sealed import open_test
 from pneumo.data.split import FEWEST_TO_CHOOSE_BY
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from pneumo.data.audit.findings import all_of
 from pneumo.data.cache import replacing
-from pneumo.data.decode import decode
-from pneumo.data.pictures import Picture, Source, UnreadableError
+from pneumo.data.decoding import UnreadableError, decode
+from pneumo.data.pictures import Picture, Source
 from pneumo.data.sealed import open_test
 
 THUMBNAIL, SHARP = 64, 128
