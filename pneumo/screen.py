@@ -162,7 +162,7 @@ class Screen:
             self._trials(f"The Pareto front: {len(front)} of {len(trials)} trials", front)
         else:
             self._trials(f"The best {min(BEST, len(best))} of {len(trials)} trials", best[:BEST])
-        if rule := self._experiment.promote:
+        if rule := self._experiment.promote.rule:
             bounds = "".join(f", {metric} {_bounds(bound)}" for metric, bound in rule.subject_to.items())
             said = f"trial {best[0].number}" if best else "no trial keeps its bounds"
             self.say(f"By the rule of promotion ({rule.direction} {rule.metric}{bounds}): {said}.")

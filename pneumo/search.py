@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pneumo.command import INTERRUPTED, NOTHING_FIT, OK, alone, lost, program, run
+from pneumo.command import INTERRUPTED, NOTHING_FIT, OK, alone, interruption, lost, program, run
 from pneumo.spec.errors import RequestError
 
 if TYPE_CHECKING:
@@ -228,7 +226,7 @@ def _run(
 
     study = Study(search, engine=engine, place=place, record=record, payload=task, screen=screen)
     try:
-        with _interruption() as interrupted:
+        with interruption() as interrupted:
             with screen:
                 ending = study.run(interrupted)
             told = engine.trials()
@@ -270,24 +268,6 @@ def _lost() -> tuple[type[Exception], ...]:
     from pneumo.tracking.store import ERRORS
 
     return (*ERRORS, *storage_errors())
-
-
-@contextmanager
-def _interruption() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C or SIGTERM once asks for a clean end, which the function it gives tells; twice ends at once."""
-    asked = []
-
-    def ask(number: int, frame: object) -> None:
-        asked.append(number)
-        for one, handler in before.items():
-            signal.signal(one, handler)
-
-    before = {one: signal.signal(one, ask) for one in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
 
 
 if __name__ == "__main__":

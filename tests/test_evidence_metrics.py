@@ -8,8 +8,27 @@ from itertools import product
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score, recall_score
 
-from pneumo.evidence.metrics import Array, calibration, epoch_metrics, operating_point, validation_metrics
+from pneumo.evidence.metrics import (
+    THRESHOLD_RULES,
+    Array,
+    calibration,
+    epoch_metrics,
+    operating_point,
+    predicted,
+    validation_metrics,
+)
+from pneumo.spec.promotion import ThresholdKind
+
+_PICTURES = st.lists(
+    st.tuples(st.integers(0, 1), st.sampled_from([0.0, 1e-30, 0.1, 0.25, 0.5, 0.75, 1 - 2**-24, 1.0])),
+    min_size=1,
+    max_size=12,
+)
+"""Labels and probabilities with many ties, at the ends too."""
 
 
 def _sample(seed: int, n: int = 120, dtype: type = np.float32, digits: int = 8) -> tuple[Array, Array]:
@@ -108,6 +127,101 @@ def test_neighbouring_floats_are_still_told_apart() -> None:
 @pytest.mark.parametrize("probabilities", [[0.3, 0.3, 0.3, 0.3], [0.9, 0.8, 0.2, 0.1]])
 def test_a_network_no_better_than_chance_gets_one_half(probabilities: list[float]) -> None:
     assert operating_point(np.array([0, 0, 1, 1]), np.array(probabilities)) == 0.5
+
+
+def _shares(labels: Array, probabilities: Array, threshold: float) -> tuple[float, float, float]:
+    """Sensitivity, specificity and F1, by scikit-learn."""
+    positive = predicted(probabilities, threshold)
+    recall = [float(recall_score(labels, positive, pos_label=label)) for label in (1, 0)]
+    return recall[0], recall[1], float(f1_score(labels, positive))
+
+
+@settings(deadline=None)
+@given(
+    pictures=_PICTURES,
+    value=st.sampled_from([0.1, 0.5, 2 / 3, 0.95, 1.0]),
+    dtype=st.sampled_from([np.float32, np.float64]),
+)
+def test_no_threshold_serves_a_rule_better(pictures: list[tuple[int, float]], value: float, dtype: type) -> None:
+    labels = np.array([label for label, _ in pictures])
+    probabilities: Array = np.array([probability for _, probability in pictures], dtype)
+    if len(set(labels)) < 2:
+        return
+    everywhere = [_shares(labels, probabilities, float(p)) for p in [*probabilities, np.float64(2)]]
+    of_f1, of_sensitivity, of_specificity = (
+        operating_point(labels, probabilities, "f1"),
+        operating_point(labels, probabilities, "sensitivity", value),
+        operating_point(labels, probabilities, "specificity", value),
+    )
+    assert _shares(labels, probabilities, of_f1)[2] == max(f1 for _, _, f1 in everywhere)
+    sensitivity, specificity, _ = _shares(labels, probabilities, of_sensitivity)
+    assert sensitivity >= value
+    assert specificity == max(other for found, other, _ in everywhere if found >= value)
+    sensitivity, specificity, _ = _shares(labels, probabilities, of_specificity)
+    assert specificity >= value
+    assert sensitivity == max(found for found, other, _ in everywhere if other >= value)
+    for threshold in (of_f1, of_sensitivity, of_specificity):
+        assert float(dtype(threshold)) == threshold
+        assert 0 <= threshold <= float(np.nextafter(dtype(1), dtype(2)))
+
+
+def test_each_rule_on_a_hand_worked_example_lies_midway() -> None:
+    labels = np.array([0, 1, 0, 0, 1, 1])
+    probabilities = np.array([0.1, 0.2, 0.4, 0.5, 0.6, 0.8])
+    # From 0.6 up: 2 of 3 found, none wrong, F1 4/5. From 0.2 up: all found, 2 wrong, F1 3/4.
+    assert operating_point(labels, probabilities, "f1") == pytest.approx(0.55)
+    assert operating_point(labels, probabilities, "sensitivity", 0.6) == pytest.approx(0.55)
+    assert operating_point(labels, probabilities, "sensitivity", 0.7) == pytest.approx(0.15)
+    assert operating_point(labels, probabilities, "specificity", 0.6) == pytest.approx(0.45)
+    assert operating_point(labels, probabilities, "specificity", 0.3) == pytest.approx(0.15)
+    assert operating_point(labels, probabilities, "fixed", 0.3) == 0.3
+
+
+def test_nineteen_of_twenty_are_ninety_five_per_cent() -> None:
+    labels = np.array([1] * 20 + [0] * 20)
+    probabilities = np.concatenate([np.linspace(0.5, 0.9, 20), np.linspace(0.1, 0.52, 20)])
+    threshold = operating_point(labels, probabilities, "sensitivity", 0.95)
+    assert np.sum(probabilities[:20] >= threshold) == 19
+    threshold = operating_point(labels, probabilities, "specificity", 0.95)
+    assert np.sum(probabilities[20:] < threshold) == 19
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("highest", [1.0, 0.9])
+def test_a_specificity_that_no_positive_call_allows_calls_nobody_positive(highest: float, dtype: type) -> None:
+    probabilities: Array = np.array([highest, highest, 0.2, 0.3], dtype)
+    threshold = operating_point(np.array([0, 1, 0, 1]), probabilities, "specificity", 1.0)
+    assert not predicted(probabilities, threshold).any()
+    assert threshold == pytest.approx((1 + highest) / 2, abs=1e-6)
+
+
+def test_a_sensitivity_that_needs_everybody_calls_probabilities_of_zero_positive() -> None:
+    probabilities = np.array([0.0, 0.5, 0.0], np.float32)
+    assert operating_point(np.array([1, 0, 0]), probabilities, "sensitivity", 1.0) == 0.0
+
+
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("rule", THRESHOLD_RULES)
+def test_with_one_class_there_is_nothing_to_choose_by(rule: ThresholdKind, label: int) -> None:
+    value = 0.7 if rule in ("sensitivity", "specificity", "fixed") else None
+    threshold = operating_point(np.full(3, label), np.array([0.2, 0.3, 0.9]), rule, value)
+    assert threshold == (0.7 if rule == "fixed" else 0.5)
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "said"),
+    [
+        ("best", None, "rule must be one of youden, f1, sensitivity, specificity, fixed, got 'best'"),
+        ("sensitivity", None, "rule sensitivity needs a value"),
+        ("specificity", 0.0, "rule specificity needs a value above 0"),
+        ("fixed", 1.2, "up to 1, got 1.2"),
+        ("fixed", math.nan, "got nan"),
+        ("youden", 0.9, "rule youden takes no value"),
+    ],
+)
+def test_a_rule_without_its_value_is_refused(rule: ThresholdKind, value: float | None, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        operating_point(np.array([0, 1]), np.array([0.2, 0.7]), rule, value)
 
 
 def test_validation_metrics_of_a_hand_worked_matrix() -> None:

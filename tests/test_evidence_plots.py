@@ -1,4 +1,4 @@
-"""pneumo.evidence.plots: six pictures of a trial, whatever the trial was like."""
+"""pneumo.evidence.plots: six pictures of a trial, five of a promotion, whatever the network was like."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pneumo.evidence.plots import trial_plots
+from pneumo.evidence.plots import BLUE, GREY, picture_plots, trial_plots
 
 FILES = {
     "learning_curves.png",
@@ -150,6 +150,53 @@ def test_no_trial_is_too_odd_to_draw(changes: dict[str, Any]) -> None:
 def test_arrays_of_unequal_length_are_refused() -> None:
     with pytest.raises(ValueError, match="40, 40, 3 and 40"):
         trial_plots(**_trial(names=["a", "b", "c"]))
+
+
+def _promotion(**changes: Any) -> dict[str, Any]:
+    trial = _trial(**changes)
+    return {name: value for name, value in trial.items() if name not in ("history", "best_epoch")}
+
+
+def test_plots_of_pictures_are_those_of_a_trial_without_its_learning(usual: dict[str, bytes]) -> None:
+    assert picture_plots(**_promotion()) == {k: png for k, png in usual.items() if k != "learning_curves.png"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "changed"),
+    [
+        ({"part": "test"}, {"roc.png", "precision_recall.png", "calibration.png"}),
+        ({"champion": np.linspace(0, 1, 40)}, {"roc.png", "precision_recall.png"}),
+    ],
+    ids=["part", "champion"],
+)
+def test_the_part_and_the_champion_show_where_there_are_curves(
+    usual: dict[str, bytes], changes: dict[str, Any], changed: set[str]
+) -> None:
+    plots = picture_plots(**_promotion(**changes))
+    assert {name for name, png in plots.items() if png != usual[name]} == changed
+
+
+@pytest.mark.parametrize("name", ["roc.png", "precision_recall.png"])
+def test_the_champion_is_grey_beside_the_colour_of_the_pictures(usual: dict[str, bytes], name: str) -> None:
+    def painted(png: bytes, colour: str) -> int:
+        return int((_pixels(png) == [int(colour[at : at + 2], 16) for at in (1, 3, 5)]).all(axis=-1).sum())
+
+    beside = picture_plots(**_promotion(champion=np.linspace(0, 1, 40)))[name]
+    assert painted(beside, GREY) > painted(usual[name], GREY) + 300
+    assert painted(beside, BLUE) == pytest.approx(painted(usual[name], BLUE), rel=0.1)
+
+
+@pytest.mark.parametrize("labels", [np.zeros(40, np.int64), np.arange(40) % 2], ids=["only NORMAL", "both classes"])
+def test_a_champion_that_knows_nothing_can_be_drawn(labels: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plots = picture_plots(**_promotion(labels=labels, champion=np.full(40, 0.5), part="test"))
+    assert set(plots) == FILES - {"learning_curves.png"}
+
+
+def test_a_champion_of_other_pictures_is_refused() -> None:
+    with pytest.raises(ValueError, match="champion's probabilities must be as many as labels, got 39"):
+        picture_plots(**_promotion(champion=np.full(39, 0.5)))
 
 
 def test_drawing_needs_no_display_and_no_pyplot() -> None:

@@ -7,18 +7,24 @@ the probability of pneumonia, 0 to 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix_at_thresholds, f1_score, log_loss, recall_score, roc_auc_score
 
+from pneumo.spec.promotion import ThresholdKind
+
 Array = NDArray[Any]
 
-"""The classes' names by label."""
+THRESHOLD_RULES: tuple[ThresholdKind, ...] = get_args(ThresholdKind)
+"""How an operating point is chosen, see `operating_point`."""
 
 LOSS_EPSILON = 1e-7
 """Probabilities are clipped this far from 0 and 1 before the logarithm, as Keras does (`keras.config.epsilon`)."""
+
+CALIBRATION_BINS = 10
+"""Of equal width, from 0 to 1."""
 
 
 def epoch_metrics(labels: Array, probabilities: Array) -> dict[str, float]:
@@ -47,29 +53,83 @@ def both_classes(labels: Array) -> bool:
     return bool(np.any(labels)) and not bool(np.all(labels))
 
 
-def operating_point(labels: Array, probabilities: Array) -> float:
-    """The threshold, 0 to 1, with the largest sensitivity + specificity - 1; `probability >= threshold` is pneumonia.
+def operating_point(
+    labels: Array, probabilities: Array, rule: ThresholdKind = "youden", value: float | None = None
+) -> float:
+    """The threshold that the rule chooses; `probability >= threshold` is pneumonia.
 
-    It lies midway between two neighbouring probabilities, and is a number of their dtype, so that a model that computes
-    them again to within rounding decides alike. Of several with the same index the most sensitive is taken. It is 0.5
-    where no threshold is better than chance or only one class is present. Raises `ValueError` on NaN.
+    - `youden`: the largest sensitivity + specificity - 1. Of several with the same index the most sensitive is taken. It
+      is 0.5 where no threshold is better than chance.
+    - `f1`: the largest F1, the harmonic mean of precision and sensitivity. Of several the most sensitive is taken.
+    - `sensitivity`: the largest threshold at which sensitivity is at least `value`, so the most specific one.
+    - `specificity`: the smallest threshold at which specificity is at least `value`, so the most sensitive one. It calls
+      no picture positive where NORMAL ones have the highest probabilities, and is just above 1 where those are 1.
+    - `fixed`: `value` itself, whatever the arrays.
 
-    Source: W. J. Youden, Index for rating diagnostic tests, Cancer 3(1), 32-35, 1950.
+    All but the fixed one lie midway between two neighbouring probabilities (below the lowest, midway to 0; above the
+    highest, midway to 1), and are numbers of their dtype, so that a model that computes them again to within rounding
+    decides alike. They are 0.5 where only one class is present: nothing can be chosen by.
+
+    Raises `ValueError` on NaN, on an unknown rule, where `sensitivity`, `specificity` or `fixed` has no `value` above 0
+    and up to 1, and where another rule has one.
+
+    Sources: W. J. Youden, Index for rating diagnostic tests, Cancer 3(1), 32-35, 1950; C. J. van Rijsbergen, Information
+    Retrieval, 2nd edition, 1979, chapter 7 (F1).
     """
+    _check_rule(rule, value)
+    if rule == "fixed":
+        assert value is not None
+        return float(value)
     probabilities = np.asarray(probabilities)
     true_negatives, false_positives, false_negatives, true_positives, scores = confusion_matrix_at_thresholds(
         labels, probabilities
     )
-    # The index times (positives x negatives): whole numbers, so that equal ones are equal.
-    index = np.rint(true_positives * true_negatives - false_positives * false_negatives)
-    if index.max(initial=0.0) <= 0:
+    if not both_classes(labels):
         return 0.5
-    best = int(np.flatnonzero(index == index.max())[-1])  # scores fall, so the last is the most sensitive
-    above = probabilities.dtype.type(scores[best])
+    # Scores fall, so of the indices below the last is the most sensitive, the first the most specific. A share and the
+    # decimal that it is compared with are both the floats nearest to the true numbers: 19 of 20 is at least 0.95.
+    if rule == "sensitivity":
+        best = np.flatnonzero(true_positives / (true_positives + false_negatives) >= value)[0]
+    elif rule == "specificity":
+        specific = np.flatnonzero(true_negatives / (true_negatives + false_positives) >= value)
+        if not specific.size:
+            return _above_all(probabilities)
+        best = specific[-1]
+    else:
+        if rule == "f1":
+            # Different fractions of up to 2^26 pictures are different floats, so that equal ones alone are equal.
+            index = 2 * true_positives / (2 * true_positives + false_positives + false_negatives)
+        else:
+            # The index times (positives x negatives): whole numbers, so that equal ones are equal.
+            index = np.rint(true_positives * true_negatives - false_positives * false_negatives)
+            if index.max() <= 0:
+                return 0.5
+        best = np.flatnonzero(index == index.max())[-1]
+    return _midway(probabilities, probabilities.dtype.type(scores[best]))
+
+
+def _check_rule(rule: str, value: float | None) -> None:
+    if rule not in THRESHOLD_RULES:
+        raise ValueError(f"rule must be one of {', '.join(THRESHOLD_RULES)}, got {rule!r}")
+    if rule in ("youden", "f1"):
+        if value is not None:
+            raise ValueError(f"rule {rule} takes no value, got {value}")
+    elif value is None or not 0 < value <= 1:
+        raise ValueError(f"rule {rule} needs a value above 0 and up to 1, got {value}")
+
+
+def _midway(probabilities: Array, above: Any) -> float:
+    """Between `above` and the next lower probability; `above` where no float lies between them."""
     lower = probabilities[probabilities < above]
     below = lower.max() if lower.size else probabilities.dtype.type(0)
     middle = below + (above - below) / 2
     return float(middle if middle > below else above)
+
+
+def _above_all(probabilities: Array) -> float:
+    """A threshold that no probability reaches."""
+    one = probabilities.dtype.type(1)
+    return _midway(probabilities, one if probabilities.max() < one else np.nextafter(one, one + one))
 
 
 def validation_metrics(labels: Array, probabilities: Array) -> dict[str, float]:
@@ -106,14 +166,19 @@ class Calibration:
     error: float
 
 
-def calibration(labels: Array, probabilities: Array, bins: int = 10) -> Calibration:
+def calibration_bin(probabilities: Array, bins: int = CALIBRATION_BINS) -> Array:
+    """Each probability's bin, shape (n,), int64, from 0; a probability of 1 is in the last."""
+    return np.asarray(np.minimum(np.asarray(probabilities, np.float64) * bins, bins - 1), np.int64)
+
+
+def calibration(labels: Array, probabilities: Array, bins: int = CALIBRATION_BINS) -> Calibration:
     """How far probabilities are from the shares of pneumonia that they announce.
 
     Source: M. P. Naeini, G. F. Cooper, M. Hauskrecht, Obtaining well calibrated probabilities using Bayesian binning,
     AAAI 2015.
     """
     probabilities = np.asarray(probabilities, np.float64)
-    bin_of = np.minimum((probabilities * bins).astype(np.int64), bins - 1)  # a probability of 1 is in the last bin
+    bin_of = calibration_bin(probabilities, bins)
     count = np.bincount(bin_of, minlength=bins)
     filled = count > 0
     count_filled = count[filled]

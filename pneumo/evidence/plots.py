@@ -1,12 +1,12 @@
-"""A trial's plots as PNG: no display, no pyplot, nothing global."""
+"""A trial's plots, and those of a promotion's test pictures, as PNG: no display, no pyplot, nothing global."""
 
 from __future__ import annotations
 
 import io
 import math
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -49,20 +49,57 @@ def trial_plots(
     the second class. With `phantom` every title says that the pictures are phantoms. Raises `ValueError` where the lengths
     differ.
     """
+    return {
+        "learning_curves.png": _learning_curves(_title(title, phantom), history, best_epoch),
+        **picture_plots(
+            title=title,
+            labels=labels,
+            probabilities=probabilities,
+            names=names,
+            pixels=pixels,
+            threshold=threshold,
+            phantom=phantom,
+            classes=classes,
+        ),
+    }
+
+
+def picture_plots(
+    *,
+    title: str,
+    labels: Array,
+    probabilities: Array,
+    names: Sequence[str],
+    pixels: Array,
+    threshold: float,
+    phantom: bool = False,
+    classes: Sequence[str] = CLASSES,
+    part: str = "validation",
+    champion: Array | None = None,
+) -> dict[str, bytes]:
+    """The plots of some pictures that a network was tried on, by file name, as PNG: those of a trial without its learning.
+
+    `part` is what the legends call the pictures. `champion` (n,) are the probabilities of the network that is in use now,
+    of the same pictures, drawn beside in ROC, precision and recall. The rest is as in `trial_plots`.
+    """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, np.float64)
     if not len(labels) == len(probabilities) == len(names) == len(pixels):
         raise ValueError(
             f"labels, probabilities, names and pixels must be as many, got {len(labels)}, {len(probabilities)}, "
             f"{len(names)} and {len(pixels)}"
         )
+    curves = {part: probabilities}
+    if champion is not None:
+        if len(champion) != len(labels):
+            raise ValueError(f"the champion's probabilities must be as many as labels, got {len(champion)}")
+        curves["champion"] = np.asarray(champion, np.float64)
     named = [_text(name, 20) for name in classes]
-    title = _text(title, 44) + (" (phantoms)" if phantom else "")
+    title = _title(title, phantom)
     return {
-        "learning_curves.png": _learning_curves(title, history, best_epoch),
         "confusion_matrix.png": _confusion_matrix(title, labels, probabilities, threshold, named),
-        "roc.png": _roc(title, labels, probabilities, threshold, named),
-        "precision_recall.png": _precision_recall(title, labels, probabilities, threshold, named),
-        "calibration.png": _calibration(title, labels, probabilities, named),
+        "roc.png": _roc(title, labels, curves, threshold, named),
+        "precision_recall.png": _precision_recall(title, labels, curves, threshold, named),
+        "calibration.png": _calibration(title, labels, probabilities, named, part),
         "mistakes.png": _mistakes(title, labels, probabilities, threshold, names=names, pixels=pixels, named=named),
     }
 
@@ -133,7 +170,8 @@ def _confusion_matrix(title: str, labels: Array, probabilities: Array, threshold
     return _png(figure, title, figures, left=0.06)
 
 
-def _roc(title: str, labels: Array, probabilities: Array, threshold: float, named: Sequence[str]) -> bytes:
+def _roc(title: str, labels: Array, curves: Mapping[str, Array], threshold: float, named: Sequence[str]) -> bytes:
+    """`curves` are probabilities by name, ours first; another network's are grey and below."""
     figure, axes = _square(
         f"1 - specificity (share of {named[0]} called {named[1]})", f"sensitivity (share of {named[1]} found)"
     )
@@ -141,16 +179,21 @@ def _roc(title: str, labels: Array, probabilities: Array, threshold: float, name
         _say(axes, _ONE_CLASS)
         return _png(figure, title, "ROC, AUC not defined")
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2, label="chance")
-    false_positives, true_positives, _ = roc_curve(labels, probabilities)
-    axes.plot(false_positives, true_positives, color=BLUE, linewidth=2, label="validation")
-    positive = predicted(probabilities, threshold)
+    for name, probabilities, style in _styled(curves):
+        false_positives, true_positives, _ = roc_curve(labels, probabilities)
+        axes.plot(false_positives, true_positives, label=name, **style)
+    ours, *others = curves.values()
+    positive = predicted(ours, threshold)
     here = float(np.mean(positive[labels == 0])), float(np.mean(positive[labels == 1]))
     _mark(axes, here, threshold)
     _legend(axes, "lower right")
-    return _png(figure, title, f"ROC, AUC {auc(labels, probabilities):.4f}")
+    against = "".join(f", champion {auc(labels, other):.4f}" for other in others)
+    return _png(figure, title, f"ROC, AUC {auc(labels, ours):.4f}{against}")
 
 
-def _precision_recall(title: str, labels: Array, probabilities: Array, threshold: float, named: Sequence[str]) -> bytes:
+def _precision_recall(
+    title: str, labels: Array, curves: Mapping[str, Array], threshold: float, named: Sequence[str]
+) -> bytes:
     figure, axes = _square(
         f"recall (share of {named[1]} found)", f"precision (share of {named[1]} among those called so)"
     )
@@ -159,17 +202,20 @@ def _precision_recall(title: str, labels: Array, probabilities: Array, threshold
         return _png(figure, title, "precision and recall, average precision not defined")
     prevalence = float(np.mean(labels))
     axes.axhline(prevalence, color=GREY, linestyle="--", linewidth=1.2, label=f"chance (prevalence {prevalence:.2f})")
-    precision, recall, _ = precision_recall_curve(labels, probabilities)
-    axes.plot(recall, precision, color=BLUE, linewidth=2, label="validation", drawstyle="steps-post")
-    positive = predicted(probabilities, threshold)
+    for name, probabilities, style in _styled(curves):
+        precision, recall, _ = precision_recall_curve(labels, probabilities)
+        axes.plot(recall, precision, label=name, drawstyle="steps-post", **style)
+    ours, *others = curves.values()
+    positive = predicted(ours, threshold)
     if positive.any():
         _mark(axes, (float(np.mean(positive[labels == 1])), float(np.mean(labels[positive == 1]))), threshold)
     _legend(axes, "lower left")
-    average = average_precision_score(labels, probabilities)
-    return _png(figure, title, f"precision and recall, average precision {average:.4f}")
+    against = "".join(f", champion {average_precision_score(labels, other):.4f}" for other in others)
+    average = average_precision_score(labels, ours)
+    return _png(figure, title, f"precision and recall, average precision {average:.4f}{against}")
 
 
-def _calibration(title: str, labels: Array, probabilities: Array, named: Sequence[str]) -> bytes:
+def _calibration(title: str, labels: Array, probabilities: Array, named: Sequence[str], part: str) -> bytes:
     figure = Figure(figsize=(5.6, 5.8), dpi=DPI)
     axes = figure.add_axes((0.13, 0.34, 0.83, 0.52))
     below = figure.add_axes((0.13, 0.1, 0.83, 0.19))
@@ -177,7 +223,7 @@ def _calibration(title: str, labels: Array, probabilities: Array, named: Sequenc
     _frame(below, f"probability of {named[1]}", "pictures")
     bins = calibration(labels, probabilities)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2, label="perfect")
-    axes.plot(bins.probability, bins.share, color=BLUE, linewidth=2, marker="o", markersize=6, label="validation")
+    axes.plot(bins.probability, bins.share, color=BLUE, linewidth=2, marker="o", markersize=6, label=part)
     _legend(axes, "upper left")
     axes.set(yticks=_SHARES, ylim=_UNIT)
     axes.tick_params(labelbottom=False)
@@ -234,6 +280,12 @@ def _mistakes(
     return _png(figure, title, figures, left=0.02)
 
 
+def _styled(curves: Mapping[str, Array]) -> Iterator[tuple[str, Array, dict[str, Any]]]:
+    """Name, probabilities and line: the first in colour and on top of the others."""
+    for place, (name, probabilities) in enumerate(curves.items()):
+        yield name, probabilities, {"color": GREY if place else BLUE, "linewidth": 2, "zorder": 2 - place / 10}
+
+
 def _square(x: str, y: str) -> tuple[Figure, Axes]:
     """Axes from 0 to 1 both ways."""
     figure = Figure(figsize=(5.6, 5.6), dpi=DPI)
@@ -262,6 +314,10 @@ def _mark(axes: Axes, point: tuple[float, float], threshold: float) -> None:
 
 def _say(axes: Axes, sentence: str) -> None:
     axes.text(0.5, 0.5, sentence, transform=axes.transAxes, ha="center", va="center", fontsize=12)
+
+
+def _title(title: str, phantom: bool) -> str:
+    return _text(title, 44) + (" (phantoms)" if phantom else "")
 
 
 def _text(text: str, most: int) -> str:

@@ -69,18 +69,8 @@ def confirm_csv(rows: Sequence[Mapping[str, object]]) -> str:
     return _table(rows, columns=("trial", "seed", "value", "run_id"))
 
 
-def _table(rows: Sequence[Mapping[str, object]], columns: Sequence[str] = ()) -> str:
-    columns = columns or list(dict.fromkeys(key for row in rows for key in row))
-    if not columns:
-        return ""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
-    return out.getvalue()
-
-
-def _cell(value: object) -> str:
+def cell(value: object) -> str:
+    """A value as it stands in a cell."""
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -89,3 +79,20 @@ def _cell(value: object) -> str:
     # file can hold: whatever does not print is written as an escape.
     text = "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in value)
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+
+
+def rows_csv(rows: Sequence[Mapping[str, object]], columns: Sequence[str], *, head: bool = True) -> str:
+    """One line per row, of these keys; without the `head` for rows that are appended."""
+    return _table(rows, columns, head=head)
+
+
+def _table(rows: Sequence[Mapping[str, object]], columns: Sequence[str] = (), *, head: bool = True) -> str:
+    columns = columns or list(dict.fromkeys(key for row in rows for key in row))
+    if not columns:
+        return ""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    if head:
+        writer.writerow(columns)
+    writer.writerows([cell(row.get(column)) for column in columns] for row in rows)
+    return out.getvalue()

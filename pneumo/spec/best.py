@@ -12,7 +12,7 @@ from pneumo.spec.selection import Confirmed, ranked
 
 def best_metric(experiment: Experiment) -> tuple[str, Direction]:
     """What the best trial has most or least of: the rule's metric, or the first objective."""
-    if rule := experiment.promote:
+    if rule := experiment.promote.rule:
         return rule.metric, rule.direction
     first = experiment.search.objectives[0]
     return first, OBJECTIVES[first]
@@ -24,5 +24,5 @@ def best_first(trials: Sequence[Trial], experiment: Experiment, confirmed: Seque
     `confirmed`: best first.
     """
     order = {one.number: place for place, one in enumerate(confirmed)}
-    found = ranked(trials, experiment.search.objectives, experiment.promote)
+    found = ranked(trials, experiment.search.objectives, experiment.promote.rule)
     return sorted(found, key=lambda trial: order.get(trial.number, len(order)))  # stable: the others as they were

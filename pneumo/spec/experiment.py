@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from pneumo.spec.algorithms import that_take
 from pneumo.spec.errors import RequestError
 from pneumo.spec.hyperparameters import NAMES, Value
+from pneumo.spec.promotion import PromoteSpec
 from pneumo.spec.search import ConfirmSpec, SearchSpec, one_of
-from pneumo.spec.selection import Rule
 from pneumo.spec.space import Choice, Range, Space, nearest, read_space, said
 
 SOURCES: tuple[str, ...] = ("kaggle", "folder", "medmnist", "phantom")
@@ -65,9 +65,7 @@ class Experiment(_Block):
     data: DataSpec = DataSpec()
     hyperparameters: dict[str, Any] = Field(default_factory=dict)
     search: SearchSpec = Field(default_factory=SearchSpec)
-    promote: Annotated[
-        Rule | None, Field(description="which trial is the best, where the objective alone does not say")
-    ] = None
+    promote: PromoteSpec = PromoteSpec()
     _space: Space = PrivateAttr()
     _first: tuple[dict[str, Value], ...] = PrivateAttr()
 
@@ -76,9 +74,7 @@ class Experiment(_Block):
     def _empty_blocks(cls, values: Any) -> Any:
         """A block with nothing under it is an empty one, as `hyperparameters:` alone is the tutorial's network."""
         if isinstance(values, dict):
-            return {
-                key: {} if value is None and key not in ("name", "promote") else value for key, value in values.items()
-            }
+            return {key: {} if value is None and key != "name" else value for key, value in values.items()}
         return values
 
     @model_validator(mode="after")
@@ -145,7 +141,14 @@ def read_experiment(path: Path, settings: Sequence[str] = (), options: Mapping[s
         raise RequestError(f"{path}: there is no such experiment file; experiments/ holds examples") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: cannot be read: {error}") from None
-    document = _parsed(text, str(path))
+    return parsed_experiment(text, str(path), settings, options)
+
+
+def parsed_experiment(
+    text: str, where: str, settings: Sequence[str] = (), options: Mapping[str, Any] | None = None
+) -> Experiment:
+    """The experiment that a YAML text describes, as `read_experiment` reads a file; `where` opens the line of an error."""
+    document = _parsed(text, where)
     if isinstance(document, dict):
         for setting in settings:
             _lay(document, *_setting(setting))
@@ -154,7 +157,7 @@ def read_experiment(path: Path, settings: Sequence[str] = (), options: Mapping[s
         data = document.get("data")
         if "data.path" in (options or {}) and isinstance(data, dict) and not _chosen(settings):
             document["data"] = _of_path(data)
-    return make_experiment(document, str(path))
+    return make_experiment(document, where)
 
 
 def _chosen(settings: Sequence[str]) -> bool:
@@ -198,7 +201,7 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     flat_before, flat_now = _flat(before), _flat(now)
     for key in sorted(set(flat_before) | set(flat_now)):
         old, new = flat_before.get(key), flat_now.get(key)
-        if old != new and key not in free:
+        if old != new and key not in free and not key.startswith("promote."):
             found.append(f"{key} was {_inline(old)}, now {_inline(new)}")
     return found
 
@@ -259,7 +262,7 @@ def _setting(setting: str) -> tuple[list[str], Any]:
         "data.phantom.": list(PhantomSpec.model_fields),
         "search.": _keys(SearchSpec),
         "search.confirm.": _keys(ConfirmSpec),
-        "promote.": _keys(Rule),
+        "promote.": _keys(PromoteSpec),
         "hyperparameters.": NAMES,
     }
     known = [block + name for block, names in blocks.items() for name in names]
@@ -289,7 +292,7 @@ def _first(error: ValidationError) -> str:
             "data": DataSpec,
             "search": SearchSpec,
             "search.confirm": ConfirmSpec,
-            "promote": Rule,
+            "promote": PromoteSpec,
             "data.phantom": PhantomSpec,
         }
         block, _, name = key.rpartition(".")

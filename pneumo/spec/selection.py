@@ -52,6 +52,10 @@ class Rule(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Rule:
+        self._check_metrics()
+        return self
+
+    def _check_metrics(self) -> None:
         if (self.max is None) == (self.min is None):
             raise ValueError("max: exactly one of max and min names a metric, as in {max: val_auc}")
         named = [("max" if self.max is not None else "min", self.metric), *(("subject_to", n) for n in self.subject_to)]
@@ -59,7 +63,6 @@ class Rule(BaseModel):
             if name not in OBJECTIVES:
                 known = tuple(OBJECTIVES)
                 raise ValueError(f"{key}: there is no {name!r}; there is {', '.join(known)}{nearest(name, known)}")
-        return self
 
     @property
     def metric(self) -> str:
