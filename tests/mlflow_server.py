@@ -32,7 +32,7 @@ def serve(folder: Path, *options: str) -> Iterator[str]:
             command, cwd=folder, env=os.environ | settings, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        yield _up(f"http://127.0.0.1:{port}", folder)
+        yield up(f"http://127.0.0.1:{port}", folder)
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
@@ -45,7 +45,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-def _up(address: str, folder: Path) -> str:
+def up(address: str, folder: Path) -> str:
     """The address, as soon as it answers."""
     with requests.Session() as session:
         session.mount("http://", HTTPAdapter(max_retries=Retry(90, backoff_factor=0.1, backoff_max=1)))

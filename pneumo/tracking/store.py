@@ -71,6 +71,16 @@ def connect(uri: str | None = None) -> Store:
     return Store(uri)
 
 
+def connect_existing() -> Store:
+    """As `connect`, for who reads what is there: a database that is not there is not created but refused."""
+    uri = get_tracking_uri()
+    if uri.startswith("sqlite:") and not Path(sqlalchemy.make_url(uri).database or "").is_file():
+        raise RequestError(
+            f"{_where(uri)}: there are no runs here; go to the folder of the search, or set MLFLOW_TRACKING_URI"
+        )
+    return connect(uri)
+
+
 def client(uri: str) -> MlflowClient:
     """A client that prints nothing below a warning, unless `MLFLOW_LOGGING_LEVEL` asks for it."""
     if "MLFLOW_LOGGING_LEVEL" not in os.environ:

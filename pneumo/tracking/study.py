@@ -105,10 +105,24 @@ def recorded(store: Store, name: str) -> Recorded | None:
     text = None
     # Without it, the study's first process died before it wrote the file.
     if any(file.path == _EXPERIMENT_FILE for file in client.list_artifacts(run.info.run_id)):
-        with tempfile.TemporaryDirectory() as folder:
-            path = client.download_artifacts(run.info.run_id, _EXPERIMENT_FILE, folder)
-            text = Path(path).read_text(encoding="utf-8")
+        text = artifact(store, run.info.run_id, _EXPERIMENT_FILE)
     return Recorded(run.info.run_id, text, dict(run.data.tags), run.info.status in ("FINISHED", "FAILED"))
+
+
+def artifact(store: Store, run_id: str, name: str) -> str:
+    """A text file of a run. Raises `RequestError` where it is not there, or not to be had."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            return Path(store.client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8")
+    except (MlflowException, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RequestError(f"{run_id}: its artifact {name} cannot be had: {reason}") from None
+
+
+def model_of(store: Store, run_id: str) -> str | None:
+    """The id of the model that a run logged; None where it logged none."""
+    outputs = store.client.get_run(run_id).outputs
+    return str(outputs.model_outputs[0].model_id) if outputs and outputs.model_outputs else None
 
 
 def experiment_id(store: Store, name: str) -> str:
@@ -145,7 +159,7 @@ def open_study(
         "pneumo.engine": engine,
         "pneumo.algorithm": algorithm,
         "pneumo.version": version,
-        "mlflow.user": _user(),
+        "mlflow.user": user(),
         "mlflow.source.name": "pneumo.search",
         "mlflow.source.type": "LOCAL",
     }
@@ -256,6 +270,14 @@ def log_files(client: MlflowClient, run_id: str, files: Mapping[str, str | bytes
         client.log_artifacts(run_id, folder)
 
 
+def user() -> str:
+    """Who runs this process."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return str(os.getuid())
+
+
 def _experiment(store: Store, name: str) -> str:
     experiment = store.client.get_experiment_by_name(name)
     if experiment is None:
@@ -267,13 +289,6 @@ def _experiment(store: Store, name: str) -> str:
                 raise
     _check_active(store, experiment)
     return str(experiment.experiment_id)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return str(os.getuid())
 
 
 def _check_active(store: Store, experiment: Experiment) -> None:

@@ -1,0 +1,188 @@
+"""A registered model that takes pictures: made, kept, loaded. What it does itself is `served_model.py`."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import mlflow.artifacts
+import mlflow.pyfunc
+import numpy as np
+from mlflow.entities import LoggedModelStatus
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+
+from pneumo.spec.errors import RequestError
+from pneumo.tracking.store import Store
+
+PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "pillow")
+"""What a loaded model needs beside MLflow, pinned to what it was judged with."""
+
+DICOM_PACKAGES = ("pydicom", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg")
+"""The same, where they are installed: without them it takes no DICOM."""
+
+_CODE = Path(__file__).with_name("served_model.py")
+_NETWORK = "network"
+_NAME = "served"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How a network's output becomes a label: `classes` of the labels 0 and 1, `temperature` that the probability is scaled
+    by, `threshold` from which on the second class is meant; `image_size` (pixels) and `channels` of the network's input.
+    `phantom`: trained on generated pictures.
+    """
+
+    classes: tuple[str, str]
+    threshold: float
+    temperature: float
+    image_size: int
+    channels: int
+    phantom: bool = False
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Of one picture: `probability` of the second class and `label`, or `error`, why there is none."""
+
+    probability: float | None
+    label: str | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model that takes pictures, loaded. `uri` is how it was asked for, `network` its Keras model, a file."""
+
+    uri: str
+    decision: Decision
+    network: Path
+    _pyfunc: Any = field(repr=False)
+
+    def predict(self, pictures: Sequence[bytes | str | Path | np.ndarray[Any, Any]]) -> list[Prediction]:
+        """Of each picture (encoded, a path, or an array uint8 or uint16), in order. Decodes with a thread for each core."""
+        if not pictures:
+            return []
+        table = self._pyfunc.predict(list(pictures))
+        return [
+            Prediction(None if row.error else float(row.probability), row.label or None, row.error or None)
+            for row in table.fillna({"error": "", "label": ""}).itertuples()
+        ]
+
+
+def save_served(network: Path, decoding: Path, decision: Decision, example: str, to: Path) -> Path:
+    """Writes a model that takes pictures into a new folder, `to`.
+
+    `network` is the folder of a trial's MLflow model, copied as it is; `decoding` that of the decoder; `example` a picture
+    in base64, kept as the model's example of a request.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        decoder, named = Path(folder, "decoding"), Path(folder, _NETWORK)
+        shutil.copytree(decoding, decoder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(network, named)  # MLflow names its own copy by the last part of a path
+        mlflow.pyfunc.save_model(
+            str(to),
+            python_model=str(_CODE),
+            artifacts={_NETWORK: str(named), "decoding": str(decoder)},
+            model_config=asdict(decision) | {"classes": list(decision.classes)},
+            pip_requirements=_requirements(),
+            # No schema of the input: MLflow's would refuse arrays of several sizes, or a path beside bytes.
+            signature=ModelSignature(
+                outputs=Schema(
+                    [
+                        ColSpec(DataType.double, "probability"),
+                        ColSpec(DataType.string, "label"),
+                        ColSpec(DataType.double, "threshold"),
+                        ColSpec(DataType.string, "error", required=False),
+                    ]
+                )
+            ),
+            input_example=[example],
+        )
+    return to
+
+
+def log_served(store: Store, run_id: str, folder: Path, tags: Mapping[str, str]) -> str:
+    """Logs what `save_served` wrote as a model of a run, once: a whole one that is there already is taken. Its id."""
+    client = store.client
+    experiment = client.get_run(run_id).info.experiment_id
+    found = f"source_run_id = '{run_id}' and name = '{_NAME}'"
+    for left in client.search_logged_models([experiment], filter_string=found):
+        if left.status == LoggedModelStatus.READY:
+            return str(left.model_id)
+        client.delete_logged_model(left.model_id)  # a process died while it wrote this one
+    logged = client.create_logged_model(
+        experiment, name=_NAME, source_run_id=run_id, tags=dict(tags), model_type="pneumo"
+    )
+    description = Model.load(str(folder))
+    description.artifact_path, description.run_id = logged.artifact_location, run_id
+    description.model_uuid = description.model_id = logged.model_id
+    description.save(str(folder / "MLmodel"))
+    client.log_model_artifacts(logged.model_id, str(folder))
+    client.finalize_logged_model(logged.model_id, "READY")
+    return str(logged.model_id)
+
+
+def load_folder(folder: Path, uri: str) -> Served:
+    """Loads what `save_served` wrote. Raises `RequestError` where a folder holds another kind of model."""
+    try:
+        pyfunc = Model.load(str(folder)).flavors["python_function"]
+        config, network = pyfunc["config"], folder / pyfunc["artifacts"][_NETWORK]["path"]
+        decision = Decision(**config | {"classes": tuple(config["classes"])})
+    except (KeyError, TypeError, MlflowException):
+        raise RequestError(
+            f"{uri}: takes no pictures; wants a promoted model, as models:/NAME@champion or models:/NAME/VERSION"
+        ) from None
+    return Served(uri, decision, network / "data" / "model.keras", mlflow.pyfunc.load_model(str(folder)))
+
+
+def load_served(store: Store, uri: str) -> Served:
+    """The registered model at `models:/NAME@ALIAS` or `models:/NAME/VERSION`, or in a folder of this machine.
+
+    Raises `RequestError` where there is none, or it takes no pictures.
+    """
+    if not uri.startswith("models:/"):
+        if not Path(uri, "MLmodel").is_file():
+            raise RequestError(f"{uri}: neither a registered model, as models:/NAME@champion, nor the folder of one")
+        return load_folder(Path(uri), uri)
+    try:
+        return load_folder(model_folder(store, uri), uri)
+    except MlflowException as error:
+        raise RequestError(f"{uri}: not in {store.shown}: {str(error).splitlines()[0]}") from None
+
+
+def model_folder(store: Store, uri: str) -> Path:
+    """The folder of a model's files: of a store of this machine as it is, else a copy that goes with the process."""
+    if uri.startswith("models:/") and not uri.startswith("models:/m-"):
+        uri = _source(store, uri)
+    to = None
+    if store.uri.startswith("http"):
+        to = tempfile.mkdtemp(prefix="pneumo-model-")
+        atexit.register(shutil.rmtree, to, ignore_errors=True)
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=store.uri, dst_path=to))
+
+
+def _source(store: Store, uri: str) -> str:
+    """The address of a registered version's files."""
+    name, at, alias = uri.removeprefix("models:/").partition("@")
+    if at:
+        return str(store.client.get_model_version_by_alias(name, alias).source)
+    name, _, number = name.rpartition("/")
+    return str(store.client.get_model_version(name, number).source)
+
+
+def _requirements() -> list[str]:
+    pinned = [f"{package}=={version(package)}" for package in PACKAGES]
+    for package in DICOM_PACKAGES:
+        try:
+            pinned.append(f"{package}=={version(package)}")
+        except PackageNotFoundError:
+            continue
+    return pinned
