@@ -57,6 +57,7 @@ def end(
             screen.say(f"  {shlex.join([program('python'), '-m', 'pneumo.data', 'fetch', fetch])}")
     elif ending is None or not ending.exhausted:
         screen.say(f"Search further:      {_command(*_with_trials(sys.argv[1:], 2 * len(told)))}")
+    screen.say(f"Promote the best:    {shlex.join([program('python'), '-m', 'pneumo.promote', experiment.name])}")
     return OK
 
 

@@ -38,14 +38,19 @@ def write(folder: Path, **document: object) -> Path:
     return path
 
 
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "pneumo.search", *map(str, arguments)]
+def command(*arguments: object, verb: str = "search") -> list[str]:
+    return [sys.executable, "-m", f"pneumo.{verb}", *map(str, arguments)]
 
 
 def search(*arguments: object, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """`python -m pneumo.search` with these arguments, in this folder."""
+    return called("search", *arguments, folder=folder, **environment)
+
+
+def called(verb: str, *arguments: object, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python -m pneumo.VERB` with these arguments, in this folder."""
     return subprocess.run(
-        command(*arguments),
+        command(*arguments, verb=verb),
         cwd=folder,
         env=os.environ | environment,
         capture_output=True,
@@ -71,7 +76,7 @@ def runs(folder: Path, study: str) -> tuple[Run, list[Run]]:
     trials = [run for run in found if run.data.tags["pneumo.role"] == "trial"]
     children = [run for run in found if run.data.tags["pneumo.role"] != "study"]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} <= {parent.info.run_id}
-    assert {run.data.tags["pneumo.role"] for run in children} <= {"trial", "confirm"}
+    assert {run.data.tags["pneumo.role"] for run in children} <= {"trial", "confirm", "promotion"}
     return parent, sorted(trials, key=lambda run: (int(run.data.tags["pneumo.trial"]), run.info.start_time))
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from pneumo.data.decoding import decode
 from tests.conftest import ROOT
-from tests.program import check_study, check_trial, client, search
+from tests.program import called, check_study, check_trial, client, runs, search
 
 pytestmark = pytest.mark.slow
 
@@ -38,6 +38,28 @@ def article(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     assert "training 4,031" in done.stdout
     assert "sealed" in done.stdout
     return folder, arguments
+
+
+JUDGE = """
+import sys, json, pathlib, mlflow
+from sklearn import metrics as m
+store, folder, to = sys.argv[1:]
+mlflow.set_tracking_uri(store)
+model = mlflow.pyfunc.load_model("models:/article@champion")
+paths = sorted(map(str, pathlib.Path(folder).rglob("*.jpeg")))
+said = model.predict(paths)
+labels = [int("PNEUMONIA" in path) for path in paths]
+called = [int(label == "PNEUMONIA") for label in said.label]
+figures = {
+    "accuracy": m.accuracy_score(labels, called), "sensitivity": m.recall_score(labels, called),
+    "specificity": m.recall_score(labels, called, pos_label=0), "precision": m.precision_score(labels, called),
+    "f1": m.f1_score(labels, called), "auc": m.roc_auc_score(labels, said.probability),
+    "average_precision": m.average_precision_score(labels, said.probability),
+    "brier": m.brier_score_loss(labels, said.probability), "pictures": len(paths),
+}
+json.dump(figures, open(to, "w"))
+assert "pneumo" not in sys.modules
+"""
 
 
 def predictions(folder: Path, run_id: str, to: Path) -> list[dict[str, str]]:
@@ -115,3 +137,55 @@ def test_again_it_does_nothing_and_with_more_trials_it_goes_on(article: tuple[Pa
     more = search(*arguments, "--trials", 8, folder=folder)
     assert more.returncode == 0, more.stderr
     assert [run.info.run_id for run in check_study(folder, "article", 8)][:6] == before
+
+
+def test_the_champion_predicts_the_test_folder_with_the_figures_of_its_promotion(
+    article: tuple[Path, list[object]], archive: Path, tmp_path: Path
+) -> None:
+    folder, _ = article
+    done = called("promote", "article", folder=folder)
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    assert "Against the study's baseline, trial 0:" in done.stdout
+    with zipfile.ZipFile(archive) as pictures:
+        tests = [name for name in pictures.namelist() if name.startswith("chest_xray/test/") and name.endswith(".jpeg")]
+        pictures.extractall(tmp_path / "unpacked", tests)
+    files = [str(tmp_path / "unpacked"), str(tmp_path / "figures.json")]
+    subprocess.run([sys.executable, "-c", JUDGE, f"sqlite:///{folder}/mlflow.db", *files], check=True, cwd=tmp_path)
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures.pop("pictures") == 624
+    version = client(folder).get_model_version_by_alias("article", "champion")
+    recorded = client(folder).get_run(str(version.run_id)).data.metrics
+    # As many digits as a float has: the two sum the same numbers in another order.
+    assert figures == pytest.approx({name: recorded[f"test_{name}"] for name in figures}, abs=1e-14)
+    assert openings(folder) == 1
+
+
+def test_a_worse_study_is_refused_promoted_by_force_and_rolled_back(
+    article: tuple[Path, list[object]], archive: Path
+) -> None:
+    folder, _ = article
+    worse = ["--name", "worse", "--set", "layers=1", "--set", "filters=1", "--set", "dense_units=1"]
+    worse += ["--set", "search.baseline=false", "--set", "image_size=16", "--set", "epochs=1", "--trials", "1"]
+    done = search(ROOT / "experiments" / "article.yaml", "--data", archive, *worse, folder=folder)
+    assert done.returncode == 0, done.stderr
+    refused = called("promote", "worse", "--model", "article", folder=folder)
+    assert refused.returncode == 3, (refused.stdout, refused.stderr)
+    assert "beyond luck" in refused.stdout
+    assert aliases(folder) == {"champion": 1, "challenger": 2}
+    reason = "a drill of what force does"
+    forced = called("promote", "worse", "--model", "article", "--force", reason, folder=folder)
+    assert forced.returncode == 0, forced.stderr
+    assert aliases(folder) == {"champion": 2, "previous": 1}
+    assert client(folder).get_model_version("article", "2").tags["pneumo.forced"] == reason
+    assert called("promote", "--model", "article", "--rollback", folder=folder).returncode == 0
+    assert aliases(folder) == {"champion": 1, "previous": 2}
+    assert openings(folder) == openings(folder, "worse") == 1
+
+
+def aliases(folder: Path) -> dict[str, int]:
+    found = client(folder).get_registered_model("article").aliases
+    return {alias: int(number) for alias, number in found.items()}
+
+
+def openings(folder: Path, study: str = "article") -> int:
+    return int(runs(folder, study)[0].data.metrics["test_openings"])

@@ -101,8 +101,8 @@ def test_every_package_of_the_image_is_checked_against_its_hash() -> None:
 
 def test_ports_are_open_to_this_machine_only() -> None:
     ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert list(ports) == ["mlflow"]
-    assert all(port.startswith("127.0.0.1:") for port in ports["mlflow"])
+    assert set(ports) == {"mlflow", "serve"}
+    assert all(port.startswith("127.0.0.1:") for opened in ports.values() for port in opened)
 
 
 def test_there_is_no_password_but_the_users() -> None:
@@ -113,7 +113,7 @@ def test_there_is_no_password_but_the_users() -> None:
         for name, value in service.get("environment", {}).items()
         if "PASSWORD" in name
     ]
-    assert given == [asked] * 4
+    assert given == [asked] * 5  # who reads or writes a database
     assert not re.search(r"PASSWORD:?-", COMPOSE), "a default password is one that everybody knows"
     assert not re.search(r"://[^/@\s]*:[^/@\s]*@", COMPOSE), "a password in an address ends up in logs"
     assert "\nPOSTGRES_PASSWORD=\n" in (DOCKER / ".env.example").read_text()
@@ -181,3 +181,25 @@ def test_search_has_the_options_that_the_stack_gives_it() -> None:
     assert given == ["--storage", "--data"]
     for option in given:
         assert re.search(rf"{option}\b", done.stdout), option
+
+
+def test_the_served_model_is_the_champion_of_the_stack() -> None:
+    from mlflow.models.cli import serve
+
+    service = SERVICES["serve"]
+    assert service["entrypoint"] == ["mlflow", "models", "serve"]
+    # Refuses an option or a value that this MLflow does not know; starts nothing.
+    options = serve.make_context("serve", list(service["command"])).params
+    assert options["model_uri"] == "models:/${PNEUMO_MODEL:-article}@champion"
+    assert options["env_manager"] == "local"
+    assert service["ports"] == [f"127.0.0.1:${{SERVE_PORT:-{options['port']}}}:{options['port']}"]
+    assert f":{options['port']}/health" in str(service["healthcheck"])
+    assert service["environment"]["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
+    assert "volumes" not in service, "what it serves comes from MLflow"
+
+
+def test_a_promotion_reads_the_pictures_that_were_searched() -> None:
+    promote, search = SERVICES["promote"], SERVICES["search"]
+    same = ("environment", "volumes", "depends_on", "image", "build")
+    assert {key: promote[key] for key in same} == {key: search[key] for key in same}
+    assert promote["entrypoint"] == ["python", "-m", "pneumo.promote", "--data", "/data"]
