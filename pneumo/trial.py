@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from pneumo import provenance
 from pneumo.compute.place import Channel
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.errors import TrialError
@@ -21,10 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pneumo.cnn.checkpoint import Best, Checkpoint
-    from pneumo.cnn.fit import Fitted
     from pneumo.data.prepare import Prepared
     from pneumo.spec.hyperparameters import Hyperparameters
-    from pneumo.tracking.trial import TrialLog
+    from pneumo.tracking.trial import LoggedModel, TrialLog
 
 LONGEST_ERROR = 500
 """Letters of a failed trial's one line; the whole stack trace is an artifact."""
@@ -47,6 +47,28 @@ class TrialTask:
     data: Prepared
     resume: str | None = None
     keep: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What a training came to; plain values, so that who receives it needs no TensorFlow.
+
+    `history` has the metrics of each epoch from the first, `metrics` what is known once, at the end; `probabilities`:
+    float32 (n,), of the validation pictures at the best epoch. `pruned`: it was told to stop.
+    """
+
+    history: Sequence[Mapping[str, float]]
+    metrics: Mapping[str, float]
+    probabilities: NDArray[np.float32]
+    pruned: bool
+
+
+class EpochLog(Protocol):
+    """What a training tells while it lasts (see `tracking.trial.TrialLog`)."""
+
+    def tag(self, tags: Mapping[str, str]) -> None: ...
+
+    def epoch(self, metrics: Mapping[str, float], epoch: int) -> None: ...
 
 
 def warm_up() -> None:
@@ -82,13 +104,15 @@ def run(task: TrialTask, channel: Channel) -> Iterator[TrialResult]:
     log, number = TrialLog(task.store, task.run_id), task.candidate.number
     machine = device()
     values = resolved(task.candidate.values, machine)
-    log.tag({"pneumo.device": machine.name, "pneumo.precision": values.precision})
+    log.tag({"pneumo.device": machine.name, "pneumo.precision": values.precision, **provenance.tags()})
     model = None
     try:
         with log.system_metrics():
             model = build(values, seed=task.seed)
-            metrics, value, pruned = _train(task, values, model, channel, log)
-        result = TrialResult(number, task.run_id, "pruned" if pruned else "complete", value, metrics)
+            trained = _train(task, values, model, channel, log)
+            metrics = _record(task, values, model, trained, log)
+        value = metrics[objective_metric(task.objectives[0])]
+        result = TrialResult(number, task.run_id, "pruned" if trained.pruned else "complete", value, metrics)
     except (ConnectionError, EOFError):
         raise  # the driver is gone
     except Exception as error:
@@ -101,16 +125,52 @@ def run(task: TrialTask, channel: Channel) -> Iterator[TrialResult]:
         release(model)
 
 
-def _train(
-    task: TrialTask, values: Hyperparameters, model: Any, channel: Channel, log: TrialLog
-) -> tuple[dict[str, float], float, bool]:
-    """Trains the model and records it. The metrics, the objective's value, and whether the trial was pruned."""
-    import numpy as np
+def warm_up_deterministic() -> None:
+    """`warm_up` for `replay`."""
+    from pneumo.cnn import device
 
+    device.warm_up(deterministic=True)
+
+
+@contextmanager
+def replay(task: TrialTask | None, channel: Channel) -> Iterator[Trained | TrialError | str]:
+    """Train the candidate and record nothing; of a training that fails its error, in one line.
+
+    Without a task: the name of the device that it would train on. For a process of its own, which takes one training.
+    """
+    from pneumo.cnn.build import build
+    from pneumo.cnn.device import device, resolved
+
+    machine = device()
+    if task is None:
+        yield machine.name
+        return
+    values = resolved(task.candidate.values, machine)
+    ended: Trained | TrialError
+    try:
+        ended = _train(task, values, build(values, seed=task.seed), channel, _Unrecorded())
+    except (ConnectionError, EOFError):
+        raise  # who asked is gone
+    except Exception as error:
+        ended = TrialError(_one_line(error))
+    yield ended
+
+
+class _Unrecorded:
+    """An `EpochLog` that keeps nothing."""
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        pass
+
+    def epoch(self, metrics: Mapping[str, float], epoch: int) -> None:
+        pass
+
+
+def _train(task: TrialTask, values: Hyperparameters, model: Any, channel: Channel, log: EpochLog) -> Trained:
+    """Trains the model, which then has the weights of the best epoch."""
     from pneumo.cnn import fit
     from pneumo.cnn.build import compile_model, parameters
     from pneumo.cnn.checkpoint import Checkpoint, save
-    from pneumo.cnn.save import saved
     from pneumo.evidence.metrics import epoch_metrics, validation_metrics
 
     chosen_by = epoch_objective(task.objectives)
@@ -160,15 +220,26 @@ def _train(
         "train_seconds": fitted.seconds,
         "images_per_second": fitted.images_per_second,
     }
-    logged = None
-    if not pruned:
+    known = {name: float(metric) for name, metric in metrics.items()}
+    return Trained(history, known, fitted.probabilities, pruned)
+
+
+def _record(task: TrialTask, values: Hyperparameters, model: Any, trained: Trained, log: TrialLog) -> dict[str, float]:
+    """Logs all that a training left, of one that was not pruned the model too. Its metrics with those of the model."""
+    import numpy as np
+
+    from pneumo.cnn.save import saved
+
+    data, metrics = task.data, dict(trained.metrics)
+    logged: LoggedModel | None = None
+    if not trained.pruned:
+        pixels = data.pixels(values.image_size)
         picture = np.repeat(pixels[data.validation[:1], :, :, None], values.channels, axis=-1)
         logged = log.model(saved(model), picture)
-        metrics["model_bytes"] = logged.size
-    log.artifacts(_artifacts(task, history, fitted, metrics["threshold"]))
+        metrics["model_bytes"] = float(logged.size)
+    log.artifacts(_artifacts(task, trained))
     log.finish(metrics, logged)
-    value = float(metrics[objective_metric(task.objectives[0])])
-    return {name: float(metric) for name, metric in metrics.items()}, value, pruned
+    return metrics
 
 
 def _recipe(task: TrialTask, values: Hyperparameters) -> dict[str, object]:
@@ -184,7 +255,7 @@ def _recipe(task: TrialTask, values: Hyperparameters) -> dict[str, object]:
     }
 
 
-def _earlier(task: TrialTask, model: Any, recipe: Mapping[str, object], log: TrialLog) -> Checkpoint | None:
+def _earlier(task: TrialTask, model: Any, recipe: Mapping[str, object], log: EpochLog) -> Checkpoint | None:
     """Fills the model from the checkpoint to go on from, and logs its epochs. None: the trial begins at the first."""
     from pneumo.cnn.checkpoint import CheckpointError, load
 
@@ -200,9 +271,7 @@ def _earlier(task: TrialTask, model: Any, recipe: Mapping[str, object], log: Tri
     return earlier
 
 
-def _artifacts(
-    task: TrialTask, history: Sequence[Mapping[str, float]], fitted: Fitted, threshold: float
-) -> dict[str, str | bytes]:
+def _artifacts(task: TrialTask, trained: Trained) -> dict[str, str | bytes]:
     from pneumo.evidence.plots import trial_plots
     from pneumo.evidence.tables import history_csv, predictions_csv
 
@@ -212,20 +281,20 @@ def _artifacts(
     truth = data.labels[data.validation]
     plots = trial_plots(
         title=f"{task.study} trial {task.candidate.number}",
-        history=history,
-        best_epoch=fitted.best_epoch,
+        history=trained.history,
+        best_epoch=int(trained.metrics["best_epoch"]),
         labels=truth,
-        probabilities=fitted.probabilities,
+        probabilities=trained.probabilities,
         names=names,
         pixels=data.pixels(task.candidate.values.image_size)[data.validation],
-        threshold=threshold,
+        threshold=trained.metrics["threshold"],
         phantom=data.kind == "phantom",
         classes=data.classes,
     )
     return {
         **{f"plots/{name}": picture for name, picture in plots.items()},
-        "history.csv": history_csv(history),
-        "predictions.csv": predictions_csv(names, patients, truth, fitted.probabilities, data.classes),
+        "history.csv": history_csv(trained.history),
+        "predictions.csv": predictions_csv(names, patients, truth, trained.probabilities, data.classes),
     }
 
 
