@@ -195,7 +195,8 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """
     found = []
     free = {
-        f"search.{key}" for key in ("trials", "timeout", "patience", "terminator", "max_failures", "confirm", "workers")
+        f"search.{key}"
+        for key in ("trials", "timeout", "patience", "terminator", "max_failures", "outage", "confirm", "workers")
     }
     free |= {"data.path", "data.allow_leaks"}
     flat_before, flat_now = _flat(before), _flat(now)

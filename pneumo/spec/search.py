@@ -58,6 +58,11 @@ class SearchSpec(BaseModel):
     ] = None
     terminator: Annotated[bool, Field(description="end where Optuna expects no more (needs PyTorch)")] = False
     max_failures: Annotated[int, Field(ge=1, description="end after so many failed trials in a row")] = 5
+    outage: Annotated[
+        Annotated[float, Field(gt=0)],
+        BeforeValidator(seconds),
+        Field(description="how long to wait for a database or a tracking server that is away: seconds, or 90s, 10m"),
+    ] = 600.0
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     baseline: Annotated[bool, Field(description="begin with the tutorial's own network")] = True
     try_: Annotated[
