@@ -8,8 +8,9 @@ import optuna
 import pytest
 from mlflow import MlflowClient
 
+from tests.pictures import encoded
 from tests.postgres import Postgres
-from tests.program import search, write
+from tests.program import called, search, write
 
 pytestmark = pytest.mark.slow
 
@@ -35,3 +36,16 @@ def test_a_search_on_a_server_and_postgresql(postgres: Postgres, mlflow_server: 
     again = search(*arguments, "--trials", 3, folder=tmp_path, MLFLOW_TRACKING_URI=mlflow_server)
     assert again.returncode == 0, again.stderr
     assert len(store.search_runs([found.experiment_id], "tags.`pneumo.role` = 'trial'")) == 3
+
+    promoted = called("promote", "stack", "--force", "a test", folder=tmp_path, MLFLOW_TRACKING_URI=mlflow_server)
+    assert promoted.returncode == 0, promoted.stderr
+    version = store.get_model_version_by_alias("stack", "champion")
+    assert "phantoms" in str(version.description)
+    (tmp_path / "scan.jpeg").write_bytes(encoded())
+    uri = ["--model", "models:/stack@champion", "--format", "csv"]
+    said = called("predict", "scan.jpeg", *uri, folder=tmp_path, MLFLOW_TRACKING_URI=mlflow_server)
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.startswith("name,probability,label,threshold\nscan.jpeg,0.")
+    replayed = called("replay", version.tags["pneumo.run"], folder=tmp_path, MLFLOW_TRACKING_URI=mlflow_server)
+    assert replayed.returncode == 0, replayed.stdout
+    assert "Every metric is equal to the last bit." in replayed.stdout
