@@ -131,13 +131,15 @@ def judge(
 
     other = against.load(folder) if against.load else None
     ours, theirs = _predictions(model, other, test, progress)
-    unreadable = tuple((p.name, said.error) for p, said in zip(test.pictures, ours, strict=True) if said.error)
+    # Of both: figures that are compared are of the same pictures.
+    errors = [said.error or (theirs[row].error if other else None) for row, said in enumerate(ours)]
+    unreadable = tuple((p.name, error) for p, error in zip(test.pictures, errors, strict=True) if error)
     if len(unreadable) > MOST_UNREADABLE * len(ours):
         name, reason = unreadable[0]
         raise RequestError(
             f"{len(unreadable)} of {len(ours)} test pictures cannot be read, more than 1 %: {name} ({reason})"
         )
-    rows = [row for row, said in enumerate(ours) if said.error is None]
+    rows = [row for row, error in enumerate(errors) if error is None]
     pictures = [test.pictures[row] for row in rows]
     labels = np.array([picture.label for picture in pictures])
     patients = np.array([picture.patient for picture in pictures])

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from pneumo.tracking.store import Store
 
 LOG_WIDTH = 160
+MOST_OPENINGS = 5
+"""That are shown."""
+
 RESERVED = ("challenger", "previous", "latest")
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -206,9 +209,11 @@ def _show(outcome: Outcome, store: Store, phantom: bool, force: str | None, cons
 
 
 def _say_openings(openings: list[Opening], elsewhere: int, say: Callable[..., None]) -> None:
-    times = f"{len(openings)} time{'s' if len(openings) > 1 else ''}"
-    last = openings[-1]
-    say(f"The test pictures were opened {times} for this study, last {last.at} by {last.who} for run {last.run_id}.")
+    say(f"The test pictures were opened {len(openings)} time{'s' if len(openings) > 1 else ''} for this study:")
+    if len(openings) > MOST_OPENINGS:
+        say("  ...")
+    for opening in openings[-MOST_OPENINGS:]:
+        say(f"  {opening.at} by {opening.who}, for run {opening.run_id}")
     looks = len(openings) + elsewhere
     if looks > 1:
         others = f" ({elsewhere} of them for other studies)" if elsewhere else ""

@@ -78,6 +78,7 @@ def promote(
     decided = decision(store, picked.run, experiment, source)
     registry.settle(store, model)
     champion = registry.at(store, model, alias)
+    _check_classes(champion, source)
     if champion and champion.tags.get("pneumo.decision") == _decision_key(picked.run, decided, source):
         say(f"It has the alias {alias} already: version {champion.number} of {model}.")
         return _again(store, asked, source, champion, alias, decided)
@@ -135,6 +136,20 @@ def _check_pictures(store: Store, asked: Asked, source: Source, model: str) -> N
             f"model {model}: its versions are of {'phantoms' if there == 'phantom' else 'X-rays'} and this study is of "
             f"{'phantoms' if source.kind == 'phantom' else 'X-rays'}; give another name with --model"
         )
+
+
+def _check_classes(champion: Version | None, source: Source) -> None:
+    """Refuses a champion that tells other things apart: the two could not be compared."""
+    told = champion.tags.get("pneumo.classes") if champion else None
+    if champion and told not in (None, _classes(source)):
+        raise RequestError(
+            f"model {champion.model}: its version {champion.number} tells {told} apart, and this study {_classes(source)}; "
+            f"give another name with --model"
+        )
+
+
+def _classes(source: Source) -> str:
+    return " and ".join(source.classes)
 
 
 def _judge_and_record(
@@ -217,6 +232,7 @@ def _register(
         "pneumo.promotion": run_id,
         "pneumo.version": __version__,
         "pneumo.data": source.kind,
+        "pneumo.classes": _classes(source),
         "pneumo.data.test": source.test_digest,
         "pneumo.decision": _decision_key(picked.run, decided, source),
         "pneumo.threshold": repr(decided.threshold),

@@ -182,7 +182,10 @@ def test_the_operating_point_comes_from_validation_and_floors_refuse(study: Path
 
 
 @pytest.mark.slow
-def test_other_pictures_and_other_kinds_are_refused_before_anything_is_opened(study: Path, tmp_path: Path) -> None:
+def test_other_pictures_and_other_kinds_are_refused_before_anything_is_opened(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(study)  # MLflow looks for a version's model in the store of the current folder
     other = write(
         tmp_path, name="other", data=PHANTOMS | {"phantom": {"patients": 26, "size": 64}}, search={"trials": 1}
     )
@@ -192,6 +195,12 @@ def test_other_pictures_and_other_kinds_are_refused_before_anything_is_opened(st
     done = promoted(study, STUDY, "--model", "xrays", status=2)
     assert done.stderr.count("\n") == 1
     assert "its versions are of X-rays and this study is of phantoms" in done.stderr
+    model = runs(study, STUDY)[1][0].outputs.model_outputs[0].model_id  # type: ignore[union-attr]
+    store.create_registered_model("covid", tags={"pneumo.data": "phantom"})
+    store.create_model_version("covid", f"models:/{model}", tags={"pneumo.classes": "NORMAL and COVID"})
+    store.set_registered_model_alias("covid", "champion", "1")
+    differs = promoted(study, STUDY, "--model", "covid", status=2)
+    assert "version 1 tells NORMAL and COVID apart, and this study NORMAL and PNEUMONIA" in differs.stderr
     changed = promoted(study, STUDY, "--data", tmp_path / "nothing.zip", status=2)
     assert "nothing.zip" in changed.stderr
     assert openings(study) == []
