@@ -6,6 +6,7 @@ import base64
 import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,10 +39,11 @@ _SIDE = 96
 
 @dataclass(frozen=True, eq=False)
 class Rival:
-    """What a trial is compared with. `key` tells it, `said` names it; `load` gives its model, and may use a new folder.
-    Without `load` there is nothing to compare with, and `said` is why."""
+    """What a trial is compared with. `key` tells it, `name` is what plots call it and `said` what people do; `load` gives its
+    model, and may use a new folder. Without `load` there is nothing to compare with, and `said` is why."""
 
     key: str
+    name: str
     said: str
     load: Callable[[Path], Served] | None = None
 
@@ -98,16 +100,17 @@ def rival(
 
     if champion is not None:
         said = f"the champion, version {champion.number}"
-        return Rival(f"version {champion.number}", said, lambda _: load_served(store, champion.uri))
+        return Rival(f"version {champion.number}", "champion", said, lambda _: load_served(store, champion.uri))
     if not experiment.search.baseline:
-        return Rival("none", "there is no champion yet, and the study has no baseline")
+        return Rival("none", "", "there is no champion yet, and the study has no baseline")
     base = next((run for run in runs if run.number == 0 and run.state == "complete"), None)
     if base is None:
-        return Rival("none", "there is no champion yet, and the study's baseline did not complete")
+        return Rival("none", "", "there is no champion yet, and the study's baseline did not complete")
     # Compared with itself it is not better, and the gate says so.
-    name = "which is this very trial" if base.run_id == picked.run_id else f"trial {base.number}"
+    said = "which is this very trial" if base.run_id == picked.run_id else f"trial {base.number}"
     at = decision(store, base, experiment, source)
-    return Rival(f"run {base.run_id}", f"the study's baseline, {name}", lambda to: served(store, base, at, source, to))
+    load = partial(served, store, base, at, source)
+    return Rival(f"run {base.run_id}", "baseline", f"the study's baseline, {said}", load)
 
 
 def judge(
@@ -169,7 +172,7 @@ def judge(
         phantom=test.kind == "phantom",
         classes=test.classes,
         part="test",
-        champion=compared,
+        others={} if compared is None else {against.name: compared},
     )
     counts = {"num_rows": len(pictures), "patients": len(set(patients.tolist()))}
     counts |= {name: int((labels == label).sum()) for label, name in enumerate(test.classes)}

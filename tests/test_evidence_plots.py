@@ -165,7 +165,7 @@ def test_plots_of_pictures_are_those_of_a_trial_without_its_learning(usual: dict
     ("changes", "changed"),
     [
         ({"part": "test"}, {"roc.png", "precision_recall.png", "calibration.png"}),
-        ({"champion": np.linspace(0, 1, 40)}, {"roc.png", "precision_recall.png"}),
+        ({"others": {"champion": np.linspace(0, 1, 40)}}, {"roc.png", "precision_recall.png"}),
     ],
     ids=["part", "champion"],
 )
@@ -181,7 +181,7 @@ def test_the_champion_is_grey_beside_the_colour_of_the_pictures(usual: dict[str,
     def painted(png: bytes, colour: str) -> int:
         return int((_pixels(png) == [int(colour[at : at + 2], 16) for at in (1, 3, 5)]).all(axis=-1).sum())
 
-    beside = picture_plots(**_promotion(champion=np.linspace(0, 1, 40)))[name]
+    beside = picture_plots(**_promotion(others={"baseline": np.linspace(0, 1, 40)}))[name]
     assert painted(beside, GREY) > painted(usual[name], GREY) + 300
     assert painted(beside, BLUE) == pytest.approx(painted(usual[name], BLUE), rel=0.1)
 
@@ -190,13 +190,13 @@ def test_the_champion_is_grey_beside_the_colour_of_the_pictures(usual: dict[str,
 def test_a_champion_that_knows_nothing_can_be_drawn(labels: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        plots = picture_plots(**_promotion(labels=labels, champion=np.full(40, 0.5), part="test"))
+        plots = picture_plots(**_promotion(labels=labels, others={"champion": np.full(40, 0.5)}, part="test"))
     assert set(plots) == FILES - {"learning_curves.png"}
 
 
 def test_a_champion_of_other_pictures_is_refused() -> None:
-    with pytest.raises(ValueError, match="champion's probabilities must be as many as labels, got 39"):
-        picture_plots(**_promotion(champion=np.full(39, 0.5)))
+    with pytest.raises(ValueError, match="probabilities of the champion must be as many as labels, got 39"):
+        picture_plots(**_promotion(others={"champion": np.full(39, 0.5)}))
 
 
 def test_drawing_needs_no_display_and_no_pyplot() -> None:

@@ -75,12 +75,12 @@ def picture_plots(
     phantom: bool = False,
     classes: Sequence[str] = CLASSES,
     part: str = "validation",
-    champion: Array | None = None,
+    others: Mapping[str, Array] | None = None,
 ) -> dict[str, bytes]:
     """The plots of some pictures that a network was tried on, by file name, as PNG: those of a trial without its learning.
 
-    `part` is what the legends call the pictures. `champion` (n,) are the probabilities of the network that is in use now,
-    of the same pictures, drawn beside in ROC, precision and recall. The rest is as in `trial_plots`.
+    `part` is what the legends call the pictures. `others` are probabilities (n,) of the same pictures by other networks, by
+    what each is called (`champion`), drawn beside in ROC, precision and recall. The rest is as in `trial_plots`.
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, np.float64)
     if not len(labels) == len(probabilities) == len(names) == len(pixels):
@@ -88,11 +88,10 @@ def picture_plots(
             f"labels, probabilities, names and pixels must be as many, got {len(labels)}, {len(probabilities)}, "
             f"{len(names)} and {len(pixels)}"
         )
-    curves = {part: probabilities}
-    if champion is not None:
-        if len(champion) != len(labels):
-            raise ValueError(f"the champion's probabilities must be as many as labels, got {len(champion)}")
-        curves["champion"] = np.asarray(champion, np.float64)
+    curves = {part: probabilities} | {name: np.asarray(other, np.float64) for name, other in (others or {}).items()}
+    for name, other in curves.items():
+        if len(other) != len(labels):
+            raise ValueError(f"probabilities of the {name} must be as many as labels, got {len(other)}")
     named = [_text(name, 20) for name in classes]
     title = _title(title, phantom)
     return {
@@ -182,12 +181,12 @@ def _roc(title: str, labels: Array, curves: Mapping[str, Array], threshold: floa
     for name, probabilities, style in _styled(curves):
         false_positives, true_positives, _ = roc_curve(labels, probabilities)
         axes.plot(false_positives, true_positives, label=name, **style)
-    ours, *others = curves.values()
+    ours, *_ = curves.values()
     positive = predicted(ours, threshold)
     here = float(np.mean(positive[labels == 0])), float(np.mean(positive[labels == 1]))
     _mark(axes, here, threshold)
     _legend(axes, "lower right")
-    against = "".join(f", champion {auc(labels, other):.4f}" for other in others)
+    against = "".join(f", {name} {auc(labels, other):.4f}" for name, other in list(curves.items())[1:])
     return _png(figure, title, f"ROC, AUC {auc(labels, ours):.4f}{against}")
 
 
@@ -205,13 +204,16 @@ def _precision_recall(
     for name, probabilities, style in _styled(curves):
         precision, recall, _ = precision_recall_curve(labels, probabilities)
         axes.plot(recall, precision, label=name, drawstyle="steps-post", **style)
-    ours, *others = curves.values()
+    ours, *_ = curves.values()
     positive = predicted(ours, threshold)
     if positive.any():
         _mark(axes, (float(np.mean(positive[labels == 1])), float(np.mean(labels[positive == 1]))), threshold)
     _legend(axes, "lower left")
-    against = "".join(f", champion {average_precision_score(labels, other):.4f}" for other in others)
-    average = average_precision_score(labels, ours)
+    scores = {name: average_precision_score(labels, each) for name, each in curves.items()}
+    average, against = (
+        scores.pop(next(iter(scores))),
+        "".join(f", {name} {score:.4f}" for name, score in scores.items()),
+    )
     return _png(figure, title, f"precision and recall, average precision {average:.4f}{against}")
 
 
