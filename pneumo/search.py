@@ -158,8 +158,10 @@ def _search(experiment: Experiment, source: Source, findings: Sequence[Finding],
     from pneumo.compute.local import LocalProcesses
     from pneumo.compute.place import PlaceError
     from pneumo.ending import again
+    from pneumo.engines.hold import hold
 
-    with alone(experiment.name, f"study {experiment.name}: another search is at work on it here"):
+    name = experiment.name
+    with hold(name, storage), alone(name, f"study {name}: another search is at work on it in this folder"):
         # The workers at once, so that they import TensorFlow while the pictures are read here.
         place = LocalProcesses(trial.run, trial.warm_up, experiment.search.workers)
         try:
@@ -209,6 +211,8 @@ def _run(
             )
             return end(experiment, told, store, screen, confirmed=confirmed_of(told, experiment, repeated))
     data = screen.preparing(source)
+    # That takes minutes, in which another machine with a storage of its own may have begun a study of this name.
+    check_unchanged(recorded(store, experiment.name), experiment, engine)
     check_same_data(before, data, experiment.name, told)
     if search.from_ and not told:
         _learn(experiment, engine, store, storage, data, screen)
