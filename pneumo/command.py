@@ -17,7 +17,7 @@ from pneumo.spec.errors import RequestError
 
 LONGEST_REASON = 300
 
-OK, WRONG_REQUEST, NOTHING_FIT, INTERRUPTED = 0, 2, 3, 130
+OK, FAULTY, WRONG_REQUEST, NOTHING_FIT, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def run(app: typer.Typer, verb: str) -> NoReturn:

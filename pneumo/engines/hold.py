@@ -53,7 +53,7 @@ def hold(name: str, storage: str) -> Iterator[None]:
     storage cannot be used. A database of another kind than SQLite and PostgreSQL has no such lock. Where PostgreSQL was
     away and another search has taken the study up when it is back, this process is sent SIGTERM.
     """
-    url = _url(storage)
+    url = storage_url(storage)
     with ExitStack() as held:
         try:
             if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
@@ -61,7 +61,7 @@ def hold(name: str, storage: str) -> Iterator[None]:
             elif url.get_backend_name() == "postgresql":
                 held.enter_context(_Advisory(name, url))
         except (SQLAlchemyError, OSError, ImportError) as error:
-            raise _unusable(url, error) from None
+            raise unusable(url, error) from None
         yield
 
 
@@ -70,7 +70,7 @@ def holder(name: str, storage: str) -> str | None:
 
     Creates nothing. Raises `RequestError` where the storage cannot be read.
     """
-    url = _url(storage)
+    url = storage_url(storage)
     try:
         if url.get_backend_name() == "sqlite" and url.database:
             path = _file(name, url)
@@ -79,18 +79,20 @@ def holder(name: str, storage: str) -> str | None:
             with _connected(url) as one:
                 return _holder(one, name)
     except (SQLAlchemyError, OSError, ImportError) as error:
-        raise _unusable(url, error) from None
+        raise unusable(url, error) from None
     return None
 
 
-def _url(storage: str) -> URL:
+def storage_url(storage: str) -> URL:
+    """The address, taken apart. Raises `RequestError` where it is none."""
     try:
         return make_url(storage)
     except ArgumentError:
         raise RequestError("--storage: wants a database URL, as sqlite:///mlruns/studies.db") from None
 
 
-def _unusable(url: URL, error: Exception) -> RequestError:
+def unusable(url: URL, error: Exception) -> RequestError:
+    """What a storage that cannot be used said, in a line without its password."""
     reason = str(getattr(error, "orig", None) or getattr(error, "strerror", None) or error).splitlines()[0]
     if url.password:
         reason = reason.replace(str(url.password), "***")
