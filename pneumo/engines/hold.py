@@ -94,9 +94,12 @@ def storage_url(storage: str) -> URL:
 def unusable(url: URL, error: Exception) -> RequestError:
     """What a storage that cannot be used said, in a line without its password."""
     reason = str(getattr(error, "orig", None) or getattr(error, "strerror", None) or error).splitlines()[0]
-    if url.password:
-        reason = reason.replace(str(url.password), "***")
-    return RequestError(f"--storage: {url.render_as_string(hide_password=True)}: {reason}")
+    queried = {name for name in url.query if "password" in name.lower()}
+    for secret in (url.password, *(url.query[name] for name in queried)):
+        if secret:
+            reason = reason.replace(str(secret), "***")
+    shown = url.difference_update_query(queried).render_as_string(hide_password=True)
+    return RequestError(f"--storage: {shown}: {reason}")
 
 
 def _taken(name: str, by: str) -> RequestError:
