@@ -103,7 +103,7 @@ class Drill:
         self.nothing_lost(before)
         return done is None
 
-    def until(self, process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> bool:
+    def until(self, process: subprocess.Popen[Any], reached: Callable[[], bool]) -> bool:
         """Whether it came to that before the process ended."""
         while process.poll() is None:
             if reached():
@@ -219,3 +219,17 @@ def test_a_study_with_two_workers_survives_kills(tmp_path: Path) -> None:
     found = drill(tmp_path, 6, trials=10, workers=2, algorithm="random")
     report(found)
     assert found.kills > 0
+
+
+def test_sigterm_ends_cleanly(tmp_path: Path) -> None:
+    long = Drill(tmp_path, write(tmp_path, hyperparameters={"epochs": 300}, search={"trials": 1}), random.Random(0), 1)
+    process = subprocess.Popen(command(long.experiment), cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert long.until(process, lambda: long.epochs() > 0)
+    process.terminate()
+    said = process.stdout.read()
+    assert process.wait() == 130
+    assert "goes on where it stopped" in said
+    assert check(long.store, STUDY, long.storage).faults == ()
+    parent, (trial,) = runs(tmp_path, STUDY)
+    assert (parent.info.status, trial.info.status) == ("KILLED", "KILLED")
