@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pneumo.command import INTERRUPTED, NOTHING_FIT, OK, alone, interruption, lost, program, run
+from pneumo.command import FAULTY, INTERRUPTED, NOTHING_FIT, OK, alone, interruption, lost, program, run
 from pneumo.spec.errors import RequestError
 
 if TYPE_CHECKING:
@@ -54,8 +54,11 @@ python -m pneumo.search experiments/article.yaml --set layers=2 --set search.pru
 python -m pneumo.search experiments/article.yaml --engine keras-tuner --name article-bayesian\n
   the same space, with Keras Tuner proposing
 
+python -m pneumo.search --check article\n
+  is the record of this study whole, in MLflow and in its database? Reads only
+
 Every trial is an MLflow run: mlflow ui, in this folder, shows and compares them.
-Exit status: 0 done; 2 the request was wrong; 3 no trial is fit to use; 130 interrupted, everything so far is kept."""
+Exit status: 0 done; 1 --check found faults; 2 the request was wrong; 3 no trial is fit to use; 130 interrupted, all is kept."""
 )
 def main(
     experiment: Annotated[
@@ -92,12 +95,17 @@ def main(
         ),
     ] = STORAGE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and train nothing.")] = False,
+    check: Annotated[
+        str | None, typer.Option(metavar="STUDY", help="Say whether this study's record is whole, and do nothing else.")
+    ] = None,
 ) -> int:
     """Search hyperparameters of a chest X-ray classifier; every trial is an MLflow run.
 
     The first trial is the tutorial's own network, so a study says how far it got beyond it. A study is known by its
     name: the same command again takes it up where it stopped.
     """
+    if check:
+        return _check(check, storage)
     from rich.console import Console
 
     from pneumo.checks import audited
@@ -121,6 +129,21 @@ def main(
 def _quickstart() -> Path:
     """The quick start of this folder, or of the project that this file belongs to."""
     return QUICKSTART if QUICKSTART.exists() else Path(__file__).resolve().parent.parent / QUICKSTART
+
+
+def _check(name: str, storage: str) -> int:
+    """Prints a line for each fault of a study's record, and how it stands."""
+    from pneumo.integrity import check
+    from pneumo.tracking.store import connect_existing
+
+    try:
+        verdict = check(connect_existing(), name, storage)
+    except _lost() as error:
+        print(f"pneumo.search: the record could not be read: {lost(error)}", file=sys.stderr)
+        return NOTHING_FIT
+    for line in (*verdict.notes, *verdict.faults, verdict.said):
+        print(line)
+    return FAULTY if verdict.faults else OK
 
 
 def _dry_run(experiment: Experiment, source: Source, console: Console) -> int:
@@ -158,8 +181,10 @@ def _search(experiment: Experiment, source: Source, findings: Sequence[Finding],
     from pneumo.compute.local import LocalProcesses
     from pneumo.compute.place import PlaceError
     from pneumo.ending import again
+    from pneumo.engines.hold import hold
 
-    with alone(experiment.name, f"study {experiment.name}: another search is at work on it here"):
+    name = experiment.name
+    with hold(name, storage), alone(name, f"study {name}: another search is at work on it in this folder"):
         # The workers at once, so that they import TensorFlow while the pictures are read here.
         place = LocalProcesses(trial.run, trial.warm_up, experiment.search.workers)
         try:
@@ -209,6 +234,8 @@ def _run(
             )
             return end(experiment, told, store, screen, confirmed=confirmed_of(told, experiment, repeated))
     data = screen.preparing(source)
+    # That takes minutes, in which another machine with a storage of its own may have begun a study of this name.
+    check_unchanged(recorded(store, experiment.name), experiment, engine)
     check_same_data(before, data, experiment.name, told)
     if search.from_ and not told:
         _learn(experiment, engine, store, storage, data, screen)

@@ -51,6 +51,7 @@ class _UnderWay:
     candidate: Candidate
     run_id: str
     started: float
+    began: float  # by a clock that nobody sets
     history: list[float]
 
 
@@ -124,7 +125,7 @@ class Study:
             if isinstance(proposal, Wait):
                 break
             run_id = self._record.begin(proposal)
-            self._under_way[proposal.number] = _UnderWay(proposal, run_id, time.time(), [])
+            self._under_way[proposal.number] = _UnderWay(proposal, run_id, self._now(), time.monotonic(), [])
             self._screen.begun(proposal)
             if why_not := unbuildable(proposal.values):
                 self._end(TrialResult(proposal.number, run_id, "failed", error=why_not))
@@ -159,10 +160,15 @@ class Study:
 
     def _end(self, result: TrialResult, output: str = "") -> None:
         one = self._under_way[result.number]
-        result = replace(result, history=tuple(one.history), started=one.started, ended=time.time())
+        ended = one.started + time.monotonic() - one.began
+        result = replace(result, history=tuple(one.history), started=one.started, ended=ended)
         # The engine first: it is what says, after a kill between the two, how the run is to be closed.
         self._engine.tell(result)
         self._record.end(one.run_id, result.state, result.error, output)
         del self._under_way[result.number]
         self._told.append(Trial(one.candidate, result))
         self._screen.ended(self._told[-1], self._told, self._search.trials)
+
+    def _now(self) -> float:
+        """Seconds since 1970, never before the end of a trial that was told: the machine's clock may be put back."""
+        return max(time.time(), *(trial.result.ended for trial in self._told), 0.0)

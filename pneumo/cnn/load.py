@@ -12,7 +12,7 @@ from pneumo.spec.errors import RequestError
 def load(path: Path) -> keras.Model:
     """The network in a `.keras` file, for predicting only. Raises `RequestError` where there is none to be read."""
     try:
-        return keras.saving.load_model(path, compile=False)
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
     # A broken file, or one of a Keras to come, makes Keras raise anything.
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__

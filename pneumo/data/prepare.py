@@ -165,7 +165,7 @@ def _cut(folder: Path, source: Source, share: float, seed: int) -> tuple[Indices
     memory = folder / f"split-{share!r}-{seed}-{patients}-{RULES}.npz"
     if source.validation:
         return split(source.pictures, share, seed, source.validation)
-    with contextlib.suppress(KeyError, *_DAMAGED), np.load(memory) as kept:
+    with contextlib.suppress(KeyError, *_DAMAGED), np.load(memory, allow_pickle=False) as kept:
         return kept["training"], kept["validation"]
     training, validation = split(source.pictures, share, seed)
     with replacing(memory) as file:
@@ -189,7 +189,7 @@ def _listed(folder: Path) -> dict[str, str] | None:
 def _mapped(folder: Path, size: int, n: int) -> NDArray[np.uint8] | None:
     """The array of one size, or None where it is not there or not whole."""
     try:
-        rows: NDArray[np.uint8] = np.load(folder / f"{size}.npy", mmap_mode="r")
+        rows: NDArray[np.uint8] = np.load(folder / f"{size}.npy", mmap_mode="r", allow_pickle=False)
     except _DAMAGED:
         return None
     return rows if rows.shape == (n, size, size) and rows.dtype == np.uint8 else None

@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
+from pneumo.engines.hold import storage_url, unusable
 from pneumo.engines.samplers import pruner
 from pneumo.spec.candidate import Candidate
-from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.objective import OBJECTIVES
 from pneumo.spec.result import Trial, TrialResult
@@ -78,16 +77,10 @@ def told(study: optuna.Study, searched: frozenset[str]) -> tuple[Trial, ...]:
 @contextmanager
 def _database(storage: str) -> Iterator[optuna.storages.RDBStorage]:
     """The storage at an address, and `RequestError` for what it raises while it is opened and read."""
-    try:
-        url = make_url(storage)
-    except ArgumentError:
-        raise RequestError("--storage: wants a database URL, as sqlite:///mlruns/studies.db") from None
+    url = storage_url(storage)
     try:
         if url.get_backend_name() == "sqlite" and url.database:
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
         yield optuna.storages.RDBStorage(storage)
     except (SQLAlchemyError, optuna.exceptions.OptunaError, OSError, ImportError, RuntimeError) as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        if url.password:
-            reason = reason.replace(str(url.password), "***")
-        raise RequestError(f"--storage: {url.render_as_string(hide_password=True)}: {reason}") from None
+        raise unusable(url, error) from None

@@ -88,13 +88,9 @@ def earlier_trials(name: str, storage: str) -> tuple[Trial, ...]:
 
 def _folder(storage: str) -> Path:
     """Where Keras Tuner's studies lie: beside the database that holds Optuna's."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
+    from pneumo.engines.hold import storage_url
 
-    try:
-        url = make_url(storage)
-    except ArgumentError:
-        raise RequestError("--storage: wants a database URL, as sqlite:///mlruns/studies.db") from None
+    url = storage_url(storage)
     if url.get_backend_name() != "sqlite" or not url.database:
         raise RequestError(
             "--storage: engine keras-tuner keeps its studies in files beside an SQLite database; leave --storage out, or "

@@ -14,6 +14,7 @@ for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # a search on patients' pictures calls nobody but its own store
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # others may be able to write where models lie
     # By default a call to a server that is gone takes four minutes to fail; with these about a quarter of one.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",

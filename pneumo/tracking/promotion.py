@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from pneumo.spec.errors import RequestError
 from pneumo.tracking.store import Store
-from pneumo.tracking.study import Recorded, experiment_id, log_files, recorded, user
+from pneumo.tracking.study import Recorded, close_run, experiment_id, log_files, recorded, user
 
 _OPENING = "pneumo.test_opening."
 _JUDGED = "pneumo.judged"
@@ -160,13 +160,13 @@ def record_judged(
 def record_end(store: Store, run_id: str, tags: Mapping[str, str]) -> None:
     """Closes a promotion's run."""
     store.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-    store.client.set_terminated(run_id, "FINISHED")
+    close_run(store.client, run_id, "FINISHED")
 
 
 def abandon(store: Store, run_id: str) -> None:
     """Closes the run of a promotion that was interrupted, if MLflow can still be reached; the next one takes it up."""
     with contextlib.suppress(Exception):
-        store.client.set_terminated(run_id, "KILLED")
+        close_run(store.client, run_id, "KILLED")
 
 
 def _run(store: Store, run_id: str) -> Run | None:

@@ -90,8 +90,10 @@ def client(uri: str) -> MlflowClient:
 
 
 def masked(text: str) -> str:
-    """A text without the user and the password of the addresses in it."""
-    return re.sub(r"://\S*@", "://***@", text)
+    """A text without the user and the password of the addresses in it, also where a password stands behind a `?`."""
+    return re.sub(
+        r"(?i)([?&]\w*(?:password|passwd|token|secret)=)[^&\s]*", r"\1***", re.sub(r"://\S*@", "://***@", text)
+    )
 
 
 def _where(uri: str) -> str:

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from mlflow import MlflowClient
@@ -210,7 +210,7 @@ def end_trial(study: StudyRun, run_id: str, end: End, error: str | None = None) 
         tags["pneumo.error"] = error[:_LONGEST_TAG]
     if tags:
         study.store.client.log_batch(run_id, tags=_tags(tags))
-    study.store.client.set_terminated(run_id, STATUS[end])
+    close_run(study.store.client, run_id, STATUS[end])
 
 
 def close_left_over(study: StudyRun, known: Mapping[str, tuple[End, str | None]]) -> list[str]:
@@ -251,23 +251,38 @@ def end_study(
     """Closes a study's run: `best_trial`, `best_value` and the counts as metrics, plots and tables as artifacts."""
     client = study.store.client
     tags = {"mlflow.note.content": description, "pneumo.best_run": best_run_id}
+    # Of two values of one step MLflow shows the later one, also where the clock was put back between them.
+    before = max((m.timestamp for name in metrics for m in client.get_metric_history(study.run_id, name)), default=0)
     client.log_batch(
-        study.run_id, metrics=_metrics(metrics), tags=_tags({key: value for key, value in tags.items() if value})
+        study.run_id,
+        metrics=_metrics(metrics, after=before),
+        tags=_tags({key: value for key, value in tags.items() if value}),
     )
     log_files(client, study.run_id, artifacts)
-    client.set_terminated(study.run_id, status)
+    close_run(client, study.run_id, status)
 
 
 def log_files(client: MlflowClient, run_id: str, files: Mapping[str, str | bytes]) -> None:
-    """Writes artifacts, named by their path in the run (`plots/roc.png`), in one go."""
+    """Writes artifacts, named by their path in the run (`plots/roc.png`), in one go.
+
+    Raises `ValueError` where a name leads out of the run.
+    """
     if not files:
         return
+    if out := [name for name in files if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]:
+        raise ValueError(f"artifact {out[0]!r}: its name leads out of the run")
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
             path = Path(folder, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content.encode() if isinstance(content, str) else content)
         client.log_artifacts(run_id, folder)
+
+
+def close_run(client: MlflowClient, run_id: str, status: Status) -> None:
+    """Ends a run, not before its beginning, whatever the clock says."""
+    began = client.get_run(run_id).info.start_time
+    client.set_terminated(run_id, status, max(int(time.time() * 1000), began))
 
 
 def user() -> str:
@@ -352,6 +367,7 @@ def _tags(tags: Mapping[str, str]) -> list[RunTag]:
     return [RunTag(key, value) for key, value in tags.items()]
 
 
-def _metrics(metrics: Mapping[str, float]) -> list[Metric]:
-    now = int(time.time() * 1000)
+def _metrics(metrics: Mapping[str, float], after: int) -> list[Metric]:
+    """Metrics of a moment: of now, or where the clock says less, of the one after `after`, in milliseconds."""
+    now = max(int(time.time() * 1000), after + 1)
     return [Metric(name, float(value), now, 0) for name, value in metrics.items()]
