@@ -161,7 +161,8 @@ def _search(experiment: Experiment, source: Source, findings: Sequence[Finding],
 
     with alone(experiment.name, f"study {experiment.name}: another search is at work on it here"):
         # The workers at once, so that they import TensorFlow while the pictures are read here.
-        place = LocalProcesses(trial.run, trial.warm_up, experiment.search.workers)
+        search = experiment.search
+        place = LocalProcesses(trial.run, trial.warm_up, search.workers, trial_timeout=search.trial_timeout)
         try:
             return _run(experiment, source, findings, storage, place, console)
         except KeyboardInterrupt:
