@@ -217,13 +217,13 @@ def _run(
     record = StudyRecord(store, experiment, data, engine, findings)
 
     def task(candidate: Candidate, run_id: str) -> TrialTask:
-        resume, keep = record.rungs.resume(candidate), record.rungs.keep(candidate)
-        return again(candidate, run_id, record.seed(candidate), resume, keep)
-
-    def again(
-        candidate: Candidate, run_id: str, seed: int, resume: str | None = None, keep: str | None = None
-    ) -> TrialTask:
+        resume, keep = record.checkpoints.below(candidate), record.checkpoints.own(candidate)
+        seed = record.seed(candidate)
         return TrialTask(experiment.name, candidate, run_id, store.uri, search.objectives, seed, data, resume, keep)
+
+    def again(candidate: Candidate, run_id: str, seed: int) -> TrialTask:
+        keep = record.checkpoints.own(candidate, seed)
+        return TrialTask(experiment.name, candidate, run_id, store.uri, search.objectives, seed, data, None, keep)
 
     study = Study(search, engine=engine, place=place, record=record, payload=task, screen=screen)
     try:
@@ -236,8 +236,9 @@ def _run(
             )
         confirmed = confirmed_of(told, experiment, record.confirmations())
         record.close(told, ending.interrupted, confirmed)
-        if ending.exhausted:  # else --trials N with a larger N lets more of them go on
-            record.rungs.remove()
+        if not ending.interrupted:
+            # Where the engine may propose more, --trials N with a larger N lets more of them go on.
+            record.checkpoints.tidy(() if ending.exhausted else told)
     except BaseException:
         record.abandon()
         raise
