@@ -23,8 +23,9 @@ OK, WRONG_REQUEST, NOTHING_FIT, INTERRUPTED = 0, 2, 3, 130
 def run(app: typer.Typer, verb: str) -> NoReturn:
     """Run a verb's command line and exit with its status.
 
-    A `RequestError` or a mistyped option is one line on standard error and status 2, Ctrl-C is status 130.
+    A `RequestError` or a mistyped option is one line on standard error and status 2, Ctrl-C or SIGTERM is status 130.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what is under way is closed as at Ctrl-C
     try:
         status = app(standalone_mode=False, prog_name=f"python -m pneumo.{verb}")
     except (RequestError, typer.TyperException) as error:

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import psutil
 import pytest
@@ -276,6 +277,19 @@ def test_closing_ends_a_trial_under_way(start: Start) -> None:
     worker = psutil.Process(int(report.value))
     place.close()
     assert not worker.is_running()
+
+
+class Interrupting:
+    """Something to warm up whose way into a new process is interrupted by a Ctrl-C."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        os.kill(os.getpid(), signal.SIGINT)
+        return partial, (ready,)
+
+
+def test_ctrl_c_while_a_worker_is_started_is_not_lost(start: Start) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        start(double, Interrupting())
 
 
 def test_ctrl_c_leaves_workers_alone(start: Start) -> None:

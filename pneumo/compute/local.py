@@ -9,9 +9,9 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -135,12 +135,8 @@ class LocalProcesses:
         output = Path(self._folder.name) / f"worker-{self._started}.txt"
         arguments = (theirs, self._run, self._warm_up, self._environment(slot), str(output))
         process = self._context.Process(target=work, args=arguments, daemon=True)
-        # Ignored from the first instruction on: a Ctrl-C while the process imports would print a stack trace.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
+        with _uninterrupted():
             process.start()
-        finally:
-            signal.signal(signal.SIGINT, before)
         theirs.close()
         return _Worker(process, ours, output, slot)
 
@@ -217,6 +213,28 @@ class LocalProcesses:
             self._workers.append(self._start(worker.slot))
 
 
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Puts off Ctrl-C and SIGTERM to its end. A process that is started meanwhile never hears of a Ctrl-C.
+
+    One that did would print a stack trace while it imports, and so would one whose start is broken off.
+    """
+    resource_tracker.ensure_running()  # it would unblock Ctrl-C if it had to be started in between
+    asked: list[int] = []
+    before = {
+        one: signal.signal(one, lambda number, _: asked.append(number)) for one in (signal.SIGINT, signal.SIGTERM)
+    }
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    for number in asked:
+        signal.raise_signal(number)
+
+
 def _cause(exit_code: int | None, output: str) -> str:
     if exit_code is not None and exit_code < 0:
         how = f"was ended by {signal.Signals(-exit_code).name}"
@@ -231,6 +249,8 @@ def _cause(exit_code: int | None, output: str) -> str:
 
 def _end_of(output: Path) -> str:
     try:
-        return output.read_text(errors="replace")[-OUTPUT_END:]
+        lines = output.read_text(errors="replace").splitlines(keepends=True)
     except OSError:
         return ""
+    # The list of all that is loaded, with which Python ends its word on a crash, is longer than the word.
+    return "".join(line for line in lines if not line.startswith("Extension modules: "))[-OUTPUT_END:]
