@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -176,7 +176,7 @@ def _train(task: TrialTask, values: Hyperparameters, model: Any, channel: Channe
     """Trains the model, which then has the weights of the best epoch."""
     from pneumo.cnn import fit
     from pneumo.cnn.build import compile_model, parameters
-    from pneumo.cnn.checkpoint import Checkpoint, Pace, save
+    from pneumo.cnn.checkpoint import Checkpoint, Writer
     from pneumo.evidence.metrics import epoch_metrics, validation_metrics
 
     chosen_by = epoch_objective(task.objectives)
@@ -190,7 +190,7 @@ def _train(task: TrialTask, values: Hyperparameters, model: Any, channel: Channe
     recipe = _recipe(task, values)
     earlier = _earlier(task, model, recipe, log)
     history = [dict(epoch) for epoch in earlier.history] if earlier else []
-    pruned, pace = False, Pace()
+    pruned = False
     # Of its own epochs the study hears again: so it judges the trial, and draws its curve, as if it were unbroken.
     for epoch in history[len(history) - earlier.spent.epochs :] if earlier else []:
         metrics = {name: value for name, value in epoch.items() if name != "epoch"}
@@ -208,21 +208,21 @@ def _train(task: TrialTask, values: Hyperparameters, model: Any, channel: Channe
 
     def keep(best: Best, spent: Spent) -> None:
         last = pruned or len(history) == values.epochs
-        if task.keep and (pace.due or (last and task.candidate.can_go_on)):
-            with pace.writing():
-                save(Path(task.keep), model, Checkpoint(best, history, spent), recipe)
+        if writer and (writer.due or (last and task.candidate.can_go_on)):
+            writer.save(model, Checkpoint(best, history, spent), recipe)
 
-    fitted = fit.fit(
-        model,
-        values,
-        training,
-        fit.Pictures(pixels, data.validation, truth),
-        seed=task.seed,
-        after_epoch=after_epoch,
-        after_step=channel.progress,
-        earlier=earlier,
-        keep=keep,
-    )
+    with Writer(Path(task.keep)) if task.keep else nullcontext() as writer:
+        fitted = fit.fit(
+            model,
+            values,
+            training,
+            fit.Pictures(pixels, data.validation, truth),
+            seed=task.seed,
+            after_epoch=after_epoch,
+            after_step=channel.progress,
+            earlier=earlier,
+            keep=keep,
+        )
     best = history[fitted.best_epoch - 1]
     metrics = {
         "best_epoch": fitted.best_epoch,

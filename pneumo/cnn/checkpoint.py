@@ -16,10 +16,12 @@ import os
 import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -28,7 +30,8 @@ import numpy.typing as npt
 from pneumo.spec.errors import TrialError
 
 MOST_TIME = 0.03
-"""Share of a training's time that writing may take. A file of the tutorial's network, 63 MB, takes about 0.1 s."""
+"""Share of a training's time that writing may take. Handing 63 MB to the system, a file of the tutorial's network, takes
+0.1 s; a busy disk then takes a second or more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +100,38 @@ class Pace:
         self._took = self._since - begun
 
 
+class Writer:
+    """Saves the checkpoints of one training at `path`; a context, at whose end the last one is on the disk.
+
+    What a file still needs to be there, the disk does beside the next epoch.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._pace = path, Pace()
+        self._disk = ThreadPoolExecutor(1)
+        self._last: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._disk.shutdown()
+        if self._last and error is None:
+            self._last.result()
+
+    @property
+    def due(self) -> bool:
+        return self._pace.due
+
+    def save(self, model: keras.Model, checkpoint: Checkpoint, recipe: Mapping[str, object]) -> None:
+        """As the function `save`; also raises the `OSError` of the one before."""
+        with self._pace.writing():
+            if self._last:
+                self._last.result()
+            written = _written(self._path, model, checkpoint, recipe)
+            self._last = self._disk.submit(_settle, written, self._path)
+
+
 def save(path: Path, model: keras.Model, checkpoint: Checkpoint, recipe: Mapping[str, object]) -> None:
     """Write the state of a compiled model and its optimizer after the last epoch of `checkpoint.history`.
 
@@ -104,21 +139,7 @@ def save(path: Path, model: keras.Model, checkpoint: Checkpoint, recipe: Mapping
     can go on from the file. An earlier file at `path` is replaced, when the new one is whole and on the disk. Raises
     `OSError`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            with zipfile.ZipFile(file, "w") as archive:
-                # `numpy.savez` would want all arrays at once, a second copy of the whole state.
-                for name, array in _arrays(model, checkpoint, recipe):
-                    with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                        np.lib.format.write_array(entry, array, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())  # or a power failure could leave the new name with nothing under it
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    _settle(_written(path, model, checkpoint, recipe), path)
 
 
 def load(path: Path, model: keras.Model, recipe: Mapping[str, object], epochs: int) -> Checkpoint:
@@ -146,6 +167,33 @@ def load(path: Path, model: keras.Model, recipe: Mapping[str, object], epochs: i
             variable.assign(array)
     best = Best(about["best_epoch"], about["best_score"], probabilities, weights or model.get_weights())
     return Checkpoint(best, history, spent)
+
+
+def _written(path: Path, model: keras.Model, checkpoint: Checkpoint, recipe: Mapping[str, object]) -> Path:
+    """The whole file, beside `path`, as far as this process and the system's memory go."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with zipfile.ZipFile(temporary, "w") as archive:
+            # `numpy.savez` would want all arrays at once, a second copy of the whole state.
+            for name, array in _arrays(model, checkpoint, recipe):
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, array, allow_pickle=False)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _settle(written: Path, path: Path) -> None:
+    """Puts a written file in its place, once it is on the disk: a power failure could else leave a name and no bytes."""
+    try:
+        with written.open("rb+") as file:
+            os.fsync(file.fileno())
+        written.replace(path)
+    except BaseException:
+        written.unlink(missing_ok=True)
+        raise
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:
