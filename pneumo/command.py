@@ -23,11 +23,12 @@ OK, FAULTY, WRONG_REQUEST, NOTHING_FIT, INTERRUPTED = 0, 1, 2, 3, 130
 def run(app: typer.Typer, verb: str) -> NoReturn:
     """Run a verb's command line and exit with its status.
 
-    A `RequestError` or a mistyped option is one line on standard error and status 2, Ctrl-C is status 130. Where Python
-    was told to take the names of files for ASCII, which neither YAML nor MLflow can keep, it starts again in UTF-8.
+    A `RequestError` or a mistyped option is one line on standard error and status 2, Ctrl-C or SIGTERM is status 130. Where
+    Python was told to take the names of files for ASCII, which neither YAML nor MLflow can keep, it starts again in UTF-8.
     """
     if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"PYTHONUTF8": "1"})  # noqa: S606
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what is under way is closed as at Ctrl-C
     try:
         status = app(standalone_mode=False, prog_name=f"python -m pneumo.{verb}")
     except (RequestError, typer.TyperException) as error:

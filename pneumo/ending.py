@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from pneumo.screen import Screen
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.result import Trial
 from pneumo.spec.selection import Confirmed
+from pneumo.spec.stopping import common_cause
 
 if TYPE_CHECKING:
     from pneumo.study import Ending
@@ -39,8 +39,8 @@ def end(
         screen.say(f"When that is mended, t{again()[1:]}")
         return NOTHING_FIT
     if not fit:
-        errors = Counter(t.result.error for t in told if t.result.error).most_common(1)
-        cause = f"; most often: {errors[0][0]}" if errors else ""
+        errors = [t.result.error for t in told if t.result.error]
+        cause = f"; most often: {common_cause(errors)[0]}" if errors else ""
         what = (
             f"none of {len(told)} trials completed{cause}"
             if told

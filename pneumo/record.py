@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pneumo import __version__
-from pneumo.rungs import Rungs
+from pneumo.checkpoints import Checkpoints
 from pneumo.screen import baseline_of, beyond, luck, shown
 from pneumo.spec.best import best_first, best_metric
 from pneumo.spec.candidate import Candidate
@@ -40,7 +40,8 @@ class StudyRecord:
 
         self._mlflow, self._experiment, self._data, self._findings = study, experiment, data, findings
         self._pictures = [self._part(part) for part in PARTS]
-        self.rungs = Rungs(Path("mlruns", "checkpoints", experiment.name), told)
+        self.checkpoints = Checkpoints(Path("mlruns", "checkpoints", experiment.name), told)
+        self._under_way: dict[str, tuple[Candidate, int | None]] = {}
         search = experiment.search
         self._run = study.open_study(
             store,
@@ -64,7 +65,7 @@ class StudyRecord:
 
     def seed(self, candidate: Candidate) -> int:
         """The seed of a trial: the study's, and one further for each trial; of a rung that of the first one below it."""
-        return self._experiment.search.seed + self.rungs.first(candidate)
+        return self._experiment.search.seed + self.checkpoints.first(candidate)
 
     def begin(self, candidate: Candidate) -> str:
         resumed = {} if candidate.resume_from is None else {"pneumo.resumed_from": str(candidate.resume_from)}
@@ -74,7 +75,7 @@ class StudyRecord:
         self, candidate: Candidate, seed: int, role: Role = "trial", extra_tags: Mapping[str, str] | None = None
     ) -> str:
         """A new child run; its id."""
-        return self._mlflow.start_trial(
+        run_id = self._mlflow.start_trial(
             self._run,
             candidate.number,
             candidate.hyperparameters,
@@ -84,6 +85,8 @@ class StudyRecord:
             role,
             extra_tags,
         )
+        self._under_way[run_id] = candidate, seed if role == "confirm" else None
+        return run_id
 
     def confirmations(self) -> list[TrialRun]:
         """The finished runs that trained a trial again with another seed."""
@@ -93,6 +96,9 @@ class StudyRecord:
         if output.strip():
             self._mlflow.log_files(self._run.store.client, run_id, {"output.txt": output})
         self._mlflow.end_trial(self._run, run_id, state, error)
+        candidate, seed = self._under_way.pop(run_id)
+        if state != "killed":
+            self.checkpoints.ended(candidate, state, seed)
 
     def close(self, told: Sequence[Trial], interrupted: bool, confirmed: Sequence[Confirmed] = ()) -> None:
         """The study's own plots, tables and figures, and the end of its run.

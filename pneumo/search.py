@@ -186,7 +186,8 @@ def _search(experiment: Experiment, source: Source, findings: Sequence[Finding],
     name = experiment.name
     with hold(name, storage), alone(name, f"study {name}: another search is at work on it in this folder"):
         # The workers at once, so that they import TensorFlow while the pictures are read here.
-        place = LocalProcesses(trial.run, trial.warm_up, experiment.search.workers)
+        search = experiment.search
+        place = LocalProcesses(trial.run, trial.warm_up, search.workers, trial_timeout=search.trial_timeout)
         try:
             return _run(experiment, source, findings, storage, place, console)
         except KeyboardInterrupt:
@@ -243,13 +244,13 @@ def _run(
     record = StudyRecord(store, experiment, data, engine, findings)
 
     def task(candidate: Candidate, run_id: str) -> TrialTask:
-        resume, keep = record.rungs.resume(candidate), record.rungs.keep(candidate)
-        return again(candidate, run_id, record.seed(candidate), resume, keep)
-
-    def again(
-        candidate: Candidate, run_id: str, seed: int, resume: str | None = None, keep: str | None = None
-    ) -> TrialTask:
+        resume, keep = record.checkpoints.below(candidate), record.checkpoints.own(candidate)
+        seed = record.seed(candidate)
         return TrialTask(experiment.name, candidate, run_id, store.uri, search.objectives, seed, data, resume, keep)
+
+    def again(candidate: Candidate, run_id: str, seed: int) -> TrialTask:
+        keep = record.checkpoints.own(candidate, seed)
+        return TrialTask(experiment.name, candidate, run_id, store.uri, search.objectives, seed, data, None, keep)
 
     study = Study(search, engine=engine, place=place, record=record, payload=task, screen=screen)
     try:
@@ -262,8 +263,9 @@ def _run(
             )
         confirmed = confirmed_of(told, experiment, record.confirmations())
         record.close(told, ending.interrupted, confirmed)
-        if ending.exhausted:  # else --trials N with a larger N lets more of them go on
-            record.rungs.remove()
+        if not ending.interrupted:
+            # Where the engine may propose more, --trials N with a larger N lets more of them go on.
+            record.checkpoints.tidy(() if ending.exhausted else told)
     except BaseException:
         record.abandon()
         raise

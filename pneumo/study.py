@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
@@ -17,7 +16,7 @@ from pneumo.spec.hyperparameters import unbuildable
 from pneumo.spec.objective import EPOCH_OBJECTIVES
 from pneumo.spec.result import State, Trial, TrialResult
 from pneumo.spec.search import SearchSpec
-from pneumo.spec.stopping import since_better
+from pneumo.spec.stopping import common_cause, since_better
 
 TICK = 0.2
 """Seconds after which an interruption is noticed at the latest."""
@@ -76,7 +75,7 @@ class Study:
         self._payload, self._screen = payload, screen
         self._told = list(engine.trials())
         self._under_way: dict[int, _UnderWay] = {}
-        self._failures: list[str | None] = []
+        self._failures: list[str] = []
         self._began = time.monotonic()
 
     def run(self, interrupted: Callable[[], bool]) -> Ending:
@@ -109,7 +108,7 @@ class Study:
             if len(self._told) + len(self._under_way) >= self._search.trials:
                 return Ending(f"all {self._search.trials} trials are done")
             if len(self._failures) >= self._search.max_failures:
-                cause, times = Counter(self._failures).most_common(1)[0]
+                cause, times = common_cause(self._failures)
                 failed = f"{len(self._failures)} trials in a row failed"
                 return Ending(
                     f"{failed}, {times} of them: {cause}" if times > 1 else f"{failed}, first: {cause}", broken=True
@@ -155,7 +154,7 @@ class Study:
 
     def _finish(self, result: TrialResult, output: str = "") -> None:
         """Ends a trial that was trained; one that could not be built says nothing of the next ones."""
-        self._failures = [*self._failures, result.error] if result.state == "failed" else []
+        self._failures = [*self._failures, result.error or ""] if result.state == "failed" else []
         self._end(result, output)
 
     def _end(self, result: TrialResult, output: str = "") -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pneumo import provenance
 from pneumo.compute.place import Channel
 from pneumo.spec.candidate import Candidate
-from pneumo.spec.errors import TrialError
+from pneumo.spec.errors import LESS_MEMORY, TrialError
 from pneumo.spec.objective import EPOCH_OBJECTIVES, OBJECTIVES, epoch_objective, objective_metric
 from pneumo.spec.result import TrialResult
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pneumo.cnn.checkpoint import Best, Checkpoint
+    from pneumo.cnn.checkpoint import Best, Checkpoint, Spent
     from pneumo.data.prepare import Prepared
     from pneumo.spec.hyperparameters import Hyperparameters
     from pneumo.tracking.trial import LoggedModel, TrialLog
@@ -35,7 +35,8 @@ class TrialTask:
     """All that a worker needs for one trial.
 
     `store` is MLflow's address. `objectives`: the first is the trial's value. `seed` is the trial's own, or that of the
-    first trial of those it continues. `resume` is the checkpoint to go on from, `keep` where to leave one, both paths.
+    first trial of those it continues. `keep` is where the trial leaves its checkpoints, and goes on from the one that it
+    left before it was killed; `resume` is the checkpoint of the trial that it continues. Both are paths.
     """
 
     study: str
@@ -94,10 +95,11 @@ def _warm_up_ends() -> None:
 def run(task: TrialTask, channel: Channel) -> Iterator[TrialResult]:
     """Train the candidate, record all of it in its MLflow run, and say how it ended, also where training failed.
 
-    A trial that failed leaves no checkpoint. On leaving, what TensorFlow keeps of the trial is given back.
+    Where memory ran out, this process takes no further trial. On leaving, what TensorFlow keeps of the trial is given
+    back.
     """
     from pneumo.cnn.build import build
-    from pneumo.cnn.device import device, release, resolved
+    from pneumo.cnn.device import device, out_of_memory, release, resolved
     from pneumo.tracking.store import masked
     from pneumo.tracking.trial import TrialLog
 
@@ -116,10 +118,14 @@ def run(task: TrialTask, channel: Channel) -> Iterator[TrialResult]:
     except (ConnectionError, EOFError):
         raise  # the driver is gone
     except Exception as error:
-        if task.keep:
-            Path(task.keep).unlink(missing_ok=True)
-        log.artifacts({"error.txt": masked(traceback.format_exc())})
-        result = TrialResult(number, task.run_id, "failed", error=masked(_one_line(error)))
+        text, said = traceback.format_exc(), _one_line(error)
+        if where := out_of_memory(error, machine):
+            channel.retire()
+            said = f"out of memory on the {where}; {LESS_MEMORY}"
+            # What the frames hold is needed to write this down.
+            traceback.clear_frames(error.__traceback__)
+        log.artifacts({"error.txt": masked(text)})
+        result = TrialResult(number, task.run_id, "failed", error=masked(said))
     yield result
     if model is not None:
         release(model)
@@ -170,7 +176,7 @@ def _train(task: TrialTask, values: Hyperparameters, model: Any, channel: Channe
     """Trains the model, which then has the weights of the best epoch."""
     from pneumo.cnn import fit
     from pneumo.cnn.build import compile_model, parameters
-    from pneumo.cnn.checkpoint import Checkpoint, save
+    from pneumo.cnn.checkpoint import Checkpoint, Writer
     from pneumo.evidence.metrics import epoch_metrics, validation_metrics
 
     chosen_by = epoch_objective(task.objectives)
@@ -185,6 +191,12 @@ def _train(task: TrialTask, values: Hyperparameters, model: Any, channel: Channe
     earlier = _earlier(task, model, recipe, log)
     history = [dict(epoch) for epoch in earlier.history] if earlier else []
     pruned = False
+    # Of its own epochs the study hears again: so it judges the trial, and draws its curve, as if it were unbroken.
+    for epoch in history[len(history) - earlier.spent.epochs :] if earlier else []:
+        metrics = {name: value for name, value in epoch.items() if name != "epoch"}
+        pruned = not channel.report(int(epoch["epoch"]), metrics[chosen_by], metrics)
+    if pruned:
+        values = values.model_copy(update={"epochs": len(history)})
 
     def after_epoch(epoch: int, trained: Mapping[str, float], probabilities: NDArray[np.float32]) -> fit.Verdict:
         nonlocal pruned
@@ -194,30 +206,32 @@ def _train(task: TrialTask, values: Hyperparameters, model: Any, channel: Channe
         pruned = not channel.report(epoch, metrics[chosen_by], metrics)
         return fit.Verdict(sign * metrics[chosen_by], not pruned)
 
-    def keep(best: Best) -> None:
-        if task.keep:
-            save(Path(task.keep), model, Checkpoint(best, history), recipe)
+    def keep(best: Best, spent: Spent) -> None:
+        last = pruned or len(history) == values.epochs
+        if writer and (writer.due or (last and task.candidate.can_go_on)):
+            writer.save(model, Checkpoint(best, history, spent), recipe)
 
-    fitted = fit.fit(
-        model,
-        values,
-        training,
-        fit.Pictures(pixels, data.validation, truth),
-        seed=task.seed,
-        after_epoch=after_epoch,
-        after_step=channel.progress,
-        earlier=earlier,
-        keep=keep,
-    )
+    with Writer(Path(task.keep)) if task.keep else nullcontext() as writer:
+        fitted = fit.fit(
+            model,
+            values,
+            training,
+            fit.Pictures(pixels, data.validation, truth),
+            seed=task.seed,
+            after_epoch=after_epoch,
+            after_step=channel.progress,
+            earlier=earlier,
+            keep=keep,
+        )
     best = history[fitted.best_epoch - 1]
     metrics = {
         "best_epoch": fitted.best_epoch,
         **{f"best_{name}": best[name] for name in EPOCH_OBJECTIVES},
         **validation_metrics(truth, fitted.probabilities),
         "parameters": parameters(model),
-        "predict_ms": fitted.predict_ms,
-        "epochs_trained": fitted.epochs,
-        "train_seconds": fitted.seconds,
+        "predict_ms": fitted.spent.predict_ms,
+        "epochs_trained": fitted.spent.epochs,
+        "train_seconds": fitted.spent.seconds,
         "images_per_second": fitted.images_per_second,
     }
     known = {name: float(metric) for name, metric in metrics.items()}
@@ -256,17 +270,28 @@ def _recipe(task: TrialTask, values: Hyperparameters) -> dict[str, object]:
 
 
 def _earlier(task: TrialTask, model: Any, recipe: Mapping[str, object], log: EpochLog) -> Checkpoint | None:
-    """Fills the model from the checkpoint to go on from, and logs its epochs. None: the trial begins at the first."""
-    from pneumo.cnn.checkpoint import CheckpointError, load
+    """Fills the model from the checkpoint to go on from, and logs its epochs. None: the trial begins at the first.
 
-    if not task.resume:
-        return None
-    try:
-        earlier = load(Path(task.resume), model, recipe, task.candidate.epochs)
-    except CheckpointError as error:
-        log.tag({"pneumo.restarted": _one_line(error)})
-        return None
-    for epoch in earlier.history:
+    That is the trial's own, which it left before it was killed, else that of the trial that it continues.
+    """
+    from pneumo.cnn.checkpoint import CheckpointError, Spent, load
+
+    own = task.keep if task.keep and Path(task.keep).exists() else None
+    earlier, errors = None, []
+    for path in filter(None, (own, task.resume)):
+        try:
+            earlier = load(Path(path), model, recipe, task.candidate.epochs)
+        except CheckpointError as error:
+            errors.append(_one_line(error))
+            continue
+        if path == own:
+            log.tag({"pneumo.continued": f"after epoch {len(earlier.history)}"})
+        else:
+            earlier = replace(earlier, spent=Spent())  # by another trial
+        break
+    if errors:
+        log.tag({"pneumo.restarted": "; ".join(errors)})
+    for epoch in earlier.history if earlier else []:
         log.epoch({name: value for name, value in epoch.items() if name != "epoch"}, int(epoch["epoch"]))
     return earlier
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -14,22 +13,12 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
-from mlflow.entities import Run
 
 from pneumo.cnn.build import build, compile_model
-from pneumo.cnn.checkpoint import Best, Checkpoint, CheckpointError, load, save
+from pneumo.cnn.checkpoint import MOST_TIME, Best, Checkpoint, CheckpointError, Pace, Spent, load, save
 from pneumo.cnn.device import release
 from pneumo.cnn.fit import Fitted, Verdict, fit, steps_per_epoch
-from pneumo.data.prepare import prepare
-from pneumo.data.sources import open_source
-from pneumo.spec.candidate import Candidate
-from pneumo.spec.experiment import DataSpec, PhantomSpec
-from pneumo.spec.hyperparameters import Hyperparameters, Value
-from pneumo.spec.objective import objective_metric
-from pneumo.spec.result import TrialResult
-from pneumo.tracking.store import connect
-from pneumo.tracking.trial import TrialLog
-from pneumo.trial import TrialTask, run
+from pneumo.spec.hyperparameters import Hyperparameters
 from tests.test_cnn_fit import TINY, TRAINING, VALIDATION, equal
 
 FULL = 4
@@ -77,10 +66,10 @@ def trained(
         history.append({"epoch": epoch, **metrics})
         return Verdict(scores[epoch - 1], True)
 
-    def left(best: Best) -> None:
-        last.extend(state(model))
+    def left(best: Best, spent: Spent) -> None:
+        last[:] = state(model)
         if keep:
-            save(keep, model, Checkpoint(best, history), RECIPE)
+            save(keep, model, Checkpoint(best, history, spent), RECIPE)
 
     fitted = fit(model, asked, TRAINING, VALIDATION, seed=3, after_epoch=after_epoch, earlier=earlier, keep=left)
     part = Part(fitted, last, model.get_weights(), history)
@@ -130,11 +119,14 @@ def test_two_epochs_and_two_more_are_four_epochs(
     np.testing.assert_array_equal(rest.fitted.probabilities, whole.fitted.probabilities)
     assert timeless(rest.history) == timeless(whole.history)
     assert rest.history[:2] == first.history
-    assert (rest.fitted.epochs, rest.fitted.images) == (2, 2 * len(TRAINING))
+    assert (rest.fitted.spent.epochs, rest.fitted.images) == (FULL, FULL * len(TRAINING))
+    assert rest.fitted.spent.seconds > first.fitted.spent.seconds
 
     model, _ = built(values)
     again = load(path, model, RECIPE, FULL + 1)
     assert (again.best.epoch, again.history) == (whole.fitted.best_epoch, rest.history)
+    assert again.spent.epochs == FULL
+    assert first.fitted.spent.seconds < again.spent.seconds <= rest.fitted.spent.seconds
     np.testing.assert_equal(again.best.score, scores[again.best.epoch - 1])
     assert equal(again.best.weights, whole.best)
     assert equal(state(model), whole.last)
@@ -180,7 +172,7 @@ def test_a_checkpoint_of_something_else_is_refused(kept: Path, tmp_path: Path) -
     assert "FileNotFoundError" in refused(tmp_path / "none.npz")
     assert "its seed is 3, not 4" in refused(kept, seed=4)
     assert "its kernel_size is None, not 3" in refused(kept, kernel_size=3)
-    assert "has 2 epochs" in refused(kept, epochs=2)
+    assert "has 2 epochs, more than the 1 to train" in refused(kept, epochs=1)
     assert "(3, 3, 3, 2)" in refused(kept, {"filters": 3})
     assert "arrays of state" in refused(kept, {"optimizer": "sgd"})
     assert "arrays of best" in refused(kept, {"layers": 2})
@@ -238,132 +230,30 @@ def test_a_training_that_fails_to_write_leaves_the_older_checkpoint(
     assert path.read_bytes() == before
 
 
-def test_nothing_left_to_train_is_refused(kept: Path) -> None:
+def test_a_training_of_which_all_epochs_are_trained_is_at_its_end(kept: Path) -> None:
     model, asked = built({}, epochs=2)
-    earlier = load(kept, model, RECIPE, FULL)
-    with pytest.raises(ValueError, match="2 epochs are trained"):
-        fit(model, asked, TRAINING, VALIDATION, seed=3, after_epoch=lambda *_: Verdict(0, True), earlier=earlier)
+    earlier = load(kept, model, RECIPE, 2)
+    fitted = fit(model, asked, TRAINING, VALIDATION, seed=3, after_epoch=untouched, earlier=earlier)
+    assert (fitted.best_epoch, fitted.spent) == (1, earlier.spent)
+    np.testing.assert_array_equal(fitted.probabilities, earlier.best.probabilities)
+    assert equal(model.get_weights(), earlier.best.weights)
+    with pytest.raises(ValueError, match="2 epochs are trained, more than the 1 wanted"):
+        fit(model, built({}, 1)[1], TRAINING, VALIDATION, seed=3, after_epoch=untouched, earlier=earlier)
 
 
-# trials
+def untouched(*_: Any) -> Verdict:
+    raise AssertionError("an epoch was trained")
 
 
-class Place:
-    """Runs trials here, on a few phantoms, each in a run of its own in a new MLflow."""
-
-    def __init__(self) -> None:
-        source = open_source(DataSpec(source="phantom", phantom=PhantomSpec(patients=12, size=64)))
-        self.data = prepare(source, [32], 0.3, 0)
-        self.store = connect()
-        self.reported: list[int] = []
-        self._experiment = self.store.client.create_experiment("chain")
-        self._prune_after = 0
-
-    def progress(self, epoch: int, step: int, steps: int) -> None:
-        pass
-
-    def report(self, epoch: int, value: float, metrics: Mapping[str, float]) -> bool:
-        self.reported.append(epoch)
-        return epoch != self._prune_after
-
-    def trial(
-        self,
-        epochs: int,
-        *,
-        resume: Path | None = None,
-        keep: Path | None = None,
-        prune_after: int = 0,
-        seed: int = 3,
-    ) -> tuple[TrialResult, Run]:
-        """A rung of a training of `FULL` epochs, and its run as MLflow has it."""
-        self._prune_after, self.reported = prune_after, []
-        values: dict[str, Value] = {
-            "image_size": 32,
-            "filters": 4,
-            "dense_units": 8,
-            "dropout": 0.3,
-            "schedule": "cosine",
-        }
-        values |= {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.01, "epochs": epochs}
-        task = TrialTask(
-            study="chain",
-            candidate=Candidate(0, values, full_epochs=FULL),
-            run_id=self.store.client.create_run(self._experiment).info.run_id,
-            store=self.store.uri,
-            objectives=("val_auc", "predict_ms", "model_bytes"),
-            seed=seed,
-            data=self.data,
-            resume=str(resume) if resume else None,
-            keep=str(keep) if keep else None,
-        )
-        with run(task, self) as result:
-            return result, self.store.client.get_run(task.run_id)
-
-    def curves(self, result: TrialResult) -> dict[str, list[tuple[int, float]]]:
-        names, client = ("loss", "accuracy", "auc", "val_loss", "val_accuracy", "val_auc"), self.store.client
-        return {name: [(m.step, m.value) for m in client.get_metric_history(result.run_id, name)] for name in names}
-
-    def tables(self, result: TrialResult) -> list[list[dict[str, str]]]:
-        """The lines of history.csv, without their time, and of predictions.csv."""
-        paths = (
-            self.store.client.download_artifacts(result.run_id, f"{name}.csv") for name in ("history", "predictions")
-        )
-        tables = [list(csv.DictReader(Path(path).read_text(encoding="utf-8").splitlines())) for path in paths]
-        return [[row | {"epoch_seconds": ""} for row in table] for table in tables]
-
-
-TIMES = {"train_seconds", "images_per_second", "predict_ms", "epochs_trained", "model_bytes"}
-"""Metrics of a trial that are of its own part, or hold the time of writing."""
-
-
-def test_two_trials_in_a_chain_are_one_trial(project: Path) -> None:
-    place, first, second = Place(), project / "kept" / "0.npz", project / "kept" / "1.npz"
-    whole, _ = place.trial(FULL)
-    assert place.reported == [1, 2, 3, 4]
-    rung, _ = place.trial(2, keep=first)
-    rest, record = place.trial(FULL, resume=first, keep=second)
-    assert place.reported == [3, 4]
-    assert [result.state for result in (whole, rung, rest)] == ["complete"] * 3
-    assert [result.metrics["epochs_trained"] for result in (whole, rung, rest)] == [4, 2, 2]
-    assert rest.value == whole.value == rest.metrics["best_val_auc"]
-    assert without(rest.metrics, TIMES) == without(whole.metrics, TIMES)
-    assert place.curves(rest) == place.curves(whole)
-    assert place.tables(rest) == place.tables(whole)
-    assert len(place.tables(rest)[0]) == FULL
-    assert [file.name for file in sorted(first.parent.iterdir())] == ["0.npz", "1.npz"]
-    assert "pneumo.restarted" not in record.data.tags
-    assert record.data.metrics["epochs_trained"] == 2
-    assert record.data.metrics["predict_ms"] == rest.metrics["predict_ms"] > 0
-    assert {objective_metric(name) for name in ("val_auc", "predict_ms", "model_bytes")} <= set(rest.metrics)
-
-
-def test_a_pruned_trial_is_taken_up_and_a_wrong_checkpoint_restarts(project: Path) -> None:
-    place, path = Place(), project / "0.npz"
-    pruned, _ = place.trial(2, keep=path, prune_after=1)
-    assert (pruned.state, pruned.metrics["epochs_trained"]) == ("pruned", 1)
-    rest, _ = place.trial(2, resume=path)
-    assert (place.reported, rest.metrics["epochs_trained"]) == ([2], 1)
-
-    other, record = place.trial(2, resume=path, seed=4)
-    assert place.reported == [1, 2]
-    assert record.data.tags["pneumo.restarted"] == "checkpoint 0.npz: is of another training: its seed is 3, not 4"
-    anew, _ = place.trial(2, seed=4)
-    assert without(other.metrics, TIMES) == without(anew.metrics, TIMES)
-    assert place.curves(other) == place.curves(anew)
-
-
-def test_a_failed_trial_leaves_no_checkpoint(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = project / "0.npz"
-
-    def full(*_: Any) -> None:
-        assert path.exists()
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(TrialLog, "model", full)
-    failed, _ = Place().trial(1, keep=path)
-    assert (failed.state, failed.error) == ("failed", "OSError: no space left on device")
-    assert not path.exists()
-
-
-def without(metrics: Mapping[str, float], names: set[str]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if name not in names}
+def test_writing_takes_its_share_of_the_time_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    pace = Pace()
+    assert pace.due  # what a writing takes is not known yet
+    with pace.writing():
+        clock[0] += 0.3
+    assert not pace.due
+    clock[0] += 0.3 / MOST_TIME - 0.1
+    assert not pace.due
+    clock[0] += 0.2
+    assert pace.due

@@ -90,7 +90,7 @@ def test_balanced_classes_weigh_the_same_in_sum() -> None:
     assert weights[labels == 0].sum() == pytest.approx(25, rel=1e-5)
     assert weights[labels == 1].sum() == pytest.approx(25, rel=1e-5)
     model, fitted = trained(TINY | {"class_weight": "balanced"})
-    assert fitted.epochs == 3
+    assert fitted.spent.epochs == 3
     release(model)
 
 
@@ -112,10 +112,12 @@ def test_training_learns_and_tells_each_epoch_and_step(tmp_path: Path) -> None:
     assert all(set(metrics) == {"loss", "accuracy", "auc", "epoch_seconds"} for _, metrics, _ in epochs)
     assert epochs[-1][1]["loss"] < epochs[0][1]["loss"]
     assert epochs[-1][1]["auc"] > 0.9
-    assert (fitted.epochs, fitted.images, fitted.best_epoch) == (12, 600, 12)
-    assert fitted.images_per_second == pytest.approx(600 / fitted.seconds)
-    assert sum(metrics["epoch_seconds"] for _, metrics, _ in epochs) <= fitted.seconds
-    assert 0 < fitted.predict_ms * len(VALIDATION) < 1000 * min(metrics["epoch_seconds"] for _, metrics, _ in epochs)
+    assert (fitted.spent.epochs, fitted.images, fitted.best_epoch) == (12, 600, 12)
+    assert fitted.images_per_second == pytest.approx(600 / fitted.spent.seconds)
+    assert sum(metrics["epoch_seconds"] for _, metrics, _ in epochs) <= fitted.spent.seconds
+    assert (
+        0 < fitted.spent.predict_ms * len(VALIDATION) < 1000 * min(metrics["epoch_seconds"] for _, metrics, _ in epochs)
+    )
     # What the epochs were told is what a saved copy says of the raw pictures.
     saved(model).save(tmp_path / "model.keras")
     raw = np.repeat(PIXELS[VALIDATION.rows][..., None], 3, axis=-1)
@@ -133,7 +135,7 @@ def test_the_best_epochs_weights_are_put_back() -> None:
         return Verdict([float("nan"), 0.9, 0.9, float("nan")][epoch - 1], True)
 
     model, fitted = trained(TINY | {"epochs": 4, "batch_norm": True}, after_epoch=after_epoch)
-    assert (fitted.best_epoch, fitted.epochs) == (2, 4)
+    assert (fitted.best_epoch, fitted.spent.epochs) == (2, 4)
     np.testing.assert_array_equal(fitted.probabilities, seen[1])
     np.testing.assert_array_equal(predictor(model)(VALIDATION), seen[1])
     assert not np.array_equal(seen[1], seen[3])
@@ -147,7 +149,7 @@ def test_a_stopped_training_keeps_its_best_epoch() -> None:
         return Verdict(-float(epoch), epoch < 2)
 
     model, fitted = trained(TINY | {"epochs": 5}, after_epoch=after_epoch)
-    assert (fitted.best_epoch, fitted.epochs, fitted.images) == (1, 2, 100)
+    assert (fitted.best_epoch, fitted.spent.epochs, fitted.images) == (1, 2, 100)
     np.testing.assert_array_equal(predictor(model)(VALIDATION), seen[0])
 
 
@@ -210,7 +212,7 @@ def test_prediction_time_holds_neither_the_first_call_nor_a_disturbed_one(monkey
 
     monkeypatch.setattr("pneumo.cnn.fit.predictor", predictor_that_waits)
     _, fitted = trained(TINY | {"epochs": 2})
-    assert fitted.predict_ms * len(VALIDATION) < 250
+    assert fitted.spent.predict_ms * len(VALIDATION) < 250
 
 
 def test_pictures_of_the_wrong_size_or_none_are_refused() -> None:

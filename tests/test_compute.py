@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import psutil
 import pytest
 
 from pneumo.compute.local import TRIALS_PER_WORKER, LocalProcesses
 from pneumo.compute.place import Channel, Died, Ended, Event, PlaceError, Progress, Report, Task
+from pneumo.spec.errors import LESS_MEMORY
 
 PATIENCE = 60
 """Seconds after which a test gives up on an event; none waits so long."""
@@ -50,14 +53,34 @@ def epochs(payload: int, channel: Channel) -> Iterator[list[bool]]:
 
 
 @contextmanager
+def takes(payload: str, channel: Channel) -> Iterator[str]:
+    if payload == "long":
+        os.write(2, b"what it did last\n")
+        signal.pause()
+    yield payload
+
+
+@contextmanager
 def crash(payload: str, channel: Channel) -> Iterator[str]:
     if payload == "exit":
         os._exit(7)
+    if payload == "abort":
+        os.write(2, b"last words: terminate called after throwing an instance of 'std::bad_alloc'\n")
+        os.abort()
     if payload != "fine":
         print("before the crash")
         os.write(2, b"last words\n")
         os.kill(os.getpid(), signal.Signals[payload])
     yield payload
+
+
+@contextmanager
+def runs_out(payload: bool, channel: Channel) -> Iterator[int]:
+    if payload:
+        channel.retire()
+    yield os.getpid()
+    if payload:
+        signal.pause()  # what the process holds is free all the same
 
 
 @contextmanager
@@ -74,8 +97,10 @@ Start = Callable[..., LocalProcesses]
 def start() -> Iterator[Start]:
     places: list[LocalProcesses] = []
 
-    def make(run: object, warm_up: object = ready, slots: int = 1, gpus: tuple[str, ...] = ()) -> LocalProcesses:
-        places.append(LocalProcesses(run, warm_up, slots, gpus))  # type: ignore[arg-type]
+    def make(
+        run: object, warm_up: object = ready, slots: int = 1, gpus: tuple[str, ...] = (), limit: float | None = None
+    ) -> LocalProcesses:
+        places.append(LocalProcesses(run, warm_up, slots, gpus, limit))  # type: ignore[arg-type]
         return places[-1]
 
     yield make
@@ -172,7 +197,8 @@ def test_a_successor_that_dies_early_is_replaced_too(start: Start) -> None:
     ("payload", "reason"),
     [
         ("SIGSEGV", "the worker process was ended by SIGSEGV"),
-        ("SIGKILL", "the worker process was ended by SIGKILL (out of memory, perhaps)"),
+        ("SIGKILL", f"the worker process was ended by SIGKILL (out of memory, perhaps; {LESS_MEMORY})"),
+        ("abort", f"out of memory: the worker process was ended by SIGABRT; {LESS_MEMORY}"),
         ("exit", "the worker process ended with exit status 7"),
     ],
 )
@@ -187,6 +213,48 @@ def test_a_crash_costs_one_trial(start: Start, payload: str, reason: str) -> Non
     ended = after(place, Ended)
     assert isinstance(ended, Ended)
     assert ended.result == "fine"
+
+
+def test_a_process_that_ran_out_of_memory_takes_no_further_trial(start: Start) -> None:
+    place = start(runs_out)
+    processes = []
+    for number, payload in enumerate((False, True, False, False)):
+        place.submit(Task(number, payload))
+        ended = after(place, Ended)
+        assert isinstance(ended, Ended)
+        assert psutil.pid_exists(ended.result) != payload
+        processes.append(ended.result)
+    first, out, *others = processes
+    assert first == out
+    assert out not in others
+    assert len(set(others)) == 1
+
+
+def test_a_trial_that_takes_too_long_is_ended_and_the_others_go_on(start: Start) -> None:
+    place = start(takes, slots=2, limit=2.0)
+    place.submit(Task(0, "long"))
+    place.submit(Task(1, "short"))
+    ended, died = event(place), event(place)
+    assert ended == Ended(1, "short")
+    assert isinstance(died, Died)
+    assert (died.number, died.reason) == (0, "it took longer than trial_timeout, 2 s")
+    assert "what it did last" in died.output
+    for number in (2, 3):
+        place.submit(Task(number, "short"))
+    assert {event(place).number, event(place).number} == {2, 3}
+    assert place.next_event(2.5) is None  # a worker that is idle has all the time
+
+
+def test_time_in_which_nobody_looks_is_not_the_trials(start: Start) -> None:
+    place = start(epochs, limit=2.0)
+    place.submit(Task(0, 2))
+    assert isinstance(after(place, Report), Report)
+    time.sleep(2.5)  # as where the driver waits for a server that is away
+    assert place.next_event(0) is None
+    place.answer(0, True)
+    assert isinstance(after(place, Report), Report)
+    place.answer(0, True)
+    assert isinstance(after(place, Ended), Ended)
 
 
 def test_a_worker_that_cannot_start_is_said(start: Start) -> None:
@@ -209,6 +277,19 @@ def test_closing_ends_a_trial_under_way(start: Start) -> None:
     worker = psutil.Process(int(report.value))
     place.close()
     assert not worker.is_running()
+
+
+class Interrupting:
+    """Something to warm up whose way into a new process is interrupted by a Ctrl-C."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        os.kill(os.getpid(), signal.SIGINT)
+        return partial, (ready,)
+
+
+def test_ctrl_c_while_a_worker_is_started_is_not_lost(start: Start) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        start(double, Interrupting())
 
 
 def test_ctrl_c_leaves_workers_alone(start: Start) -> None:

@@ -9,9 +9,9 @@ import pytest
 from pneumo.spec.algorithms import ALGORITHMS, PRUNERS
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.errors import RequestError
-from pneumo.spec.experiment import Experiment, make_experiment, read_experiment
+from pneumo.spec.experiment import Experiment, changes, make_experiment, read_experiment
 from pneumo.spec.result import State, Trial, TrialResult
-from pneumo.spec.stopping import since_better
+from pneumo.spec.stopping import common_cause, since_better
 from tests.conftest import ROOT
 
 PAIRS = [(engine, algorithm) for engine, algorithms in ALGORITHMS.items() for algorithm in algorithms]
@@ -66,6 +66,8 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "from itself": ({"from": "study"}, {}, "search.from: a study cannot begin with its own trials"),
     "seeds": ({"confirm": {"seeds": 1}}, {}, "search.confirm.seeds: input should be greater than or equal to 2"),
     "misspelt": ({"confirm": {"sedes": 3}}, {}, "search.confirm: there is no 'sedes'; did you mean 'seeds'?"),
+    "no time": ({"trial_timeout": "0s"}, {}, "search.trial_timeout: input should be greater than 0"),
+    "time in words": ({"trial_timeout": "soon"}, {}, "search.trial_timeout: input should be a valid number"),
     "patience": ({"patience": 0}, {}, "search.patience: input should be greater than or equal to 1"),
 }
 
@@ -178,3 +180,15 @@ def test_with_several_objectives_better_means_beyond_the_front() -> None:
     assert since_better(trials[:3], TWO) == 0
     assert since_better(trials, TWO) == 2
     assert since_better(trials, ["val_loss", "parameters"]) == 3
+
+
+def test_a_trials_time_may_change_from_run_to_run() -> None:
+    asked = [made({"trial_timeout": given}) for given in ("30m", None)]
+    assert [one.search.trial_timeout for one in asked] == [1800.0, None]
+    assert changes(*(one.model_dump(mode="json") for one in asked)) == []
+
+
+def test_failures_are_of_one_kind_where_only_their_figures_differ() -> None:
+    lost = [f"the loss is {loss} in epoch {n}, step {n + 1}" for n, loss in enumerate(("nan", "inf", "nan"), start=1)]
+    assert common_cause(["no space left", *lost, "no space left"]) == (lost[0], 3)
+    assert common_cause(["one", "another"]) == ("one", 1)

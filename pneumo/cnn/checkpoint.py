@@ -2,7 +2,7 @@
 
 The file is a zip of NumPy arrays, as `numpy.load` reads them, without pickle:
 
-    about          text, JSON: the recipe, the history, the best epoch and its score
+    about          text, JSON: the recipe, the history, the best epoch and its score, what was spent
     state/<k>      the model's variables, then its optimizer's, after the last epoch
     probabilities  float32 (n,), of the validation pictures at the best epoch
     best/<k>       the best epoch's weights; left out where that is the last epoch, whose weights `state` has
@@ -11,17 +11,27 @@ The file is a zip of NumPy arrays, as `numpy.load` reads them, without pickle:
 from __future__ import annotations
 
 import json
+import math
+import os
+import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
 from pneumo.spec.errors import TrialError
+
+MOST_TIME = 0.03
+"""Share of a training's time that writing may take. Handing 63 MB to the system, a file of the tutorial's network, takes
+0.1 s; a busy disk then takes a second or more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,52 +48,112 @@ class Best:
     weights: list[npt.NDArray[Any]]
 
 
+@dataclass(frozen=True)
+class Spent:
+    """What the epochs of one trial have cost so far, in however many processes they were trained.
+
+    `epochs`, how many; `seconds` of training and predicting, without the caller's part of it; `predict_ms`, milliseconds a
+    validation picture, after the epoch where it was quickest, as the least disturbed.
+    """
+
+    epochs: int = 0
+    seconds: float = 0.0
+    predict_ms: float = math.inf
+
+
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
     """How far a training has come, beside what its model and optimizer hold.
 
-    `history` has what the caller keeps of each epoch, from the first: as many are trained.
+    `history` has what the caller keeps of each epoch, from the first: as many are trained. `spent` is of those that the
+    trial itself has trained, not of one that it continues.
     """
 
     best: Best
     history: Sequence[Mapping[str, float]]
+    spent: Spent = Spent()
 
 
 class CheckpointError(TrialError):
     """Nothing can go on from this file; the message says why, in one line."""
 
 
+class Pace:
+    """When a checkpoint is due: so often that writing takes at most `MOST_TIME` of the time.
+
+    So what is lost with a process is 33 times what one writing takes, and the epoch under way.
+    """
+
+    def __init__(self) -> None:
+        self._since, self._took = time.perf_counter(), 0.0
+
+    @property
+    def due(self) -> bool:
+        return self._took <= MOST_TIME * (time.perf_counter() - self._since)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Measures what one writing takes."""
+        begun = time.perf_counter()
+        yield
+        self._since = time.perf_counter()
+        self._took = self._since - begun
+
+
+class Writer:
+    """Saves the checkpoints of one training at `path`; a context, at whose end the last one is on the disk.
+
+    What a file still needs to be there, the disk does beside the next epoch.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._pace = path, Pace()
+        self._disk = ThreadPoolExecutor(1)
+        self._last: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._disk.shutdown()
+        if self._last and error is None:
+            self._last.result()
+
+    @property
+    def due(self) -> bool:
+        return self._pace.due
+
+    def save(self, model: keras.Model, checkpoint: Checkpoint, recipe: Mapping[str, object]) -> None:
+        """As the function `save`; also raises the `OSError` of the one before."""
+        with self._pace.writing():
+            if self._last:
+                self._last.result()
+            written = _written(self._path, model, checkpoint, recipe)
+            self._last = self._disk.submit(_settle, written, self._path)
+
+
 def save(path: Path, model: keras.Model, checkpoint: Checkpoint, recipe: Mapping[str, object]) -> None:
     """Write the state of a compiled model and its optimizer after the last epoch of `checkpoint.history`.
 
     `recipe` is all that the training follows from except how many epochs it has, as JSON values: only who has the same
-    can go on from the file. An earlier file at `path` is replaced, when the new one is whole. Raises `OSError`.
+    can go on from the file. An earlier file at `path` is replaced, when the new one is whole and on the disk. Raises
+    `OSError`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with zipfile.ZipFile(temporary, "w") as archive:
-            # `numpy.savez` would want all arrays at once, a second copy of the whole state.
-            for name, array in _arrays(model, checkpoint, recipe):
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                    np.lib.format.write_array(entry, array, allow_pickle=False)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    _settle(_written(path, model, checkpoint, recipe), path)
 
 
 def load(path: Path, model: keras.Model, recipe: Mapping[str, object], epochs: int) -> Checkpoint:
     """Fill a compiled model and its optimizer with what `save` wrote.
 
     Raises `CheckpointError`, with the model untouched, where the file is missing or damaged, is of another recipe, has
-    variables of other shapes or dtypes, or leaves nothing to train up to epoch `epochs`.
+    variables of other shapes or dtypes, or was trained beyond epoch `epochs`.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             about = json.loads(str(file["about"]))
             history: list[dict[str, float]] = about["history"]
             _check(about["recipe"], recipe, len(history), epochs)
+            spent = Spent(**about["spent"])
             probabilities = file["probabilities"]
             last_is_best = about["best_epoch"] == len(history)
             weights = [] if last_is_best else list(_read(file, "best", model.weights))
@@ -96,7 +166,34 @@ def load(path: Path, model: keras.Model, recipe: Mapping[str, object], epochs: i
         for variable, array in zip(_variables(model), _read(file, "state", _variables(model)), strict=True):
             variable.assign(array)
     best = Best(about["best_epoch"], about["best_score"], probabilities, weights or model.get_weights())
-    return Checkpoint(best, history)
+    return Checkpoint(best, history, spent)
+
+
+def _written(path: Path, model: keras.Model, checkpoint: Checkpoint, recipe: Mapping[str, object]) -> Path:
+    """The whole file, beside `path`, as far as this process and the system's memory go."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with zipfile.ZipFile(temporary, "w") as archive:
+            # `numpy.savez` would want all arrays at once, a second copy of the whole state.
+            for name, array in _arrays(model, checkpoint, recipe):
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, array, allow_pickle=False)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _settle(written: Path, path: Path) -> None:
+    """Puts a written file in its place, once it is on the disk: a power failure could else leave a name and no bytes."""
+    try:
+        with written.open("rb+") as file:
+            os.fsync(file.fileno())
+        written.replace(path)
+    except BaseException:
+        written.unlink(missing_ok=True)
+        raise
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:
@@ -113,6 +210,7 @@ def _arrays(
         "history": [dict(epoch) for epoch in history],
         "best_epoch": best.epoch,
         "best_score": best.score,
+        "spent": asdict(checkpoint.spent),
     }
     yield "about", np.array(json.dumps(about))
     yield "probabilities", best.probabilities
@@ -127,8 +225,8 @@ def _check(found: Mapping[str, object], wanted: Mapping[str, object], trained: i
     for name in sorted({*found, *wanted}):
         if found.get(name) != wanted.get(name):
             raise CheckpointError(f"is of another training: its {name} is {found.get(name)}, not {wanted.get(name)}")
-    if trained >= epochs:
-        raise CheckpointError(f"has {trained} epochs, which leaves nothing to train up to epoch {epochs}")
+    if trained > epochs:
+        raise CheckpointError(f"has {trained} epochs, more than the {epochs} to train")
 
 
 def _read(file: Any, folder: str, variables: Sequence[keras.Variable]) -> Iterator[npt.NDArray[Any]]:

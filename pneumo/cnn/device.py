@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import re
@@ -87,6 +88,17 @@ def device(
 def resolved(values: Hyperparameters, on: Device) -> Hyperparameters:
     """The hyperparameters with `precision: auto` replaced by what the device computes fastest."""
     return values.model_copy(update={"precision": on.fastest}) if values.precision == "auto" else values
+
+
+def out_of_memory(error: BaseException, on: Device) -> Literal["host", "GPU"] | None:
+    """Which memory ran out, where that is what an error of a training on this device says; None where it is another."""
+    import tensorflow as tf
+
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return "host"
+    if isinstance(error, tf.errors.ResourceExhaustedError) or "OUT_OF_MEMORY" in str(error):
+        return "GPU" if on.kind == "gpu" and "device:CPU" not in str(error) else "host"
+    return None
 
 
 def release(model: keras.Model) -> None:

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from pneumo.cnn.augment import augmented
 from pneumo.cnn.build import compile_model
-from pneumo.cnn.checkpoint import Best, Checkpoint
+from pneumo.cnn.checkpoint import Best, Checkpoint, Spent
 from pneumo.spec.errors import TrialError
 from pneumo.spec.hyperparameters import Hyperparameters
 
@@ -63,22 +63,19 @@ class DivergedError(TrialError):
 class Fitted:
     """What training came to. The model holds the weights of `best_epoch`.
 
-    `probabilities`: float32 (n,), of the validation pictures at the best epoch, which may be one that was trained before
-    this call. All else is of this call: `epochs`, how many were trained; `seconds` of training and predicting, without
-    the caller's part of it; `images`, training pictures seen, each epoch's counted again; `predict_ms`, milliseconds a
-    validation picture, `PREDICTED_AT_ONCE` at once, after the epoch where it was quickest, as the least disturbed.
+    `probabilities`: float32 (n,), of the validation pictures at the best epoch. `spent` counts on from the checkpoint's;
+    its pictures are predicted `PREDICTED_AT_ONCE` at once. `images`: training pictures seen in `spent.epochs`, each
+    epoch's counted again.
     """
 
     best_epoch: int
     probabilities: npt.NDArray[np.float32]
-    epochs: int
-    seconds: float
+    spent: Spent
     images: int
-    predict_ms: float
 
     @property
     def images_per_second(self) -> float:
-        return self.images / self.seconds
+        return self.images / self.spent.seconds
 
 
 def fit(
@@ -91,15 +88,17 @@ def fit(
     after_epoch: AfterEpoch,
     after_step: AfterStep | None = None,
     earlier: Checkpoint | None = None,
-    keep: Callable[[Best], None] | None = None,
+    keep: Callable[[Best, Spent], None] | None = None,
 ) -> Fitted:
     """Train a model that `build` made for `values`, up to epoch `values.epochs` or until `after_epoch` says stop.
 
     A model that is not compiled is compiled for that many epochs. With `earlier`, from which `checkpoint.load` has filled
-    the model, training goes on after its last epoch, to what an unbroken training comes to. `keep` is called at the end
-    with the best epoch, while the model still is as the last epoch left it, for `checkpoint.save`.
+    the model, training goes on after its last epoch, to what an unbroken training comes to; where that was the last of
+    all, nothing is trained. `keep` is called after each epoch, after `after_epoch`, with the best epoch so far and what
+    was spent, while the model is as the epoch left it, for `checkpoint.save`.
 
-    Pictures whose side is not `values.image_size`, an empty set of them, or no epoch to train raise `ValueError`. A loss
+    Pictures whose side is not `values.image_size`, an empty set of them, or more epochs trained than wanted raise
+    `ValueError`. A loss
     that is no finite number raises `DivergedError` at the step where it shows. What `after_epoch`, `after_step` and `keep`
     raise ends the training and comes through.
     """
@@ -111,15 +110,16 @@ def fit(
                 f"{name} pictures of {pictures.pixels.shape[1:]} pixels, not image_size={values.image_size}"
             )
     first_epoch = len(earlier.history) if earlier else 0
-    if first_epoch >= values.epochs:
-        raise ValueError(f"{first_epoch} epochs are trained, which leaves nothing to train up to epoch {values.epochs}")
+    if first_epoch > values.epochs:
+        raise ValueError(f"{first_epoch} epochs are trained, more than the {values.epochs} wanted")
+    if earlier and first_epoch == values.epochs:
+        return _fitted(model, earlier.best, earlier.spent, len(training))
     steps = steps_per_epoch(training, values)
     if not model.compiled:
         compile_model(model, values, steps * values.epochs)
     predict = predictor(model)
-    epochs = _Epochs(lambda: predict(validation), steps, after_epoch, after_step, earlier)
     dataset = batches(training, values, seed=seed, first_epoch=first_epoch)
-    start = time.perf_counter()
+    epochs = _Epochs(lambda: predict(validation), steps, after_epoch, after_step, earlier, keep)
     # The first call traces the function and picks its kernels, which would double a single epoch's `predict_ms`.
     few = slice(PREDICTED_AT_ONCE)
     predict(Pictures(validation.pixels, validation.rows[few], validation.labels[few]))
@@ -132,21 +132,13 @@ def fit(
         verbose=0,
         callbacks=[epochs],
     )
-    seconds = time.perf_counter() - start - epochs.elsewhere
-    best = epochs.best
-    assert best is not None  # at least one epoch is trained
-    if keep:
-        keep(best)
+    assert epochs.best is not None  # at least one epoch is trained
+    return _fitted(model, epochs.best, epochs.spent(), len(training))
+
+
+def _fitted(model: keras.Model, best: Best, spent: Spent, pictures: int) -> Fitted:
     model.set_weights(best.weights)
-    trained = epochs.done - first_epoch
-    return Fitted(
-        best_epoch=best.epoch,
-        probabilities=best.probabilities,
-        epochs=trained,
-        seconds=seconds,
-        images=trained * len(training),
-        predict_ms=1000 * epochs.fastest_prediction / len(validation),
-    )
+    return Fitted(best.epoch, best.probabilities, spent, spent.epochs * pictures)
 
 
 def steps_per_epoch(training: Pictures, values: Hyperparameters) -> int:
@@ -230,23 +222,31 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no t
         after_epoch: AfterEpoch,
         after_step: AfterStep | None,
         earlier: Checkpoint | None,
+        keep: Callable[[Best, Spent], None] | None,
     ) -> None:
         super().__init__()
         self.best = earlier.best if earlier else None
         self.done = len(earlier.history) if earlier else 0
         """The last epoch trained, from 1."""
-        self.elsewhere = 0.0
-        """Seconds in the caller's functions."""
-        self.fastest_prediction = math.inf
-        """Seconds for all validation pictures."""
+        self._before = earlier.spent if earlier else Spent()
+        self._trained_here = 0
+        self._elsewhere = 0.0  # seconds in the caller's functions
+        self._predict_ms = self._before.predict_ms
+        self._start = time.perf_counter()
         self._predict = predict
         self._steps = steps
         self._after_epoch = after_epoch
         self._after_step = after_step
+        self._keep = keep
         self._begin = 0.0
 
+    def spent(self) -> Spent:
+        """What the trial has cost so far."""
+        seconds = time.perf_counter() - self._start - self._elsewhere
+        return Spent(self._before.epochs + self._trained_here, self._before.seconds + seconds, self._predict_ms)
+
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._begin = time.perf_counter() - self.elsewhere
+        self._begin = time.perf_counter() - self._elsewhere
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         # The mean over the epoch so far: once it is no number it stays none.
@@ -257,23 +257,29 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no t
         if self._after_step:
             start = time.perf_counter()
             self._after_step(self.done + 1, batch + 1, self._steps)
-            self.elsewhere += time.perf_counter() - start
+            self._elsewhere += time.perf_counter() - start
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.done += 1
+        self._trained_here += 1
         start = time.perf_counter()
         probabilities = self._predict()
-        self.fastest_prediction = min(self.fastest_prediction, time.perf_counter() - start)
+        took = time.perf_counter() - start
+        self._predict_ms = min(self._predict_ms, 1000 * took / len(probabilities))
         if not np.isfinite(probabilities).all():
             raise DivergedError(
                 f"the network gives no finite probabilities after epoch {self.done}; a lower learning_rate might do"
             )
         metrics = {name: float(logs[name]) for name in ("loss", "accuracy", "auc")}
         start = time.perf_counter()
-        metrics["epoch_seconds"] = start - self.elsewhere - self._begin
+        metrics["epoch_seconds"] = start - self._elsewhere - self._begin
         score, go_on = self._after_epoch(self.done, metrics, probabilities)
-        self.elsewhere += time.perf_counter() - start
+        self._elsewhere += time.perf_counter() - start
         if self.best is None or math.isnan(self.best.score) or score > self.best.score:
             self.best = Best(self.done, score, probabilities, self.model.get_weights())
+        if self._keep:
+            spent, start = self.spent(), time.perf_counter()
+            self._keep(self.best, spent)
+            self._elsewhere += time.perf_counter() - start
         if not go_on:
             self.model.stop_training = True

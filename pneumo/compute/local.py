@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from pneumo.compute.place import Died, Ended, Event, PlaceError, Task
-from pneumo.compute.worker import TrialFunction, work
+from pneumo.compute.worker import Began, TrialFunction, work
+from pneumo.spec.errors import LESS_MEMORY
 
 TRIALS_PER_WORKER = 20
 """TensorFlow keeps a few MB of each trial, whatever is cleared; after this many trials a worker is replaced. The next one
@@ -23,6 +26,9 @@ starts with its predecessor's last trial, so that its imports cost no waiting.""
 
 MOST_DEATHS = 3
 """Idle workers that may die one after the other before the place gives up."""
+
+OUT_OF_MEMORY = ("MemoryError", "std::bad_alloc", "Cannot allocate memory", "cannot allocate memory", "Out of memory")
+"""What Python, C++ and the C library write of it at the end of a process."""
 
 OUTPUT_END = 4000
 """Letters of a dead worker's output that are kept."""
@@ -53,20 +59,28 @@ class _Worker:
     slot: int
     taken: int = 0
     number: int | None = None  # of the trial under way
+    began: float | None = None  # when it was taken up
 
 
 class LocalProcesses:
     """A `Place`: `slots` processes of this machine, started at once.
 
     `run` and `warm_up` are functions of a module (they go to the processes by name). Each slot has one of `gpus`, in
-    turn; without GPUs the slots share the cores evenly.
+    turn; without GPUs the slots share the cores evenly. A trial that takes longer than `trial_timeout` seconds is ended.
     """
 
     def __init__(
-        self, run: TrialFunction, warm_up: Callable[[], None], slots: int = 1, gpus: Sequence[str] | None = None
+        self,
+        run: TrialFunction,
+        warm_up: Callable[[], None],
+        slots: int = 1,
+        gpus: Sequence[str] | None = None,
+        trial_timeout: float | None = None,
     ) -> None:
         self._run, self._warm_up, self._slots = run, warm_up, slots
         self._gpus = visible_gpus() if gpus is None else tuple(gpus)
+        self._trial_timeout = trial_timeout
+        self._watched = time.monotonic()
         self._context = multiprocessing.get_context("spawn")
         self._folder = tempfile.TemporaryDirectory(prefix="pneumo-workers-")
         self._deaths = 0
@@ -80,7 +94,7 @@ class LocalProcesses:
     def submit(self, task: Task) -> None:
         busy = {w.slot for w in self._workers if w.number is not None}
         worker = next(w for w in self._workers if w.slot not in busy and w.taken < TRIALS_PER_WORKER)
-        worker.number, worker.taken = task.number, worker.taken + 1
+        worker.number, worker.began, worker.taken = task.number, None, worker.taken + 1
         # A worker that died while idle shows at its sentinel: the task then ends as died there, not here.
         with contextlib.suppress(BrokenPipeError):
             worker.pipe.send(task)
@@ -88,15 +102,18 @@ class LocalProcesses:
             self._workers.append(self._start(worker.slot))
 
     def next_event(self, timeout: float) -> Event | None:
-        pipes = {worker.pipe: worker for worker in self._workers}
-        sentinels = {worker.process.sentinel: worker for worker in self._workers}
-        ready = connection.wait([*pipes, *sentinels], timeout)
-        # A message that was sent before a death is read before the death is seen.
-        for pipe in (one for one in ready if isinstance(one, Connection)):
-            with contextlib.suppress(EOFError, ConnectionResetError):
-                return self._received(pipes[pipe], pipe.recv())
-        dead = [pipes[one] if isinstance(one, Connection) else sentinels[one] for one in ready]  # type: ignore[index]
-        return self._buried(dead[0]) if dead else None
+        # Time in which nobody looked at the trials, since a server was away perhaps, is not theirs: they may have waited.
+        away = time.monotonic() - self._watched
+        for worker in self._workers:
+            worker.began = None if worker.began is None else worker.began + away
+        until = time.monotonic() + timeout
+        try:
+            event = self._next(until)
+            while event is None and time.monotonic() < until:
+                event = self._next(until)
+            return event
+        finally:
+            self._watched = time.monotonic()
 
     def answer(self, number: int, go_on: bool) -> None:
         worker = next(w for w in self._workers if w.number == number)
@@ -118,12 +135,8 @@ class LocalProcesses:
         output = Path(self._folder.name) / f"worker-{self._started}.txt"
         arguments = (theirs, self._run, self._warm_up, self._environment(slot), str(output))
         process = self._context.Process(target=work, args=arguments, daemon=True)
-        # Ignored from the first instruction on: a Ctrl-C while the process imports would print a stack trace.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
+        with _uninterrupted():
             process.start()
-        finally:
-            signal.signal(signal.SIGINT, before)
         theirs.close()
         return _Worker(process, ours, output, slot)
 
@@ -135,45 +148,109 @@ class LocalProcesses:
         threads = str(max(1, (os.cpu_count() or 1) // self._slots))
         return {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads}
 
-    def _received(self, worker: _Worker, message: object) -> Event:
+    def _next(self, until: float) -> Event | None:
+        """What comes first: a message, a death, the limit of a trial's time, or `until`. None: it was no event."""
+        pipes = {worker.pipe: worker for worker in self._workers}
+        sentinels = {worker.process.sentinel: worker for worker in self._workers}
+        wait = min([until, *map(self._limit, self._workers)]) - time.monotonic()
+        ready = connection.wait([*pipes, *sentinels], max(0.0, wait))
+        # A message that was sent before a death is read before the death is seen.
+        for pipe in (one for one in ready if isinstance(one, Connection)):
+            with contextlib.suppress(EOFError, ConnectionResetError):
+                return self._received(pipes[pipe], pipe.recv())
+        for one in ready:
+            return self._buried(pipes[one] if isinstance(one, Connection) else sentinels[one])  # type: ignore[index]
+        for worker in self._workers:
+            if self._limit(worker) <= time.monotonic():
+                worker.process.kill()
+                return self._buried(worker, f"it took longer than trial_timeout, {self._trial_timeout:g} s")
+        return None
+
+    def _limit(self, worker: _Worker) -> float:
+        """When the time of its trial is over."""
+        if self._trial_timeout is None or worker.began is None:
+            return math.inf
+        return worker.began + self._trial_timeout
+
+    def _received(self, worker: _Worker, message: object) -> Event | None:
         if isinstance(message, Exception):
             raise PlaceError(f"a worker process could not start: {type(message).__name__}: {message}") from message
+        if isinstance(message, Began):
+            worker.began = time.monotonic()
+            return None
         if isinstance(message, Ended):
-            worker.number = None
+            worker.number = worker.began = None
             self._deaths = 0
-            if worker.taken >= TRIALS_PER_WORKER:
+            if message.last:
+                worker.process.kill()  # its memory is free before the next one needs it
+                self._replace(worker)
+            elif worker.taken >= TRIALS_PER_WORKER:
                 self._workers.remove(worker)
                 with contextlib.suppress(BrokenPipeError):
                     worker.pipe.send(None)
                 worker.pipe.close()
         return message  # type: ignore[return-value]
 
-    def _buried(self, worker: _Worker) -> Died | None:
+    def _buried(self, worker: _Worker, reason: str | None = None) -> Died | None:
+        """The end of a worker's trial with the worker: of this reason, or of the one that its exit status tells."""
         worker.process.join()
-        worker.pipe.close()
-        self._workers.remove(worker)
-        reason, output = _cause(worker.process.exitcode), _end_of(worker.output)
-        replaced = any(w.slot == worker.slot and w.taken < TRIALS_PER_WORKER for w in self._workers)
+        output = _end_of(worker.output)
+        reason = reason or _cause(worker.process.exitcode, output)
         if worker.number is None:
             self._deaths += 1
             if self._deaths >= MOST_DEATHS:
                 last = output.strip().splitlines()[-1:] or ["it wrote nothing"]
                 raise PlaceError(f"worker processes die before their first trial: {reason}; {last[0]}")
-        if not replaced:
-            self._workers.append(self._start(worker.slot))
+        self._replace(worker)
         return None if worker.number is None else Died(worker.number, reason, output)
 
+    def _replace(self, worker: _Worker) -> None:
+        """Another worker for one that ends now, where its slot has none yet."""
+        worker.process.join()
+        worker.pipe.close()
+        self._workers.remove(worker)
+        if not any(w.slot == worker.slot and w.taken < TRIALS_PER_WORKER for w in self._workers):
+            self._workers.append(self._start(worker.slot))
 
-def _cause(exit_code: int | None) -> str:
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Puts off Ctrl-C and SIGTERM to its end. A process that is started meanwhile never hears of a Ctrl-C.
+
+    One that did would print a stack trace while it imports, and so would one whose start is broken off.
+    """
+    resource_tracker.ensure_running()  # it would unblock Ctrl-C if it had to be started in between
+    asked: list[int] = []
+    before = {
+        one: signal.signal(one, lambda number, _: asked.append(number)) for one in (signal.SIGINT, signal.SIGTERM)
+    }
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    for number in asked:
+        signal.raise_signal(number)
+
+
+def _cause(exit_code: int | None, output: str) -> str:
     if exit_code is not None and exit_code < 0:
-        name = signal.Signals(-exit_code).name
-        more = " (out of memory, perhaps)" if name == "SIGKILL" else ""
-        return f"the worker process was ended by {name}{more}"
-    return f"the worker process ended with exit status {exit_code}"
+        how = f"was ended by {signal.Signals(-exit_code).name}"
+    else:
+        how = f"ended with exit status {exit_code}"
+    if any(sign in output for sign in OUT_OF_MEMORY):
+        return f"out of memory: the worker process {how}; {LESS_MEMORY}"
+    # What the kernel ends when there is no memory left has no last word.
+    perhaps = f" (out of memory, perhaps; {LESS_MEMORY})" if exit_code == -signal.SIGKILL else ""
+    return f"the worker process {how}{perhaps}"
 
 
 def _end_of(output: Path) -> str:
     try:
-        return output.read_text(errors="replace")[-OUTPUT_END:]
+        lines = output.read_text(errors="replace").splitlines(keepends=True)
     except OSError:
         return ""
+    # The list of all that is loaded, with which Python ends its word on a crash, is longer than the word.
+    return "".join(line for line in lines if not line.startswith("Extension modules: "))[-OUTPUT_END:]

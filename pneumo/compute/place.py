@@ -37,15 +37,19 @@ class Report:
 
 @dataclass(frozen=True)
 class Ended:
-    """The trial function gave its result."""
+    """The trial function gave its result. `last`: its process is fit for no further one."""
 
     number: int
     result: Any
+    last: bool = False
 
 
 @dataclass(frozen=True)
 class Died:
-    """The process that ran the trial died. `reason` is one line; `output` the end of what the process wrote."""
+    """The process that ran the trial died, or was ended since the trial took too long.
+
+    `reason` is one line; `output` the end of what the process wrote.
+    """
 
     number: int
     reason: str
@@ -62,6 +66,10 @@ class Channel(Protocol):
 
     def report(self, epoch: int, value: float, metrics: Mapping[str, float]) -> bool:
         """False: stop this trial now."""
+        ...
+
+    def retire(self) -> None:
+        """This process is fit for no further trial, and is replaced after this one."""
         ...
 
 

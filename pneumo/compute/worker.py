@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
 from typing import Any
@@ -21,6 +22,11 @@ PROGRESS_SECONDS = 0.2
 
 TrialFunction = Callable[[Any, Channel], AbstractContextManager[Any]]
 """Gives a trial's result; what it does on leaving is cleaning up, for which nobody waits."""
+
+
+@dataclass(frozen=True)
+class Began:
+    """A worker has taken a task up. Before that it may have waited for its own imports."""
 
 
 def work(
@@ -54,8 +60,10 @@ def work(
             return
         if task is None:
             return
-        with run(task.payload, _PipeChannel(pipe, task)) as result:
-            pipe.send(Ended(task.number, result))
+        pipe.send(Began())
+        channel = _PipeChannel(pipe, task)
+        with run(task.payload, channel) as result:
+            pipe.send(Ended(task.number, result, channel.retired))
 
 
 class _PipeChannel:
@@ -63,6 +71,7 @@ class _PipeChannel:
         self._pipe = pipe
         self._number = task.number
         self._said = 0.0
+        self.retired = False
 
     def progress(self, epoch: int, step: int, steps: int) -> None:
         now = time.monotonic()
@@ -73,6 +82,9 @@ class _PipeChannel:
     def report(self, epoch: int, value: float, metrics: Mapping[str, float]) -> bool:
         self._pipe.send(Report(self._number, epoch, value, dict(metrics)))
         return bool(self._pipe.recv())
+
+    def retire(self) -> None:
+        self.retired = True
 
 
 def _end_with_parent() -> None:

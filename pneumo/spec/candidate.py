@@ -34,6 +34,11 @@ class Candidate:
         """The epoch to train to, counted from the start of the first trial it continues."""
         return int(self.hyperparameters["epochs"])
 
+    @property
+    def can_go_on(self) -> bool:
+        """Whether a later trial may continue this one."""
+        return self.full_epochs is not None and self.epochs < self.full_epochs
+
 
 @dataclass(frozen=True)
 class Wait:

@@ -1,5 +1,8 @@
 """The errors that a user's request and a trial can cause."""
 
+LESS_MEMORY = "a smaller batch_size, image_size, filters or dense_units needs less"
+"""What helps a trial that memory is too small for."""
+
 
 class RequestError(Exception):
     """Something in the request is wrong: the experiment, the data, an address.

@@ -190,15 +190,15 @@ def make_experiment(document: Any, where: str) -> Experiment:
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs between two resolved experiments, as `search.pruner was none, now median`.
 
-    What may change from one run of a study to the next (when it ends, what is confirmed, how the best is chosen, workers,
-    where the data lies) does not count.
+    What may change from one run of a study to the next (when it or a trial ends, what is confirmed, how the best is chosen,
+    workers, where the data lies) does not count.
     """
     found = []
     free = {
         f"search.{key}"
         for key in ("trials", "timeout", "patience", "terminator", "max_failures", "outage", "confirm", "workers")
     }
-    free |= {"data.path", "data.allow_leaks"}
+    free |= {"search.trial_timeout", "data.path", "data.allow_leaks"}
     flat_before, flat_now = _flat(before), _flat(now)
     for key in sorted(set(flat_before) | set(flat_now)):
         old, new = flat_before.get(key), flat_now.get(key)

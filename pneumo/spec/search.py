@@ -53,6 +53,11 @@ class SearchSpec(BaseModel):
     timeout: Annotated[
         Annotated[float, Field(gt=0)] | None, BeforeValidator(seconds), Field(description="seconds, or 90m, 2h")
     ] = None
+    trial_timeout: Annotated[
+        Annotated[float, Field(gt=0)] | None,
+        BeforeValidator(seconds),
+        Field(description="stop a trial that takes longer: seconds, or 90s, 30m"),
+    ] = None
     patience: Annotated[
         int | None, Field(ge=1, description="end after so many finished trials without a better value")
     ] = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 
 from pneumo.spec.objective import OBJECTIVES, values_of
@@ -29,3 +31,10 @@ def since_better(trials: Sequence[Trial], objectives: Sequence[str]) -> int:
             best = [one for one in best if not all(b >= a for a, b in zip(one, signed, strict=True))] + [signed]
             since = 0
     return since
+
+
+def common_cause(errors: Sequence[str]) -> tuple[str, int]:
+    """The first error of the most frequent kind, and how many are of that kind. Figures make no difference."""
+    kinds = [re.sub(r"\b(nan|inf|\d[\d.,e+-]*)", "", error) for error in errors]
+    kind, times = Counter(kinds).most_common(1)[0]
+    return errors[kinds.index(kind)], times
