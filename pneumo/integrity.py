@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from pneumo.rungs import Rungs
+from pneumo.checkpoints import Checkpoints
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment, changes, parsed_experiment
 from pneumo.spec.objective import objective_metric
@@ -159,7 +159,7 @@ def _trials(experiment: Experiment, engine: Kept, told: Sequence[Trial], found: 
     by_number: dict[int | None, list[RunEntry]] = {}
     for run in found.trials:
         by_number.setdefault(run.number, []).append(run)
-    rungs = Rungs(Path("mlruns"), engine.trials)
+    chains = Checkpoints(Path("mlruns"), engine.trials)
     for trial in told:
         runs = by_number.get(trial.number, [])
         live = [run for run in runs if run.status != "KILLED"]
@@ -169,7 +169,7 @@ def _trials(experiment: Experiment, engine: Kept, told: Sequence[Trial], found: 
         if own is None:
             yield f"trial {trial.number}: its run {trial.result.run_id[:_SHORT]} is not in MLflow, or KILLED"
             continue
-        seed = experiment.search.seed + rungs.first(trial.candidate)
+        seed = experiment.search.seed + chains.first(trial.candidate)
         yield from (f"{_named(own)}: {fault}" for fault in _trial(experiment, trial, seed, own, held))
     known = {trial.number for trial in told}
     late = {trial.number for trial in engine.trials} - known
