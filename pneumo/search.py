@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 import tempfile
@@ -174,8 +175,9 @@ def _search(experiment: Experiment, source: Source, findings: Sequence[Finding],
         except PlaceError as error:
             raise RequestError(str(error)) from error
         except _lost() as error:
-            print(f"pneumo.search: {_why(error)}", file=sys.stderr)
-            console.print(again(), markup=False, soft_wrap=True)
+            with contextlib.suppress(OSError):  # where the lines go to a file on the disk that is full
+                print(f"pneumo.search: {_why(error)}", file=sys.stderr)
+                console.print(again(), markup=False, soft_wrap=True)
             return NOTHING_FIT
         finally:
             place.close()
@@ -293,9 +295,10 @@ def _why(error: Exception) -> str:
     from pneumo.engines.retrying import OutageError
     from pneumo.spec.errors import FullDiskError
 
-    if isinstance(error, OutageError | FullDiskError):
+    if isinstance(error, FullDiskError):
         return str(error)
-    return room.full(error) if room.is_full(error) else f"the search ended by an error: {lost(error)}"
+    what = str(error) if isinstance(error, OutageError) else f"the search ended by an error: {lost(error)}"
+    return f"{what}; {room.full(error)}" if room.is_full(error) else what
 
 
 if __name__ == "__main__":

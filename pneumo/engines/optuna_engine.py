@@ -68,6 +68,9 @@ class OptunaEngine:
             self._reported[left.number - self._learned] = max(left.intermediate_values, default=0)
         values = trial.user_attrs.get(HYPERPARAMETERS)
         if values is None:
+            # Where its process died half way, it is drawn from the first value on: the sampler's draws follow one another.
+            trial._cached_frozen_trial.params.clear()
+            trial._cached_frozen_trial.distributions.clear()
             values = self._space.draw(lambda dimension: _suggest(trial, dimension))
             trial.set_user_attr(HYPERPARAMETERS, values)
         else:
