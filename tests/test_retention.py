@@ -13,6 +13,8 @@ from pneumo.retention import retain
 from pneumo.spec.best import kept
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.experiment import Experiment, make_experiment
+from pneumo.spec.footprint import model_bytes
+from pneumo.spec.hyperparameters import Hyperparameters
 from pneumo.spec.result import Trial, TrialResult
 from pneumo.tracking.models import discard, models
 from pneumo.tracking.store import connect
@@ -68,7 +70,7 @@ def test_a_model_that_is_removed_leaves_its_run(
 ) -> None:
     from mlflow.exceptions import MlflowException
 
-    from tests.networks import network
+    from tests.networks import SMALL, network
 
     if where == "served":
         monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue("mlflow_server"))
@@ -84,10 +86,11 @@ def test_a_model_that_is_removed_leaves_its_run(
         experiment_yaml="",
         description="",
     )
-    trials, picture = [], np.zeros((1, 32, 32, 3), np.uint8)
+    trials, picture = [], np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
     for number in range(5):
         log = TrialLog(store.uri, start_trial(study, number, {"layers": 1}, 0))
         logged = log.model(network(), picture)
+        assert logged.size == pytest.approx(model_bytes(Hyperparameters(**SMALL)), rel=0.1)
         log.finish({"best_val_auc": number / 10}, logged)
         result = TrialResult(number, log.run_id, "complete", number / 10)
         trials.append(Trial(Candidate(number, {"epochs": 1}), result))

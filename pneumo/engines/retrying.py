@@ -72,11 +72,11 @@ class RetryingEngine:
         return self._call(lambda engine: engine.report(number, epoch, value))
 
     def tell(self, result: TrialResult) -> None:
-        lost = False
+        lost, told = False, result.to_json()  # text: what is not a number equals itself there
 
         def tell(engine: Engine) -> None:
             nonlocal lost
-            if lost and any(trial.result == result for trial in engine.trials()):
+            if lost and any(trial.result.to_json() == told for trial in engine.trials()):
                 return  # only the answer was lost
             lost = True
             engine.tell(result)
