@@ -3,6 +3,7 @@
 search.py    python -m pneumo.search; command.py what every verb shares, checks.py what a search refuses, ending.py how it ends
 study.py     the loop: ask, train, tell; screen.py what it shows, record.py what it leaves in MLflow
 checkpoints.py  where a trial leaves what it or a later one goes on from
+retention.py  which models stay; room.py whether all of it fits on the disk
 confirm.py   the best trials trained again over other seeds
 trial.py     one trial, the only code that a worker process enters; provenance.py by what it was trained
 promote.py   python -m pneumo.promote; promotion.py its steps, pick.py which run, judging.py on the test pictures, card.py

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pneumo import provenance
+from pneumo import provenance, room
 from pneumo.compute.place import Channel
 from pneumo.spec.candidate import Candidate
-from pneumo.spec.errors import LESS_MEMORY, TrialError
+from pneumo.spec.errors import LESS_MEMORY, FullDiskError, TrialError
 from pneumo.spec.objective import EPOCH_OBJECTIVES, OBJECTIVES, epoch_objective, objective_metric
 from pneumo.spec.result import TrialResult
 
@@ -92,23 +92,23 @@ def _warm_up_ends() -> None:
 
 
 @contextmanager
-def run(task: TrialTask, channel: Channel) -> Iterator[TrialResult]:
+def run(task: TrialTask, channel: Channel) -> Iterator[TrialResult | FullDiskError]:
     """Train the candidate, record all of it in its MLflow run, and say how it ended, also where training failed.
 
-    Where memory ran out, this process takes no further trial. On leaving, what TensorFlow keeps of the trial is given
-    back.
+    Where memory ran out, this process takes no further trial; a full disk is no failure of the trial. On leaving, what
+    TensorFlow keeps of the trial is given back.
     """
     from pneumo.cnn.build import build
-    from pneumo.cnn.device import device, out_of_memory, release, resolved
-    from pneumo.tracking.store import masked
+    from pneumo.cnn.device import device, release, resolved
     from pneumo.tracking.trial import TrialLog
 
     log, number = TrialLog(task.store, task.run_id), task.candidate.number
     machine = device()
     values = resolved(task.candidate.values, machine)
-    log.tag({"pneumo.device": machine.name, "pneumo.precision": values.precision, **provenance.tags()})
     model = None
+    result: TrialResult | FullDiskError
     try:
+        log.tag({"pneumo.device": machine.name, "pneumo.precision": values.precision, **provenance.tags()})
         with log.system_metrics():
             model = build(values, seed=task.seed)
             trained = _train(task, values, model, channel, log)
@@ -118,17 +118,32 @@ def run(task: TrialTask, channel: Channel) -> Iterator[TrialResult]:
     except (ConnectionError, EOFError):
         raise  # the driver is gone
     except Exception as error:
-        text, said = traceback.format_exc(), _one_line(error)
-        if where := out_of_memory(error, machine):
-            channel.retire()
-            said = f"out of memory on the {where}; {LESS_MEMORY}"
-            # What the frames hold is needed to write this down.
-            traceback.clear_frames(error.__traceback__)
-        log.artifacts({"error.txt": masked(text)})
-        result = TrialResult(number, task.run_id, "failed", error=masked(said))
+        result = _failed(task, channel, log, error)
     yield result
     if model is not None:
         release(model)
+
+
+def _failed(task: TrialTask, channel: Channel, log: TrialLog, error: Exception) -> TrialResult | FullDiskError:
+    """The result of a trial that an error ended, whose stack trace is logged."""
+    from pneumo.cnn.device import device, out_of_memory
+    from pneumo.tracking.store import masked
+
+    if room.is_full(error):
+        return FullDiskError(room.full(error))
+    text, said = "".join(traceback.format_exception(error)), _one_line(error)
+    if where := out_of_memory(error, device()):
+        channel.retire()
+        said = f"out of memory on the {where}; {LESS_MEMORY}"
+        # What the frames hold is needed to write this down.
+        traceback.clear_frames(error.__traceback__)
+    try:
+        log.artifacts({"error.txt": masked(text)})
+    except Exception as second:
+        if not room.is_full(second):
+            raise
+        return FullDiskError(room.full(second))
+    return TrialResult(task.candidate.number, task.run_id, "failed", error=masked(said))
 
 
 def warm_up_deterministic() -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pneumo import search, trial
 from pneumo.command import run
 from pneumo.compute.place import Channel
+from pneumo.spec.errors import FullDiskError
 from pneumo.spec.result import TrialResult
 
 SEGFAULTS = 7
@@ -21,7 +22,7 @@ train = trial.run
 
 
 @contextmanager
-def crashing(task: trial.TrialTask, channel: Channel) -> Iterator[TrialResult]:
+def crashing(task: trial.TrialTask, channel: Channel) -> Iterator[TrialResult | FullDiskError]:
     if task.candidate.values.filters == SEGFAULTS:
         ctypes.string_at(0)
     with train(task, channel) as result:
