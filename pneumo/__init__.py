@@ -4,6 +4,7 @@ search.py    python -m pneumo.search; command.py what every verb shares, checks.
 study.py     the loop: ask, train, tell; screen.py what it shows, record.py what it leaves in MLflow
 rungs.py     which trial goes on from which
 confirm.py   the best trials trained again over other seeds
+integrity.py whether a study's record is whole: its engine's against MLflow's
 trial.py     one trial, the only code that a worker process enters
 spec/        pure values and decisions: experiment, space, algorithms, candidate, result, objective, which trial is best
 engines/     who proposes: Optuna, Keras Tuner
