@@ -9,6 +9,7 @@ trial.py     one trial, the only code that a worker process enters; provenance.p
 promote.py   python -m pneumo.promote; promotion.py its steps, pick.py which run, judging.py on the test pictures, card.py
 predict.py   python -m pneumo.predict; listing.py its rows as a table, CSV or JSON
 replay.py    python -m pneumo.replay: a recorded trial trained again; difference.py compares
+integrity.py whether a study's record is whole: its engine's against MLflow's
 spec/        pure values and decisions: experiment, space, algorithms, candidate, result, objective, which trial is best
 engines/     who proposes: Optuna, Keras Tuner
 data/        where pictures come from, who is a patient, the split, the cache; python -m pneumo.data: fetch, audit
