@@ -9,9 +9,6 @@ from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
 
-WITH_OTHER_DRILLS = {f"tests/test_drills_{what}.py" for what in ("disk", "server", "trials")}
-"""Not here yet."""
-
 
 def test_every_promise_names_its_tests() -> None:
     promises = re.split(r"^- ", re.sub(r"^(?!- |  ).*$", "", PAGE, flags=re.MULTILINE), flags=re.MULTILINE)[1:]
@@ -20,7 +17,7 @@ def test_every_promise_names_its_tests() -> None:
 
 
 def test_the_tests_that_promises_name_are_there() -> None:
-    named = set(re.findall(r"`(tests/[^`]*)`", PAGE)) - WITH_OTHER_DRILLS
+    named = set(re.findall(r"`(tests/[^`]*)`", PAGE))
     assert [name for name in sorted(named) if not there(*name.split("::"))] == []
 
 
