@@ -39,7 +39,8 @@ RANGES: dict[str, Any] = {
 
 
 def experiment(engine: str, algorithm: str, block: dict[str, Any] | None = None, **search: Any) -> Experiment:
-    engine = "optuna" if engine == "scripted" else engine
+    if engine in ("scripted", "retrying"):
+        engine = next(name for name, algorithms in ALGORITHMS.items() if algorithm in algorithms)
     search = {"engine": engine, "algorithm": algorithm} | search
     block = (BLOCK if ALGORITHMS[engine][algorithm].choices else RANGES) if block is None else block
     return make_experiment({"name": "study", "hyperparameters": block, "search": search}, "test")

@@ -8,7 +8,7 @@ import secrets
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +21,20 @@ USER = "pneumo"
 
 @dataclass(frozen=True)
 class Postgres:
-    """A running server. `socket` is the folder of its socket; it listens on no port."""
+    """A server. `socket` is the folder of its socket; it listens on no port. `call` runs one of its programs on its data."""
 
     socket: Path
     password: str
+    call: Callable[..., None]
+
+    def start(self) -> None:
+        """Start it on the data that it has; returns when it takes connections."""
+        options = f"-c listen_addresses='' -c unix_socket_directories={self.socket} -c fsync=off"
+        self.call("pg_ctl", "start", "--wait", "--log", "log", "--options", options)
+
+    def stop(self) -> None:
+        """Stop it, cutting every connection off, as a machine that goes down does."""
+        self.call("pg_ctl", "stop", "--wait", "--mode=immediate")
 
     def create(self, database: str) -> str:
         """Create a database; its address for SQLAlchemy, Optuna's `--storage` and MLflow, password and all."""
@@ -92,9 +102,9 @@ def running(binaries: Path) -> Iterator[Postgres]:
 
         identity = (f"--username={USER}", "--pwfile=password", "--auth=scram-sha-256")
         call("initdb", *identity, "--encoding=UTF8", "--no-locale", "--no-sync")
-        options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
-        call("pg_ctl", "start", "--wait", "--log", "log", "--options", options)
+        server = Postgres(folder, password, call)
+        server.start()
         try:
-            yield Postgres(folder, password)
+            yield server
         finally:
-            call("pg_ctl", "stop", "--wait", "--mode=immediate")
+            server.stop()

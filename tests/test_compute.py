@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import pytest
 
+from pneumo.compute import worker
 from pneumo.compute.local import TRIALS_PER_WORKER, LocalProcesses
 from pneumo.compute.place import Channel, Died, Ended, Event, PlaceError, Progress, Report, Task
+
+STEPS = 20_000
 
 PATIENCE = 60
 """Seconds after which a test gives up on an event; none waits so long."""
@@ -58,6 +63,16 @@ def crash(payload: str, channel: Channel) -> Iterator[str]:
         os.write(2, b"last words\n")
         os.kill(os.getpid(), signal.Signals[payload])
     yield payload
+
+
+@contextmanager
+def talks(payload: str, channel: Channel) -> Iterator[str]:
+    """Says more than a pipe holds, then that it has."""
+    worker.PROGRESS_SECONDS = 0
+    for step in range(1, STEPS + 1):
+        channel.progress(1, step, STEPS)
+    Path(payload).touch()
+    yield "done"
 
 
 @contextmanager
@@ -223,3 +238,18 @@ def test_ctrl_c_leaves_workers_alone(start: Start) -> None:
     ended = after(place, Ended)
     assert isinstance(ended, Ended)
     assert ended.result == [True]
+
+
+def test_a_trial_goes_on_while_nobody_reads_what_it_says(start: Start, tmp_path: Path) -> None:
+    place, said_all = start(talks), tmp_path / "said all"
+    place.submit(Task(1, str(said_all)))
+    until = time.monotonic() + PATIENCE
+    while not said_all.exists():
+        assert time.monotonic() < until
+        os.sched_yield()
+    steps = []
+    while isinstance(event := place.next_event(PATIENCE), Progress):
+        steps.append(event.step)
+    assert event == Ended(1, "done")
+    assert 0 < len(steps) < STEPS
+    assert steps == sorted(steps)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -85,3 +88,20 @@ def test_without_pytorch_one_line_says_what_to_install(storage: str, options: di
     asked = make_experiment({"name": "study", "search": options}, "test")
     with pytest.raises(RequestError, match=r"needs PyTorch, .*pip install 'pneumo\[gp\]'.*; or take (tpe|patience)"):
         open_engine(asked, storage)
+
+
+def test_a_proposal_that_was_half_made_is_made_again_as_it_would_have_been(folder: Path) -> None:
+    storage = f"sqlite:///{folder}/studies.db"
+    engine = open_engine(experiment("optuna", "random", baseline=False), storage)
+    play(engine, 2)
+    whole = ask(engine)
+    with closing(sqlite3.connect(folder / "studies.db")) as database, database:
+        # As a process leaves it that is killed after its second value.
+        (trial,) = database.execute("SELECT max(trial_id) FROM trials").fetchone()
+        database.execute("DELETE FROM trial_user_attributes WHERE trial_id = ?", (trial,))
+        kept = "SELECT param_id FROM trial_params WHERE trial_id = ? ORDER BY param_id LIMIT 2"
+        database.execute(f"DELETE FROM trial_params WHERE trial_id = ? AND param_id NOT IN ({kept})", (trial, trial))
+    again = open_engine(experiment("optuna", "random", baseline=False), storage)
+    assert ask(again) == whole
+    found = optuna.load_study(study_name="study", storage=storage).trials[-1]
+    assert found.params == pytest.approx({name: whole.hyperparameters[name] for name in whole.searched})

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from random import Random
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 
-from pneumo.engines.protocol import Engine, open_engine
+from pneumo.engines import retrying
+from pneumo.engines.protocol import Engine, open_again, open_engine
+from pneumo.engines.retrying import RetryingEngine
 from pneumo.spec.algorithms import ALGORITHMS
 from pneumo.spec.candidate import Candidate, Done
 from pneumo.spec.errors import RequestError
@@ -25,6 +28,7 @@ ENGINES = [
     for algorithm in algorithms
 ]
 ENGINES.append(pytest.param(("scripted", "random"), id="scripted"))
+ENGINES += [pytest.param(("retrying", algorithm), id=f"retrying/{algorithm}") for algorithm in ("tpe", "bayesian")]
 
 Open = Callable[[Experiment, str], Engine]
 """Opens an engine on a storage."""
@@ -34,6 +38,37 @@ def open_scripted(asked: Experiment, storage: str) -> Engine:
     file = Path(storage.removeprefix("sqlite:///")).with_suffix(".json")
     file.parent.mkdir(parents=True, exist_ok=True)
     return ScriptedEngine(asked, file)
+
+
+def open_retrying(asked: Experiment, storage: str) -> Engine:
+    """A `RetryingEngine` whose storage fails at every tenth call or so: before it is carried out, or after."""
+    chance = Random(0)
+
+    def fails(made: Engine) -> Engine:
+        return cast(Engine, Failing(made, chance))
+
+    engine: RetryingEngine = RetryingEngine(
+        fails(open_engine(asked, storage)), lambda: fails(open_again(asked, storage, engine.id)), "it", 60, print
+    )
+    return engine
+
+
+class Failing:
+    """An engine whose every method fails at times, as where a database goes away or an answer is lost."""
+
+    def __init__(self, engine: Engine, chance: Random) -> None:
+        self.id, self._engine, self._chance = engine.id, engine, chance
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            if self._chance.random() < 0.05:
+                raise OSError("away")
+            answer = getattr(self._engine, name)(*arguments)
+            if self._chance.random() < 0.05:
+                raise OSError("the answer is lost")
+            return answer
+
+        return call
 
 
 def holds(asked: Experiment, candidate: Candidate) -> bool:
@@ -58,8 +93,9 @@ def make(which: tuple[str, str]) -> Callable[..., Experiment]:
 
 
 @pytest.fixture
-def begin(which: tuple[str, str]) -> Open:
-    return open_scripted if which[0] == "scripted" else open_engine
+def begin(which: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> Open:
+    monkeypatch.setattr(retrying, "FIRST_PAUSE", 0.001)
+    return {"scripted": open_scripted, "retrying": open_retrying}.get(which[0], open_engine)
 
 
 def test_candidates_lie_in_the_space_and_the_first_is_the_tutorials(
@@ -215,6 +251,8 @@ def test_a_small_space_is_exhausted_or_repeated_but_never_left(
 
 @pytest.mark.slow
 def test_a_thousand_proposals_lie_in_their_spaces(which: tuple[str, str], begin: Open, folder: Path) -> None:
+    if which[0] == "retrying":
+        pytest.skip("proposes what the engine does that it calls")
     takes = ALGORITHMS["optuna" if which[0] == "scripted" else which[0]][which[1]]
     # Keras Tuner's Gaussian process takes up to seconds a proposal, more with each trial that it knows.
     few: dict[str, Any] = (

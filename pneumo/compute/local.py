@@ -128,12 +128,13 @@ class LocalProcesses:
         return _Worker(process, ours, output, slot)
 
     def _environment(self, slot: int) -> dict[str, str]:
+        ours = {"TMPDIR": self._folder.name}  # what a process leaves there when it is killed goes with the folder
         if self._gpus:
-            return {"CUDA_VISIBLE_DEVICES": self._gpus[slot % len(self._gpus)]}
+            return ours | {"CUDA_VISIBLE_DEVICES": self._gpus[slot % len(self._gpus)]}
         if self._slots == 1:
-            return {}
+            return ours
         threads = str(max(1, (os.cpu_count() or 1) // self._slots))
-        return {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads}
+        return ours | {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads}
 
     def _received(self, worker: _Worker, message: object) -> Event:
         if isinstance(message, Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import select
 import signal
 import threading
 import time
@@ -63,10 +64,13 @@ class _PipeChannel:
         self._pipe = pipe
         self._number = task.number
         self._said = 0.0
+        self._room = select.poll()
+        self._room.register(pipe.fileno(), select.POLLOUT)
 
     def progress(self, epoch: int, step: int, steps: int) -> None:
         now = time.monotonic()
-        if now - self._said >= PROGRESS_SECONDS:
+        # A parent that waits for something does not read: what it does not need must not hold up the training.
+        if now - self._said >= PROGRESS_SECONDS and self._room.poll(0):
             self._said = now
             self._pipe.send(Progress(self._number, epoch, step, steps))
 

@@ -68,6 +68,9 @@ class OptunaEngine:
             self._reported[left.number - self._learned] = max(left.intermediate_values, default=0)
         values = trial.user_attrs.get(HYPERPARAMETERS)
         if values is None:
+            # Where its process died half way, it is drawn from the first value on: the sampler's draws follow one another.
+            trial._cached_frozen_trial.params.clear()
+            trial._cached_frozen_trial.distributions.clear()
             values = self._space.draw(lambda dimension: _suggest(trial, dimension))
             trial.set_user_attr(HYPERPARAMETERS, values)
         else:
@@ -81,12 +84,16 @@ class OptunaEngine:
         if len(self._search.objectives) > 1:
             return True  # nothing is pruned, and Optuna takes no reports
         trial = self._asked[number]
-        if epoch <= self._reported.get(number, 0):
+        last = self._reported.get(number, 0)
+        if epoch > last:
+            trial.report(value, epoch)
+        else:
             # It ran before and was interrupted later. Optuna keeps the first report of a step and looks at the last:
-            # put the new value in its place, and let stand what was decided then.
+            # put the new value in its place. What was decided then stands, but at the last step, whose decision may have
+            # been lost.
             trial.storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
-            return bool(trial.user_attrs.get(STOPPED) != epoch)
-        trial.report(value, epoch)
+            if epoch < last or STOPPED in trial.user_attrs:
+                return bool(trial.user_attrs.get(STOPPED) != epoch)
         # The tutorial's own network is what all others are measured against: it runs to its end.
         if trial.user_attrs[HYPERPARAMETERS] == self._baseline or not trial.should_prune():
             return True

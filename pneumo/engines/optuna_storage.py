@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +61,21 @@ def read_trials(name: str, storage: str) -> tuple[Trial, ...]:
         if name not in optuna.get_all_study_names(database):
             return ()
         return told(optuna.load_study(study_name=name, storage=database), frozenset())
+
+
+def read_id(name: str, storage: str) -> str | None:
+    """The id of a study; None where there is none of this name. Raises what the database raises, and makes nothing."""
+    url = make_url(storage)
+    if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).is_file():
+        raise FileNotFoundError(errno.ENOENT, "the file is not there", url.database)
+    database = optuna.storages.RDBStorage(storage, skip_compatibility_check=True, skip_table_creation=True)
+    try:
+        if name not in optuna.get_all_study_names(database):
+            return None
+        identity = optuna.load_study(study_name=name, storage=database).user_attrs.get(ID)
+    finally:
+        database.engine.dispose()
+    return None if identity is None else str(identity)
 
 
 def told(study: optuna.Study, searched: frozenset[str]) -> tuple[Trial, ...]:

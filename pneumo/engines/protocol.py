@@ -72,6 +72,33 @@ def open_engine(experiment: Experiment, storage: str) -> Engine:
     return OptunaEngine(experiment, storage)
 
 
+def open_again(experiment: Experiment, storage: str, identity: str) -> Engine:
+    """As `open_engine`, for a study that was open before and has this id: makes nothing that is not there.
+
+    Raises `OSError` or what a database raises (see `retrying.away`) where the study is not there.
+    """
+    from pneumo.engines.journal import read_journal
+    from pneumo.engines.optuna_storage import read_id
+
+    if experiment.search.engine == "keras-tuner":
+        journal = read_journal(_folder(storage) / experiment.name)
+        found = journal.id if journal else None
+    else:
+        found = read_id(experiment.name, storage)
+    if found != identity:
+        raise FileNotFoundError(f"study {experiment.name} is not in it")
+    return open_engine(experiment, storage)
+
+
+def shown(experiment: Experiment, storage: str) -> str:
+    """Where the experiment's study lies, for a line; without a password."""
+    from sqlalchemy.engine import make_url
+
+    if experiment.search.engine == "keras-tuner":
+        return f"the study's folder {_folder(storage) / experiment.name}"
+    return f"the study's database {make_url(storage).render_as_string(hide_password=True)}"
+
+
 def earlier_trials(name: str, storage: str) -> tuple[Trial, ...]:
     """The told trials of a study, whichever engine ran it; none where there is no study of this name.
 
