@@ -2,7 +2,7 @@
 
 search.py    python -m pneumo.search; command.py what every verb shares, checks.py what a search refuses, ending.py how it ends
 study.py     the loop: ask, train, tell; screen.py what it shows, record.py what it leaves in MLflow
-rungs.py     which trial goes on from which
+rungs.py     which trial goes on from which; retention.py which models stay; room.py whether all of it fits on the disk
 confirm.py   the best trials trained again over other seeds
 trial.py     one trial, the only code that a worker process enters
 spec/        pure values and decisions: experiment, space, algorithms, candidate, result, objective, which trial is best

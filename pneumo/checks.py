@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
+from pneumo import room
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment, changes
+from pneumo.spec.footprint import Bytes, pictures_bytes, trials_bytes
 from pneumo.spec.objective import values_of
 from pneumo.spec.result import PARTS, Trial
 
@@ -107,3 +113,23 @@ def check_earlier(name: str, recorded: Recorded | None, trials: Sequence[Trial],
             f"search.from: study {name} chose by other validation pictures (digest {before}, here "
             f"{data.digest('validation')}), so its values cannot be compared; give the same data, validation and seed"
         )
+
+
+def check_room(experiment: Experiment, source: Source, told: int) -> None:
+    """Says where the study may not fit on the disk. Raises `RequestError` where it cannot."""
+    for line in room.check(needs(experiment, source, told)):
+        print(line, file=sys.stderr)
+
+
+def needs(experiment: Experiment, source: Source, told: int = 0) -> list[room.Need]:
+    """What the study is still to write, and where."""
+    from pneumo.data.cache import cache_place
+    from pneumo.data.prepare import to_decode
+
+    decoded = pictures_bytes(len(source.pictures), to_decode(source, experiment.image_sizes))
+    needs = [room.Need(cache_place(), Bytes("decoded pictures", decoded, decoded))]
+    models, written, *others = trials_bytes(experiment, told)
+    needs.append(room.Need(Path(tempfile.gettempdir()), written))
+    # A server keeps models where it likes.
+    served = os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http")
+    return needs + [room.Need(Path("mlruns"), one) for one in ([] if served else [models]) + others]

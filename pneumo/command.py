@@ -34,6 +34,13 @@ def run(app: typer.Typer, verb: str) -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         print(f"\npneumo.{verb}: interrupted", file=sys.stderr)
         status = INTERRUPTED
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (
+        OSError
+    ):  # a full disk, a reader that is gone: at its end Python would try once more, and end with status 120
+        os._exit(status or OK)
     sys.exit(status or OK)
 
 

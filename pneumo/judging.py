@@ -74,9 +74,14 @@ def decision(store: Store, run: TrialRun, experiment: Experiment, source: Source
 def served(store: Store, run: TrialRun, decided: Decision, source: Source, to: Path) -> Served:
     """A trial's network as a model that takes pictures, in a new folder. Raises `RequestError` where the run has no model."""
     from pneumo.data import decoding
+    from pneumo.tracking.models import REMOVED
     from pneumo.tracking.served import load_folder, model_folder, save_served
     from pneumo.tracking.study import model_of
 
+    if why := run.tags.get(REMOVED):
+        raise RequestError(
+            f"{run.run_id}: the model of trial {run.number} was removed: {why}; train it again, or name another"
+        )
     model = model_of(store, run.run_id)
     if model is None:
         raise RequestError(f"{run.run_id}: trial {run.number} has no model, so there is nothing to promote")

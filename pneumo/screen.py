@@ -66,8 +66,6 @@ class Screen:
         """The source's pictures, decoded for the sizes of the space, with a bar while it takes time."""
         from pneumo.data.prepare import prepare
 
-        space, search = self._experiment.space, self._experiment.search
-        sizes = {*space.image_sizes(), *([int(space.baseline()["image_size"])] if search.baseline else [])}
         with Progress(
             TextColumn("  decoding pictures, once"),
             BarColumn(bar_width=24),
@@ -80,9 +78,9 @@ class Screen:
             task = bar.add_task("", total=None)
             return prepare(
                 source,
-                sorted(sizes),
+                self._experiment.image_sizes,
                 self._experiment.data.validation,
-                search.seed,
+                self._experiment.search.seed,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
                 say=lambda line: print(line, file=sys.stderr),
             )

@@ -13,6 +13,7 @@ from pneumo.compute.place import Died, Ended, Event, Place, Progress, Report, Ta
 from pneumo.engines.protocol import Engine
 from pneumo.screen import Screen
 from pneumo.spec.candidate import Candidate, Done, Wait
+from pneumo.spec.errors import FullDiskError
 from pneumo.spec.hyperparameters import unbuildable
 from pneumo.spec.objective import EPOCH_OBJECTIVES
 from pneumo.spec.result import State, Trial, TrialResult
@@ -82,7 +83,7 @@ class Study:
         """Run trials until the budget is spent, the engine is done, or `interrupted` says so.
 
         A trial that is under way at an interruption is ended at once, its run closed as killed, and the engine proposes
-        it again when the study is taken up.
+        it again when the study is taken up. So it is where a trial finds the disk full, which raises `FullDiskError`.
         """
         try:
             while not interrupted():
@@ -139,6 +140,8 @@ class Study:
             case Report():
                 self._screen.epoch(event)
                 self._place.answer(event.number, self._goes_on(event))
+            case Ended(result=FullDiskError() as error):
+                raise error  # not told: the trial is run again where there is room
             case Ended():
                 # By the number of the task: one that trains a trial again knows itself by that trial's.
                 self._finish(replace(event.result, number=event.number))

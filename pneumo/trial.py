@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pneumo import provenance
+from pneumo import provenance, room
 from pneumo.compute.place import Channel
 from pneumo.spec.candidate import Candidate
-from pneumo.spec.errors import TrialError
+from pneumo.spec.errors import FullDiskError, TrialError
 from pneumo.spec.objective import EPOCH_OBJECTIVES, OBJECTIVES, epoch_objective, objective_metric
 from pneumo.spec.result import TrialResult
 
@@ -91,22 +91,23 @@ def _warm_up_ends() -> None:
 
 
 @contextmanager
-def run(task: TrialTask, channel: Channel) -> Iterator[TrialResult]:
+def run(task: TrialTask, channel: Channel) -> Iterator[TrialResult | FullDiskError]:
     """Train the candidate, record all of it in its MLflow run, and say how it ended, also where training failed.
 
-    A trial that failed leaves no checkpoint. On leaving, what TensorFlow keeps of the trial is given back.
+    A trial that failed leaves no checkpoint; a full disk is no failure of the trial. On leaving, what TensorFlow keeps of the
+    trial is given back.
     """
     from pneumo.cnn.build import build
     from pneumo.cnn.device import device, release, resolved
-    from pneumo.tracking.store import masked
     from pneumo.tracking.trial import TrialLog
 
     log, number = TrialLog(task.store, task.run_id), task.candidate.number
     machine = device()
     values = resolved(task.candidate.values, machine)
-    log.tag({"pneumo.device": machine.name, "pneumo.precision": values.precision, **provenance.tags()})
     model = None
+    result: TrialResult | FullDiskError
     try:
+        log.tag({"pneumo.device": machine.name, "pneumo.precision": values.precision, **provenance.tags()})
         with log.system_metrics():
             model = build(values, seed=task.seed)
             trained = _train(task, values, model, channel, log)
@@ -118,11 +119,26 @@ def run(task: TrialTask, channel: Channel) -> Iterator[TrialResult]:
     except Exception as error:
         if task.keep:
             Path(task.keep).unlink(missing_ok=True)
-        log.artifacts({"error.txt": masked(traceback.format_exc())})
-        result = TrialResult(number, task.run_id, "failed", error=masked(_one_line(error)))
+        result = _failed(task, log, error)
     yield result
     if model is not None:
         release(model)
+
+
+def _failed(task: TrialTask, log: TrialLog, error: Exception) -> TrialResult | FullDiskError:
+    """The result of a trial that an error ended, whose stack trace is logged."""
+    from pneumo.tracking.store import masked
+
+    if not room.is_full(error):
+        try:
+            log.artifacts({"error.txt": masked("".join(traceback.format_exception(error)))})
+        except Exception as second:
+            if not room.is_full(second):
+                raise
+            error = second
+        else:
+            return TrialResult(task.candidate.number, task.run_id, "failed", error=masked(_one_line(error)))
+    return FullDiskError(room.full(error))
 
 
 def warm_up_deterministic() -> None:

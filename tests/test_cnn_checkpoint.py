@@ -297,6 +297,7 @@ class Place:
             keep=str(keep) if keep else None,
         )
         with run(task, self) as result:
+            assert isinstance(result, TrialResult)
             return result, self.store.client.get_run(task.run_id)
 
     def curves(self, result: TrialResult) -> dict[str, list[tuple[int, float]]]:

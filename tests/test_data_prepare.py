@@ -22,11 +22,12 @@ from PIL import Image
 import pneumo.data.prepare as prepare_module
 from pneumo.data.decoding import Decoded, UnreadableError, decode
 from pneumo.data.pictures import Source
-from pneumo.data.prepare import Prepared, prepare
+from pneumo.data.prepare import Prepared, prepare, to_decode
 from pneumo.data.sealed import open_test
 from pneumo.data.sources import open_source
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import DataSpec, PhantomSpec
+from pneumo.spec.footprint import pictures_bytes
 from tests.conftest import ROOT
 from tests.pictures import archive_files, encoded, write_folder, write_zip
 
@@ -329,3 +330,17 @@ def test_pictures_of_one_patient_look_alike() -> None:
     patients = np.array([picture.patient for picture in source.pictures])
     same = (patients[:, None] == patients) & ~np.eye(len(patients), dtype=bool)
     assert likeness[same].mean() > likeness[patients[:, None] != patients].mean()
+
+
+def test_what_is_still_to_be_decoded_is_known_before(cache: Path) -> None:
+    source = open_source(DataSpec(source="phantom", phantom=PhantomSpec(patients=12, size=64)))
+    assert to_decode(source, [64, 32, 64]) == (32, 64)
+    assert not cache.exists()
+    folder = prepare(source, [32], 0.3, 0).folder
+    assert to_decode(source, [64, 32]) == (64,)
+    prepare(source, [32, 64], 0.3, 0)
+    assert to_decode(source, [64, 32]) == ()
+    header = 128  # of each array
+    assert sum(file.stat().st_size - header for file in folder.glob("*.npy")) == pictures_bytes(
+        len(source.pictures), (32, 64)
+    )

@@ -6,6 +6,7 @@ runs: everything in it is made again.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -18,14 +19,19 @@ from pneumo.spec.errors import RequestError
 
 def cache_folder(part: str) -> Path:
     """The folder of one part of the cache, made where it is missing. Raises `RequestError` where it cannot be made."""
-    root = os.environ.get("PNEUMO_CACHE")
-    place = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pneumo"
-    folder = place.expanduser().absolute() / part
+    folder = cache_place() / part
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(folder, error) from None
     return folder
+
+
+def cache_place() -> Path:
+    """The cache's folder, which need not be there."""
+    root = os.environ.get("PNEUMO_CACHE")
+    place = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pneumo"
+    return place.expanduser().absolute()
 
 
 @contextmanager
@@ -50,4 +56,7 @@ def clean(folder: Path) -> None:
 def unwritable(folder: Path, error: OSError) -> RequestError:
     """The error for a cache that cannot be written."""
     reason = error.strerror or str(error)
-    return RequestError(f"{folder}: the cache cannot be written: {reason}; set PNEUMO_CACHE to a folder that can be")
+    room = "make room there, or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return RequestError(
+        f"{folder}: the cache cannot be written: {reason}; {room}set PNEUMO_CACHE to a folder that can be"
+    )

@@ -31,7 +31,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from pneumo.data.cache import cache_folder, clean, replacing, unwritable
+from pneumo.data.cache import cache_folder, cache_place, clean, replacing, unwritable
 from pneumo.data.decoding import RECIPE, UnreadableError, decode
 from pneumo.data.pictures import Picture, Source, pictures_digest
 from pneumo.data.split import RULES, Count, Indices, count, split
@@ -152,6 +152,12 @@ def prepare(
         folder=folder,
         classes=source.classes,
     )
+
+
+def to_decode(source: Source, sizes: Sequence[int]) -> tuple[int, ...]:
+    """Those of `sizes` at which the source's training pool is not in the cache yet. Makes nothing."""
+    pictures = source.pictures
+    return tuple(_missing(cache_place() / "pictures" / _key(pictures), sorted(set(sizes)), len(pictures)))
 
 
 def _key(pictures: Sequence[Picture]) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.objective import OBJECTIVES, Direction
 from pneumo.spec.result import Trial
-from pneumo.spec.selection import Confirmed, ranked
+from pneumo.spec.selection import Confirmed, pareto_front, ranked
 
 
 def best_metric(experiment: Experiment) -> tuple[str, Direction]:
@@ -26,3 +26,17 @@ def best_first(trials: Sequence[Trial], experiment: Experiment, confirmed: Seque
     order = {one.number: place for place, one in enumerate(confirmed)}
     found = ranked(trials, experiment.search.objectives, experiment.promote.rule)
     return sorted(found, key=lambda trial: order.get(trial.number, len(order)))  # stable: the others as they were
+
+
+def kept(trials: Sequence[Trial], experiment: Experiment, confirmed: Collection[int] = ()) -> set[int]:
+    """The numbers of the trials whose models `search.keep` keeps; without it those of all.
+
+    These are the best, of several objectives the whole front, the baseline, which a promotion may compare with, and those
+    that are to be confirmed, or were.
+    """
+    search = experiment.search
+    if search.keep is None:
+        return {trial.number for trial in trials}
+    best = best_first(trials, experiment)[: max(search.keep.best, search.confirm.top if search.confirm else 0)]
+    front = pareto_front(trials, search.objectives) if len(search.objectives) > 1 else []
+    return {trial.number for trial in [*best, *front]} | {*confirmed} | ({0} if search.baseline else set())

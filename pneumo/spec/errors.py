@@ -14,3 +14,7 @@ class RequestError(Exception):
 
 class TrialError(Exception):
     """A trial cannot be trained, or not to its end, with these hyperparameters; the message says why, in one line."""
+
+
+class FullDiskError(Exception):
+    """A file system is full; the message says which and what to do, in one line. No trial fails by it: it is run again."""

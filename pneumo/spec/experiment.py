@@ -15,7 +15,7 @@ from pneumo.spec.algorithms import that_take
 from pneumo.spec.errors import RequestError
 from pneumo.spec.hyperparameters import NAMES, Value
 from pneumo.spec.promotion import PromoteSpec
-from pneumo.spec.search import ConfirmSpec, SearchSpec, one_of
+from pneumo.spec.search import ConfirmSpec, KeepSpec, SearchSpec, one_of
 from pneumo.spec.space import Choice, Range, Space, nearest, read_space, said
 
 SOURCES: tuple[str, ...] = ("kaggle", "folder", "medmnist", "phantom")
@@ -116,6 +116,12 @@ class Experiment(_Block):
         return self._space
 
     @property
+    def image_sizes(self) -> tuple[int, ...]:
+        """Every side in pixels that a trial can ask for, the baseline among them, smallest first."""
+        own = [int(self._space.baseline()["image_size"])] if self.search.baseline else []
+        return tuple(sorted({*self._space.image_sizes(), *own}))
+
+    @property
     def first_candidates(self) -> tuple[dict[str, Value], ...]:
         """What is tried before the engine proposes: the baseline, if wanted, and the known configurations."""
         return self._first
@@ -190,13 +196,23 @@ def make_experiment(document: Any, where: str) -> Experiment:
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs between two resolved experiments, as `search.pruner was none, now median`.
 
-    What may change from one run of a study to the next (when it ends, what is confirmed, how the best is chosen, workers,
-    where the data lies) does not count.
+    What may change from one run of a study to the next (when it ends, what is confirmed, how the best is chosen, what is
+    kept, workers, where the data lies) does not count.
     """
     found = []
     free = {
         f"search.{key}"
-        for key in ("trials", "timeout", "patience", "terminator", "max_failures", "outage", "confirm", "workers")
+        for key in (
+            "trials",
+            "timeout",
+            "patience",
+            "terminator",
+            "max_failures",
+            "outage",
+            "confirm",
+            "keep",
+            "workers",
+        )
     }
     free |= {"data.path", "data.allow_leaks"}
     flat_before, flat_now = _flat(before), _flat(now)
@@ -263,6 +279,7 @@ def _setting(setting: str) -> tuple[list[str], Any]:
         "data.phantom.": list(PhantomSpec.model_fields),
         "search.": _keys(SearchSpec),
         "search.confirm.": _keys(ConfirmSpec),
+        "search.keep.": _keys(KeepSpec),
         "promote.": _keys(PromoteSpec),
         "hyperparameters.": NAMES,
     }
@@ -293,6 +310,7 @@ def _first(error: ValidationError) -> str:
             "data": DataSpec,
             "search": SearchSpec,
             "search.confirm": ConfirmSpec,
+            "search.keep": KeepSpec,
             "promote": PromoteSpec,
             "data.phantom": PhantomSpec,
         }

@@ -38,6 +38,16 @@ class ConfirmSpec(BaseModel):
     seeds: Annotated[int, Field(ge=2, le=100, description="over how many seeds each")] = 5
 
 
+class KeepSpec(BaseModel):
+    """Which trials' models are kept; metrics, plots and predictions are kept of every trial."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    best: Annotated[
+        int, Field(ge=1, le=100_000, description="how many of the best; of several objectives, the front too")
+    ]
+
+
 class SearchSpec(BaseModel):
     """Who proposes, what for, and for how long."""
 
@@ -73,6 +83,7 @@ class SearchSpec(BaseModel):
         Field(alias="from", min_length=1, description="an earlier study, whose trials that fit are taken over"),
     ] = None
     confirm: Annotated[ConfirmSpec | None, Field(description="train the best again over other seeds")] = None
+    keep: Annotated[KeepSpec | None, Field(description="keep the best trials' models only, as {best: 10}")] = None
     workers: Annotated[int, Field(ge=1, le=64, description="trials under way at once")] = 1
 
     @property

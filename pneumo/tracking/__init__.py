@@ -2,6 +2,7 @@
 
 store.py   which MLflow, and whether it answers
 study.py   the driver's side: a study's run, a run for each trial
+models.py  the models that trials logged, and removing one
 views.py   what MLflow's pages show of a study
 trial.py   a worker's side: metrics, artifacts, the model, system metrics
 """

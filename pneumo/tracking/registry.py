@@ -82,6 +82,12 @@ def version_with(store: Store, model: str, tag: str, value: str) -> Version | No
     return _version(found[0]) if found else None
 
 
+def is_registered(store: Store, run_id: str, model_id: str) -> bool:
+    """Whether a version of a registered model is made of this model, or of a run's, this one."""
+    conditions = (f"source_path = 'models:/{model_id}'", f"run_id = '{run_id}'", f"tags.`pneumo.run` = '{run_id}'")
+    return any(store.client.search_model_versions(condition, max_results=1) for condition in conditions)
+
+
 def create(store: Store, model: str, *, model_id: str, run_id: str, tags: Mapping[str, str], card: str) -> Version:
     """A new version, born with its evidence: tags, and `card`, Markdown, its description. Makes the model where it is new."""
     client = store.client

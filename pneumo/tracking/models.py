@@ -1,0 +1,46 @@
+"""The models that trials logged: which there are, and removing one."""
+
+from __future__ import annotations
+
+from mlflow.entities import LoggedModel
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+from pneumo.tracking.store import Store
+from pneumo.tracking.study import experiment_id
+
+REMOVED = "pneumo.model_removed"
+"""Tag of a run whose model was removed: why."""
+
+
+def models(store: Store, study: str) -> dict[str, str]:
+    """The models of a recorded study's runs, whole or not, that were not removed: the run's id to the model's."""
+    found: dict[str, str] = {}
+    in_experiment, token = experiment_id(store, study), None
+    while True:
+        page = store.client.search_logged_models([in_experiment], max_results=100, page_token=token)
+        found |= {str(model.source_run_id): str(model.model_id) for model in page}
+        token = page.token
+        if not token:
+            return found
+
+
+def remove(store: Store, run_id: str, model_id: str, why: str) -> None:
+    """Removes a model: its files, then MLflow's entry. All else of the run stays, and a tag says why it has no model.
+
+    MLflow's `delete_logged_model` marks the entry alone, and leaves the files for `mlflow gc`. The entry goes last, so that
+    `models` gives what a process that died has left half removed.
+    """
+    store.client.set_tag(run_id, REMOVED, why)
+    _delete(store, store.client.get_logged_model(model_id))
+
+
+def discard(store: Store, run_id: str) -> None:
+    """Removes what a run that was ended before its end has left of a model, if anything."""
+    experiment = store.client.get_run(run_id).info.experiment_id
+    for model in store.client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+        _delete(store, model)
+
+
+def _delete(store: Store, model: LoggedModel) -> None:
+    get_artifact_repository(model.artifact_location, tracking_uri=store.uri).delete_artifacts()
+    store.client.delete_logged_model(model.model_id)
