@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pneumo import __version__
+from pneumo.command import lost
+from pneumo.retention import retain
 from pneumo.rungs import Rungs
 from pneumo.screen import baseline_of, beyond, luck, shown
 from pneumo.spec.best import best_first, best_metric
@@ -34,11 +37,12 @@ class StudyRecord:
     def __init__(
         self, store: Store, experiment: Experiment, data: Prepared, engine: Engine, findings: Sequence[Finding]
     ) -> None:
-        from pneumo.tracking import study
+        from pneumo.tracking import models, study
 
         told = engine.trials()
 
         self._mlflow, self._experiment, self._data, self._findings = study, experiment, data, findings
+        self._mlflow_models, self._engine = models, engine
         self._pictures = [self._part(part) for part in PARTS]
         self.rungs = Rungs(Path("mlruns", "checkpoints", experiment.name), told)
         search = experiment.search
@@ -60,7 +64,10 @@ class StudyRecord:
         )
         found = [asdict(finding) for finding in findings]
         study.log_files(store.client, self._run.run_id, {"audit.json": json.dumps({"findings": found}, indent=1)})
-        study.close_left_over(self._run, {t.result.run_id: (t.result.state, t.result.error) for t in told})
+        ended = {t.result.run_id: (t.result.state, t.result.error) for t in told}
+        for run_id in study.close_left_over(self._run, ended):
+            if run_id not in ended:
+                models.discard(store, run_id)
 
     def seed(self, candidate: Candidate) -> int:
         """The seed of a trial: the study's, and one further for each trial; of a rung that of the first one below it."""
@@ -93,12 +100,17 @@ class StudyRecord:
         if output.strip():
             self._mlflow.log_files(self._run.store.client, run_id, {"output.txt": output})
         self._mlflow.end_trial(self._run, run_id, state, error)
+        if state == "killed":
+            self._mlflow_models.discard(self._run.store, run_id)
+        elif self._experiment.search.keep:
+            self._retain(self._engine.trials())
 
     def close(self, told: Sequence[Trial], interrupted: bool, confirmed: Sequence[Confirmed] = ()) -> None:
         """The study's own plots, tables and figures, and the end of its run.
 
         `confirmed`, best first, decides which trial is the best.
         """
+        self._retain(told)
         best = best_first(told, self._experiment, confirmed)
         states = ("complete", "pruned", "failed")
         metrics: dict[str, float] = {f"trials_{s}": sum(t.result.state == s for t in told) for s in states}
@@ -116,6 +128,15 @@ class StudyRecord:
             description=self._description(told, confirmed),
             best_run_id=best[0].result.run_id if best else None,
         )
+
+    def _retain(self, told: Sequence[Trial]) -> None:
+        """Removes models as `search.keep` says. What cannot be removed now is when it is called the next time."""
+        from pneumo.tracking.store import ERRORS
+
+        try:
+            retain(self._run.store, self._experiment, told)
+        except ERRORS as error:
+            print(f"search.keep: a model could not be removed now: {lost(error)}", file=sys.stderr)
 
     def abandon(self) -> None:
         """End the study's run as killed, if MLflow can still be reached: on the way out after an error."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 import tempfile
@@ -124,8 +125,10 @@ def _quickstart() -> Path:
 
 
 def _dry_run(experiment: Experiment, source: Source, console: Console) -> int:
+    from pneumo.checks import needs
     from pneumo.data.split import cut
     from pneumo.engines.protocol import open_engine
+    from pneumo.room import estimate
     from pneumo.screen import Screen, tried
     from pneumo.spec.candidate import Candidate
 
@@ -139,6 +142,8 @@ def _dry_run(experiment: Experiment, source: Source, console: Console) -> int:
     for candidate in proposals:
         if isinstance(candidate, Candidate):
             screen.say(f"  {candidate.number}  {tried(candidate)}")
+    for line in estimate(needs(experiment, source)):
+        screen.say(line)
     screen.say("Nothing was trained; leave out --dry-run to run it.")
     return OK
 
@@ -170,8 +175,9 @@ def _search(experiment: Experiment, source: Source, findings: Sequence[Finding],
         except PlaceError as error:
             raise RequestError(str(error)) from error
         except _lost() as error:
-            print(f"pneumo.search: the search ended by an error: {lost(error)}", file=sys.stderr)
-            console.print(again(), markup=False, soft_wrap=True)
+            with contextlib.suppress(OSError):  # where the lines go to a file on the disk that is full
+                print(f"pneumo.search: {_why(error)}", file=sys.stderr)
+                console.print(again(), markup=False, soft_wrap=True)
             return NOTHING_FIT
         finally:
             place.close()
@@ -185,11 +191,13 @@ def _run(
     place: Place,
     console: Console,
 ) -> int:
-    from pneumo.checks import check_same_data, check_unchanged
+    from pneumo.checks import check_room, check_same_data, check_unchanged
     from pneumo.confirm import confirm, confirmed_of, missing
     from pneumo.ending import end
-    from pneumo.engines.protocol import open_engine
+    from pneumo.engines.protocol import open_again, open_engine, shown
+    from pneumo.engines.retrying import RetryingEngine
     from pneumo.record import StudyRecord
+    from pneumo.retention import retain
     from pneumo.screen import Screen
     from pneumo.study import Study
     from pneumo.tracking.store import connect
@@ -198,7 +206,13 @@ def _run(
 
     search, screen = experiment.search, Screen(experiment, console)
     store = connect()
-    engine = open_engine(experiment, storage)
+    engine = RetryingEngine(
+        open_engine(experiment, storage),
+        lambda: open_again(experiment, storage, engine.id),
+        shown(experiment, storage),
+        search.outage,
+        screen.say,
+    )
     told, before = engine.trials(), recorded(store, experiment.name)
     check_unchanged(before, experiment, engine)
     if len(told) >= search.trials and before is not None and before.closed:
@@ -207,7 +221,9 @@ def _run(
             screen.say(
                 f"Study {experiment.name} has its {len(told)} trials already; --trials N with a larger N runs more."
             )
+            retain(store, experiment, told)
             return end(experiment, told, store, screen, confirmed=confirmed_of(told, experiment, repeated))
+    check_room(experiment, source, len(told))
     data = screen.preparing(source)
     check_same_data(before, data, experiment.name, told)
     if search.from_ and not told:
@@ -227,6 +243,7 @@ def _run(
     study = Study(search, engine=engine, place=place, record=record, payload=task, screen=screen)
     try:
         with interruption() as interrupted:
+            engine.interrupted = interrupted
             with screen:
                 ending = study.run(interrupted)
             told = engine.trials()
@@ -265,9 +282,23 @@ def _learn(experiment: Experiment, engine: Engine, store: Store, storage: str, d
 def _lost() -> tuple[type[Exception], ...]:
     """What is raised where MLflow, the study's database or the disk no longer answers."""
     from pneumo.engines.protocol import storage_errors
+    from pneumo.engines.retrying import OutageError
+    from pneumo.spec.errors import FullDiskError
     from pneumo.tracking.store import ERRORS
 
-    return (*ERRORS, *storage_errors())
+    return (*ERRORS, *storage_errors(), OutageError, FullDiskError)
+
+
+def _why(error: Exception) -> str:
+    """Why a search was broken off, in one line."""
+    from pneumo import room
+    from pneumo.engines.retrying import OutageError
+    from pneumo.spec.errors import FullDiskError
+
+    if isinstance(error, FullDiskError):
+        return str(error)
+    what = str(error) if isinstance(error, OutageError) else f"the search ended by an error: {lost(error)}"
+    return f"{what}; {room.full(error)}" if room.is_full(error) else what
 
 
 if __name__ == "__main__":
