@@ -21,8 +21,8 @@ from mlflow.entities import Run
 from pneumo.engines.protocol import open_engine
 from pneumo.spec.errors import LESS_MEMORY
 from pneumo.spec.experiment import read_experiment
-from tests.bad_trials import SEGFAULTS
 from tests.conftest import ROOT
+from tests.drilled import SEGFAULTS
 from tests.program import LONGEST, called, client, command, runs, search, write
 from tests.test_replay import EQUAL, SAME
 
@@ -32,9 +32,13 @@ SPEED = ("train_seconds", "images_per_second", "predict_ms", "model_bytes", "epo
 """Metrics that no two trainings have in common."""
 
 
-def start(*arguments: object, folder: Path) -> subprocess.Popen[str]:
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command(*arguments), cwd=folder, text=True, start_new_session=True, **pipes)  # type: ignore[call-overload,no-any-return]
+def drilled(experiment: Path) -> list[str]:
+    return [sys.executable, str(ROOT / "tests" / "drilled.py"), experiment.name]
+
+
+def start(program: list[str], folder: Path) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen(program, cwd=folder, text=True, start_new_session=True, stdout=pipe, stderr=pipe)
 
 
 def trained(file: Path) -> int:
@@ -103,10 +107,10 @@ def test_a_trial_that_is_killed_again_and_again_is_as_one_that_was_not(tmp_path:
     for folder in (whole, broken):
         folder.mkdir()
         experiment = write(folder, hyperparameters=space, search=options)
-    unbroken = start(experiment.name, folder=whole)  # beside the other: bits do not follow from the time
+    unbroken = start(command(experiment.name), whole)  # beside the other: bits do not follow from the time
     file, epochs = broken / "mlruns" / "checkpoints" / "small" / "trial-0000.npz", 0
     for to, by in KILLS:
-        program = start(experiment.name, folder=broken)
+        program = start(drilled(experiment), broken)
         epochs = wait_for(program, file, epochs + 2)
         status, said, error = end(program, to, by)
         assert "Traceback" not in error
@@ -143,7 +147,7 @@ def test_a_trial_that_is_killed_again_and_again_is_as_one_that_was_not(tmp_path:
 def test_a_training_that_confirms_goes_on_too(tmp_path: Path) -> None:
     options = {"trials": 1, "confirm": {"top": 1, "seeds": 2}}
     experiment = write(tmp_path, hyperparameters={"epochs": 40, "batch_size": 2}, search=options | {"baseline": False})
-    program = start(experiment.name, folder=tmp_path)
+    program = start(drilled(experiment), tmp_path)
     folder = tmp_path / "mlruns" / "checkpoints" / "small"
     epochs = wait_for(program, folder / "confirm-0000-seed-1000001.npz", 2)
     assert [file.name for file in folder.glob("*.npz")] == ["confirm-0000-seed-1000001.npz"]
@@ -161,7 +165,7 @@ def test_a_training_that_confirms_goes_on_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
 def test_before_the_first_trial_a_signal_ends_it_too(tmp_path: Path, by: signal.Signals) -> None:
     experiment = write(tmp_path)
-    program = start(experiment.name, folder=tmp_path)
+    program = start(command(experiment.name), tmp_path)
     while not (tmp_path / "mlruns" / ".small.lock").exists():
         assert program.poll() is None
         time.sleep(0.02)
@@ -181,8 +185,7 @@ FIXED = {"optimizer": "sgd", "batch_size": 1, "image_size": 64}
 
 
 def search_badly(experiment: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    program = [sys.executable, str(ROOT / "tests" / "bad_trials.py"), experiment.name]
-    return subprocess.run(program, cwd=folder, capture_output=True, text=True, timeout=LONGEST, check=False)
+    return subprocess.run(drilled(experiment), cwd=folder, capture_output=True, text=True, timeout=LONGEST, check=False)
 
 
 def test_each_bad_trial_costs_itself_only_and_says_why(tmp_path: Path) -> None:
@@ -205,7 +208,7 @@ def test_each_bad_trial_costs_itself_only_and_says_why(tmp_path: Path) -> None:
         assert run.data.tags["pneumo.state"] == "failed"
         assert run.data.tags["pneumo.error"] in done.stdout
     assert "Fatal Python error: Segmentation fault" in output(tmp_path, trials[6])
-    assert "bad_trials.py" in output(tmp_path, trials[6])  # where it was
+    assert "drilled.py" in output(tmp_path, trials[6])  # where it was
     assert len(client(tmp_path).get_metric_history(trials[4].info.run_id, "val_auc")) >= 1
     assert not (tmp_path / "mlruns" / "checkpoints" / "small").exists()
 

@@ -1,9 +1,10 @@
-"""`python -m pneumo.search`, but that a trial with `SEGFAULTS` filters makes a native library crash, and that no process may
-have more address space than `MEMORY`: a program for the tests, run by its path."""
+"""`python -m pneumo.search` for drills, run by its path: a trial with `SEGFAULTS` filters makes a native library crash, no
+process may have more address space than `MEMORY`, and every epoch leaves a checkpoint, however quick it is."""
 
 from __future__ import annotations
 
 import ctypes
+import math
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,14 +23,17 @@ train = trial.run
 
 
 @contextmanager
-def crashing(task: trial.TrialTask, channel: Channel) -> Iterator[TrialResult | FullDiskError]:
+def drilled(task: trial.TrialTask, channel: Channel) -> Iterator[TrialResult | FullDiskError]:
     if task.candidate.values.filters == SEGFAULTS:
         ctypes.string_at(0)
+    from pneumo.cnn import checkpoint
+
+    checkpoint.MOST_TIME = math.inf
     with train(task, channel) as result:
         yield result
 
 
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    trial.run = crashing
+    trial.run = drilled
     run(search.app, "search")
