@@ -229,6 +229,7 @@ APART = {
     "evidence.plots": "after the training",
     "evidence.tables": "after the training",
     "provenance": "says it",
+    "room": "what a full disk is",
     "spec.candidate": "hands the parameters on",
     "spec.errors": "messages",
     "spec.promotion": "types",

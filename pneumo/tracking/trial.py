@@ -96,6 +96,9 @@ class TrialLog:
                 input_example=example,
                 pip_requirements=_requirements(),
             )
+            # What else this process has registered with Keras, as Keras Tuner does. A network of standard layers needs none
+            # of it, and nothing pickled is loaded again.
+            (path / "data" / "global_custom_objects.cloudpickle").unlink(missing_ok=True)
             size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
             client.log_model_artifacts(logged.model_id, str(path))
         client.finalize_logged_model(logged.model_id, "READY")
