@@ -181,6 +181,15 @@ BAD: dict[str, tuple[dict[str, object], str]] = {
     "hangs": ({"epochs": 9999}, "it took longer than trial_timeout, "),
     "crashes": ({"filters": SEGFAULTS}, "the worker process was ended by SIGSEGV"),
 }
+SPACE = {
+    "filters": [4, SEGFAULTS, 1024],
+    "dense_units": [8, 8192],
+    "learning_rate": [0.01, 10.0],
+    "weight_decay": [0.0, 1.0],
+    "epochs": [1, 9999],
+}
+"""Good and bad values: a space of networks that are all too large for the disk would be refused."""
+
 FIXED = {"optimizer": "sgd", "batch_size": 1, "image_size": 64}
 
 
@@ -189,16 +198,9 @@ def search_badly(experiment: Path, folder: Path) -> subprocess.CompletedProcess[
 
 
 def test_each_bad_trial_costs_itself_only_and_says_why(tmp_path: Path) -> None:
-    space = {
-        "filters": [4, SEGFAULTS, 1024],
-        "dense_units": [8, 8192],
-        "learning_rate": [0.01, 10.0],
-        "weight_decay": [0.0, 1.0],
-        "epochs": [1, 9999],
-    }
     tries = [one for bad, _ in BAD.values() for one in (GOOD | bad, GOOD)]
     options = {"trials": len(tries), "baseline": False, "try": tries, "trial_timeout": "20s", "algorithm": "random"}
-    experiment = write(tmp_path, hyperparameters=FIXED | space, search=options)
+    experiment = write(tmp_path, hyperparameters=FIXED | SPACE, search=options)
     done = search_badly(experiment, tmp_path)
     assert done.returncode == 0, done.stderr
     _, trials = runs(tmp_path, "small")
@@ -220,11 +222,14 @@ def output(folder: Path, run: Run) -> str:
 @pytest.mark.parametrize("kind", ["out of memory", "hangs", "crashes"])
 def test_bad_trials_in_a_row_end_the_study_with_their_cause(tmp_path: Path, kind: str) -> None:
     bad, reason = BAD[kind]
-    options = {"trials": 9, "baseline": False, "max_failures": 2, "trial_timeout": "3s" if kind == "hangs" else None}
-    experiment = write(tmp_path, hyperparameters=FIXED | GOOD | {"dropout": [0.1, 0.2]} | bad, search=options)
+    tries = [GOOD | bad | {"dropout": dropout} for dropout in (0.1, 0.2)]
+    options = {"trials": 9, "baseline": False, "max_failures": 2, "try": tries}
+    options |= {"trial_timeout": "3s"} if kind == "hangs" else {}
+    experiment = write(tmp_path, hyperparameters=FIXED | SPACE | {"dropout": [0.1, 0.2]}, search=options)
     done = search_badly(experiment, tmp_path)
     assert done.returncode == 3, done.stdout
-    assert done.stderr.startswith(f"pneumo.search: 2 trials in a row failed, 2 of them: {reason}")
-    assert len(done.stderr.splitlines()) == 1
+    *warned, said = done.stderr.splitlines()  # that the largest networks may not fit on the disk
+    assert len(warned) <= 1
+    assert said.startswith(f"pneumo.search: 2 trials in a row failed, 2 of them: {reason}")
     parent, trials = runs(tmp_path, "small")
     assert [run.info.status for run in (parent, *trials)] == ["FAILED"] * 3
