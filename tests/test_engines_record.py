@@ -49,8 +49,8 @@ def record(folder: Path, study: str) -> dict[str, set[str]]:
     for run in trials:
         check_trial(folder, run)
     parent, _ = runs(folder, study)
-    # Where a trial goes on from another, it says from which.
-    tags = [set(run.data.tags) - {"pneumo.resumed_from"} for run in trials]
+    # Where a trial goes on from another, or from before a kill, it says so.
+    tags = [set(run.data.tags) - {"pneumo.resumed_from", "pneumo.continued"} for run in trials]
     for kind in (tags, [set(run.data.params) for run in trials], [files(folder, run) for run in trials]):
         assert all(names == kind[0] for names in kind)
     return {
