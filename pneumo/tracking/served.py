@@ -86,7 +86,8 @@ def save_served(network: Path, decoding: Path, decision: Decision, example: str,
     with tempfile.TemporaryDirectory() as folder:
         decoder, named = Path(folder, "decoding"), Path(folder, _NETWORK)
         shutil.copytree(decoding, decoder, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copytree(network, named)  # MLflow names its own copy by the last part of a path
+        # MLflow names its own copy by the last part of a path. What it pickled beside a network is not loaded again.
+        shutil.copytree(network, named, ignore=shutil.ignore_patterns("*.cloudpickle"))
         mlflow.pyfunc.save_model(
             str(to),
             python_model=str(_CODE),
