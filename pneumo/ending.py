@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pneumo.command import INTERRUPTED, NOTHING_FIT, OK, program
+from pneumo.command import INTERRUPTED, NOTHING_FIT, OK, program, without
 from pneumo.screen import Screen
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.result import Trial
@@ -56,7 +56,9 @@ def end(
         for fetch in ("kaggle", "medmnist"):
             screen.say(f"  {shlex.join([program('python'), '-m', 'pneumo.data', 'fetch', fetch])}")
     elif ending is None or not ending.exhausted:
-        screen.say(f"Search further:      {_command(*_with_trials(sys.argv[1:], 2 * len(told)))}")
+        screen.say(
+            f"Search further:      {_command(*without(sys.argv[1:], '--trials'), '--trials', str(2 * len(told)))}"
+        )
     screen.say(f"Promote the best:    {shlex.join([program('python'), '-m', 'pneumo.promote', experiment.name])}")
     return OK
 
@@ -82,13 +84,3 @@ def _compare(store: Store, name: str) -> str:
         return store.shown.rstrip("/") + address
     where = "" if store.default else f" --backend-store-uri {shlex.quote(store.shown)}"
     return f"{shlex.quote(program('mlflow'))} ui{where}    and open http://127.0.0.1:5000{address}"
-
-
-def _with_trials(arguments: Sequence[str], trials: int) -> list[str]:
-    """The same arguments with another `--trials`."""
-    kept, skip = [], False
-    for argument in arguments:
-        if not skip and argument != "--trials" and not argument.startswith("--trials="):
-            kept.append(argument)
-        skip = argument == "--trials"
-    return [*kept, "--trials", str(trials)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pneumo.command import NOTHING_FIT, OK, alone, bar, lost, program, run
+from pneumo.command import NOTHING_FIT, OK, alone, bar, lost, program, run, without
 from pneumo.spec.errors import RequestError
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def _show(outcome: Outcome, store: Store, phantom: bool, force: str | None, cons
     _say_openings(outcome.openings, outcome.elsewhere, say)
     if promotion.alias == "challenger":
         say(f"Refused: version {promotion.version} of {promotion.model} is registered as challenger, not more.", "bold")
-        say(f"To promote it all the same:  {_command(*_without_force(sys.argv[1:]), '--force', 'REASON')}")
+        say(f"To promote it all the same:  {_command(*without(sys.argv[1:], '--force'), '--force', 'REASON')}")
         return
     forced = f", by force: {promotion.forced}" if promotion.forced else ""
     replaced = f"; version {promotion.replaced} is previous now" if promotion.replaced else ""
@@ -242,15 +242,6 @@ def _promote_settings(settings: list[str] | tuple[str, ...]) -> list[str]:
 
 def _file_name(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", model)
-
-
-def _without_force(arguments: list[str]) -> list[str]:
-    kept, skip = [], False
-    for argument in arguments:
-        if not skip and argument != "--force" and not argument.startswith("--force="):
-            kept.append(argument)
-        skip = argument == "--force"
-    return kept
 
 
 def _on_path() -> str:

@@ -14,9 +14,10 @@ from pneumo.spec.hyperparameters import Hyperparameters
 from pneumo.tracking import registry
 from pneumo.tracking.served import Decision, Served, load_served, log_served, model_folder, save_served
 from pneumo.tracking.store import Store, connect
-from pneumo.tracking.study import open_study, start_trial
+from pneumo.tracking.study import start_trial
 from pneumo.tracking.trial import TrialLog
 from tests.pictures import encoded
+from tests.recorded import begun
 
 SIDE = 32
 DECODER = Path(decoding.__file__).parent
@@ -40,17 +41,7 @@ def register(folder: Path, decision: Decision, name: str = "small", seed: int = 
     from pneumo.cnn.build import build
 
     store = connect(f"sqlite:///{folder}/mlflow.db")
-    study = open_study(
-        store,
-        name=name,
-        engine="optuna",
-        algorithm="tpe",
-        version="0.1.0",
-        objectives=["val_auc"],
-        searched=[],
-        experiment_yaml=f"name: {name}\n",
-        description="",
-    )
+    study = begun(store, name)
     run_id = start_trial(study, 0, {"layers": 1}, seed)
     values = Hyperparameters.model_validate(
         {"image_size": decision.image_size, "channels": decision.channels, "filters": 4, "dense_units": 8}

@@ -13,7 +13,8 @@ from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import make_experiment
 from pneumo.tracking.promotion import asked
 from pneumo.tracking.store import Store, connect
-from pneumo.tracking.study import End, Role, end_study, end_trial, open_study, start_trial, trial_runs
+from pneumo.tracking.study import End, Role, end_study, end_trial, start_trial, trial_runs
+from tests.recorded import begun
 
 
 @pytest.fixture(scope="module")
@@ -29,17 +30,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 def _study(store: Store, name: str) -> None:
-    study = open_study(
-        store,
-        name=name,
-        engine="optuna",
-        algorithm="tpe",
-        version="0.1.0",
-        objectives=["val_auc"],
-        searched=[],
-        experiment_yaml=f"name: {name}\n",
-        description="",
-    )
+    study = begun(store, name)
 
     def run(number: int, end: End, metrics: Mapping[str, float], seed: int = 0, role: Role = "trial") -> None:
         run_id = start_trial(study, number, {"layers": 1}, seed, role=role)

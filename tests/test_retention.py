@@ -18,8 +18,9 @@ from pneumo.spec.hyperparameters import Hyperparameters
 from pneumo.spec.result import Trial, TrialResult
 from pneumo.tracking.models import discard, models
 from pneumo.tracking.store import connect
-from pneumo.tracking.study import open_study, start_trial
+from pneumo.tracking.study import start_trial
 from pneumo.tracking.trial import TrialLog
+from tests.recorded import begun
 
 
 def asked(**search: Any) -> Experiment:
@@ -75,17 +76,7 @@ def test_a_model_that_is_removed_leaves_its_run(
     if where == "served":
         monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue("mlflow_server"))
     store, name = connect(), f"kept-{where}"
-    study = open_study(
-        store,
-        name=name,
-        engine="optuna",
-        algorithm="tpe",
-        version="0.1.0",
-        objectives=["val_auc"],
-        searched=[],
-        experiment_yaml="",
-        description="",
-    )
+    study = begun(store, name)
     trials, picture = [], np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
     for number in range(5):
         log = TrialLog(store.uri, start_trial(study, number, {"layers": 1}, 0))

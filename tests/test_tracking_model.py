@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from pneumo.tracking.store import connect
-from pneumo.tracking.study import open_study, start_trial
+from pneumo.tracking.study import start_trial
 from pneumo.tracking.trial import LoggedModel, TrialLog, warm_up
+from tests.recorded import begun
 
 keras = pytest.importorskip("keras")
 
@@ -28,17 +29,7 @@ numpy.save("said.npy", model.predict(numpy.load("pictures.npy")))
 
 def test_a_model_says_the_same_in_a_new_process(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
     store = connect()
-    study = open_study(
-        store,
-        name="model",
-        engine="optuna",
-        algorithm="tpe",
-        version="0.1.0",
-        objectives=["val_auc"],
-        searched=[],
-        experiment_yaml="",
-        description="",
-    )
+    study = begun(store, "model")
     run_id = start_trial(study, 0, {"layers": 1}, 0)
     keras.utils.set_random_seed(0)
     network = keras.Sequential(

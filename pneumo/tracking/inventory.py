@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from mlflow import MlflowClient
 from mlflow.entities import FileInfo, Run, ViewType
 
-from pneumo.spec.errors import RequestError
 from pneumo.tracking.recorded import EPOCH_METRICS
 from pneumo.tracking.store import Store
-from pneumo.tracking.study import artifact
+from pneumo.tracking.study import artifact, check_active
 
 _OPENING = "pneumo.test_opening."
 _PAGE = 1000
@@ -89,11 +88,7 @@ def inventory(store: Store, name: str) -> Inventory | None:
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         return None
-    if experiment.lifecycle_stage == "deleted":
-        raise RequestError(
-            f"study {name}: its MLflow experiment is deleted in {store.shown}; bring it back with "
-            f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`"
-        )
+    check_active(store, experiment)
     found: dict[str, list[RunEntry]] = {role: [] for role in ("study", "trial", "confirm", "promotion")}
     for run in _runs(client, experiment.experiment_id):
         if (role := run.data.tags.get("pneumo.role")) in found:

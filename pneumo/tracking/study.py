@@ -98,7 +98,7 @@ def recorded(store: Store, name: str) -> Recorded | None:
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         return None
-    _check_active(store, experiment)
+    check_active(store, experiment)
     run = _parent(client, experiment.experiment_id)
     if run is None:
         return None
@@ -293,6 +293,15 @@ def user() -> str:
         return str(os.getuid())
 
 
+def check_active(store: Store, experiment: Experiment) -> None:
+    """Raises `RequestError` where MLflow's experiment has been deleted."""
+    if experiment.lifecycle_stage == "deleted":
+        raise RequestError(
+            f"study {experiment.name}: its MLflow experiment is deleted in {store.shown}; bring it back with "
+            f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`, or take another name with --name"
+        )
+
+
 def _experiment(store: Store, name: str) -> str:
     experiment = store.client.get_experiment_by_name(name)
     if experiment is None:
@@ -302,16 +311,8 @@ def _experiment(store: Store, name: str) -> str:
             experiment = store.client.get_experiment_by_name(name)  # another process was faster
             if experiment is None:
                 raise
-    _check_active(store, experiment)
+    check_active(store, experiment)
     return str(experiment.experiment_id)
-
-
-def _check_active(store: Store, experiment: Experiment) -> None:
-    if experiment.lifecycle_stage == "deleted":
-        raise RequestError(
-            f"study {experiment.name}: its MLflow experiment is deleted in {store.shown}; bring it back with "
-            f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`, or take another name with --name"
-        )
 
 
 def _parent(client: MlflowClient, experiment_id: str) -> Run | None:
