@@ -1,7 +1,7 @@
 """pneumo: hyperparameter search for chest X-ray classifiers, every trial an MLflow run.
 
 search.py    python -m pneumo.search; command.py what every verb shares, checks.py what a search refuses, ending.py how it ends
-study.py     the loop: ask, train, tell; screen.py what it shows, record.py what it leaves in MLflow
+study.py     the loop: ask, train, tell; screen.py what it shows, record.py what it leaves in MLflow; sending.py waits for that
 rungs.py     which trial goes on from which
 confirm.py   the best trials trained again over other seeds
 trial.py     one trial, the only code that a worker process enters

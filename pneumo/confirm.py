@@ -75,7 +75,7 @@ def confirm(
     spec = experiment.search.confirm
     if spec is None or ending.interrupted or ending.broken:
         return ending
-    wanted = _Wanted(missing(told, experiment, record.confirmations()))
+    wanted = _Wanted(missing(told, experiment, record.confirmations()), record)
     if not wanted.pairs:
         return ending
     screen = ConfirmScreen(experiment, console, lambda c: (wanted.trial(c).number, wanted.seed(c)))
@@ -100,8 +100,8 @@ class _Wanted:
 
     id = ""
 
-    def __init__(self, pairs: Sequence[tuple[Trial, int]]) -> None:
-        self.pairs = pairs
+    def __init__(self, pairs: Sequence[tuple[Trial, int]], record: StudyRecord) -> None:
+        self.pairs, self._record = pairs, record
         self._asked = 0
 
     def learn(self, trials: Sequence[Trial]) -> None:
@@ -119,7 +119,10 @@ class _Wanted:
         return True
 
     def tell(self, result: TrialResult) -> None:
-        """Nothing: MLflow's runs are the record."""
+        """MLflow's runs are the record."""
+        if result.state == "complete":
+            trial, seed = self.pairs[result.number]
+            self._record.confirmed(result, trial.number, seed)
 
     def trials(self) -> tuple[Trial, ...]:
         return ()

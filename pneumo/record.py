@@ -17,33 +17,47 @@ from pneumo.spec.best import best_first, best_metric
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.objective import objective_metric
-from pneumo.spec.result import PARTS, Trial
+from pneumo.spec.result import PARTS, Trial, TrialResult
 from pneumo.spec.selection import Confirmed, pareto_front, value_of
 
 if TYPE_CHECKING:
     from pneumo.data.audit import Finding
     from pneumo.data.prepare import Prepared
     from pneumo.engines.protocol import Engine
+    from pneumo.tracking.outbox import Outbox
+    from pneumo.tracking.sender import Sender
     from pneumo.tracking.store import Store
     from pneumo.tracking.study import End, Pictures, Role, TrialRun
 
 
 class StudyRecord:
-    """The study's run in MLflow and those of its trials, under way. A `Record` of `pneumo.study`."""
+    """The study's run in MLflow and those of its trials, under way. A `Record` of `pneumo.study`.
+
+    A run goes by its id, or by the key that it has in the outbox where MLflow did not make it at once.
+    """
 
     def __init__(
-        self, store: Store, experiment: Experiment, data: Prepared, engine: Engine, findings: Sequence[Finding]
+        self,
+        store: Store,
+        outbox: Outbox,
+        sender: Sender,
+        experiment: Experiment,
+        data: Prepared,
+        engine: Engine,
+        findings: Sequence[Finding],
     ) -> None:
         from pneumo.tracking import study
 
         told = engine.trials()
 
         self._mlflow, self._experiment, self._data, self._findings = study, experiment, data, findings
+        self._outbox, self._sender = outbox, sender
         self._pictures = [self._part(part) for part in PARTS]
         self.rungs = Rungs(Path("mlruns", "checkpoints", experiment.name), told)
         search = experiment.search
         self._run = study.open_study(
             store,
+            outbox,
             name=experiment.name,
             engine=search.engine,
             algorithm=search.algorithm,
@@ -59,8 +73,10 @@ class StudyRecord:
             | ({"pneumo.allow_leaks": experiment.data.allow_leaks} if experiment.data.allow_leaks else {}),
         )
         found = [asdict(finding) for finding in findings]
-        study.log_files(store.client, self._run.run_id, {"audit.json": json.dumps({"findings": found}, indent=1)})
-        study.close_left_over(self._run, {t.result.run_id: (t.result.state, t.result.error) for t in told})
+        outbox.append_files(self._run.run_id, {"audit.json": json.dumps({"findings": found}, indent=1)})
+        ends = {outbox.run_id(t.result.run_id) or "": (t.result.state, t.result.error) for t in told}
+        study.close_left_over(self._run, ends)
+        self._confirmations = study.confirmations(store, experiment.name)
 
     def seed(self, candidate: Candidate) -> int:
         """The seed of a trial: the study's, and one further for each trial; of a rung that of the first one below it."""
@@ -73,8 +89,8 @@ class StudyRecord:
     def start(
         self, candidate: Candidate, seed: int, role: Role = "trial", extra_tags: Mapping[str, str] | None = None
     ) -> str:
-        """A new child run; its id."""
-        return self._mlflow.start_trial(
+        """A new child run; its id, or its key where MLflow does not answer at once."""
+        key = self._mlflow.start_trial(
             self._run,
             candidate.number,
             candidate.hyperparameters,
@@ -84,20 +100,30 @@ class StudyRecord:
             role,
             extra_tags,
         )
+        return self._sender.run_id(key)
 
     def confirmations(self) -> list[TrialRun]:
         """The finished runs that trained a trial again with another seed."""
-        return self._mlflow.confirmations(self._run.store, self._experiment.name)
+        return sorted(self._confirmations, key=lambda run: run.number)
+
+    def confirmed(self, result: TrialResult, number: int, seed: int) -> None:
+        """Takes note that trial `number` was trained again: MLflow, which will hold it, may be away."""
+        self._confirmations.append(
+            self._mlflow.TrialRun(
+                result.run_id, number, "FINISHED", "complete", {"seed": str(seed)}, dict(result.metrics)
+            )
+        )
 
     def end(self, run_id: str, state: End, error: str | None = None, output: str = "") -> None:
         if output.strip():
-            self._mlflow.log_files(self._run.store.client, run_id, {"output.txt": output})
+            self._outbox.append_files(run_id, {"output.txt": output})
         self._mlflow.end_trial(self._run, run_id, state, error)
 
     def close(self, told: Sequence[Trial], interrupted: bool, confirmed: Sequence[Confirmed] = ()) -> None:
         """The study's own plots, tables and figures, and the end of its run.
 
-        `confirmed`, best first, decides which trial is the best.
+        `confirmed`, best first, decides which trial is the best. For when all that came before has arrived, since the
+        tables name the runs.
         """
         best = best_first(told, self._experiment, confirmed)
         states = ("complete", "pruned", "failed")
@@ -114,13 +140,14 @@ class StudyRecord:
             metrics=metrics,
             artifacts=self._artifacts(told, confirmed),
             description=self._description(told, confirmed),
-            best_run_id=best[0].result.run_id if best else None,
+            best_run_id=self._outbox.run_id(best[0].result.run_id) if best else None,
         )
 
     def abandon(self) -> None:
-        """End the study's run as killed, if MLflow can still be reached: on the way out after an error."""
+        """End the study's run as killed: on the way out after an error, or where MLflow is away."""
         with contextlib.suppress(Exception):
             self._mlflow.end_study(self._run, "KILLED", metrics={}, artifacts={})
+            self._sender.flush(0, hurry=lambda: True)
 
     def _verdict(self) -> str:
         """What the audit found, as `1 fault, 2 warnings, 4 notes`."""
@@ -150,13 +177,29 @@ class StudyRecord:
             phantom=self._data.kind == "phantom",
             confirmed=confirmed,
         )
-        found: dict[str, str | bytes] = {"study.html": page, "trials.csv": trials_csv([_row(t) for t in told])}
+        found: dict[str, str | bytes] = {"study.html": page, "trials.csv": trials_csv([self._row(t) for t in told])}
         if len(objectives) > 1:
             found["pareto.csv"] = pareto_csv(told, objectives)
         if confirmed:
             metric = objective_metric(best_metric(self._experiment)[0])
-            found["confirm.csv"] = confirm_csv([_confirmation(run, metric) for run in self.confirmations()])
+            found["confirm.csv"] = confirm_csv([self._confirmation(run, metric) for run in self.confirmations()])
         return found
+
+    def _confirmation(self, run: TrialRun, metric: str) -> dict[str, object]:
+        seed, run_id = int(run.parameters["seed"]), self._outbox.run_id(run.run_id)
+        return {"trial": run.number, "seed": seed, "value": run.metrics.get(metric), "run_id": run_id}
+
+    def _row(self, trial: Trial) -> dict[str, Any]:
+        result = trial.result
+        row: Mapping[str, Any] = {
+            "trial": trial.number,
+            "state": result.state,
+            "value": result.value,
+            "run_id": self._outbox.run_id(result.run_id),
+            "seconds": round(result.ended - result.started, 1),
+            "error": result.error,
+        }
+        return {**row, **trial.candidate.hyperparameters, **result.metrics}
 
     def _description(self, told: Sequence[Trial], confirmed: Sequence[Confirmed] = ()) -> str:
         """The note at the head of the study's page in MLflow, Markdown."""
@@ -184,21 +227,3 @@ class StudyRecord:
             front = ", ".join(str(trial.number) for trial in pareto_front(told, search.objectives))
             lines.append(f"Pareto front: trials {front} (pareto.csv).")
         return "\n\n".join(lines)
-
-
-def _confirmation(run: TrialRun, metric: str) -> dict[str, object]:
-    seed = int(run.parameters["seed"])
-    return {"trial": run.number, "seed": seed, "value": run.metrics.get(metric), "run_id": run.run_id}
-
-
-def _row(trial: Trial) -> dict[str, Any]:
-    result = trial.result
-    row: Mapping[str, Any] = {
-        "trial": trial.number,
-        "state": result.state,
-        "value": result.value,
-        "run_id": result.run_id,
-        "seconds": round(result.ended - result.started, 1),
-        "error": result.error,
-    }
-    return {**row, **trial.candidate.hyperparameters, **result.metrics}

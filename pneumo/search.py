@@ -191,13 +191,17 @@ def _run(
     from pneumo.engines.protocol import open_engine
     from pneumo.record import StudyRecord
     from pneumo.screen import Screen
+    from pneumo.sending import close, send_left, sender_of, unsent
     from pneumo.study import Study
+    from pneumo.tracking.outbox import open_outbox
     from pneumo.tracking.store import connect
     from pneumo.tracking.study import confirmations, recorded
     from pneumo.trial import TrialTask
 
     search, screen = experiment.search, Screen(experiment, console)
-    store = connect()
+    store, outbox = connect(), open_outbox(Path("mlruns", "outbox", experiment.name))
+    if not send_left(outbox, store, search.outage, screen):
+        return unsent(outbox, store, screen, interrupted=False)
     engine = open_engine(experiment, storage)
     told, before = engine.trials(), recorded(store, experiment.name)
     check_unchanged(before, experiment, engine)
@@ -213,7 +217,8 @@ def _run(
     if search.from_ and not told:
         _learn(experiment, engine, store, storage, data, screen)
     screen.header(data, store.shown, told)
-    record = StudyRecord(store, experiment, data, engine, findings)
+    sender = sender_of(outbox, store, screen)
+    record = StudyRecord(store, outbox, sender, experiment, data, engine, findings)
 
     def task(candidate: Candidate, run_id: str) -> TrialTask:
         resume, keep = record.rungs.resume(candidate), record.rungs.keep(candidate)
@@ -222,24 +227,34 @@ def _run(
     def again(
         candidate: Candidate, run_id: str, seed: int, resume: str | None = None, keep: str | None = None
     ) -> TrialTask:
-        return TrialTask(experiment.name, candidate, run_id, store.uri, search.objectives, seed, data, resume, keep)
+        return TrialTask(experiment.name, candidate, run_id, outbox, search.objectives, seed, data, resume, keep)
 
     study = Study(search, engine=engine, place=place, record=record, payload=task, screen=screen)
-    try:
-        with interruption() as interrupted:
-            with screen:
-                ending = study.run(interrupted)
-            told = engine.trials()
-            ending = confirm(
-                experiment, record, told, ending, place=place, payload=again, console=console, interrupted=interrupted
-            )
-        confirmed = confirmed_of(told, experiment, record.confirmations())
-        record.close(told, ending.interrupted, confirmed)
-        if ending.exhausted:  # else --trials N with a larger N lets more of them go on
-            record.rungs.remove()
-    except BaseException:
-        record.abandon()
-        raise
+    with sender:
+        try:
+            with interruption() as interrupted:
+                with screen:
+                    ending = study.run(interrupted)
+                told = engine.trials()
+                ending = confirm(
+                    experiment,
+                    record,
+                    told,
+                    ending,
+                    place=place,
+                    payload=again,
+                    console=console,
+                    interrupted=interrupted,
+                )
+                confirmed = confirmed_of(told, experiment, record.confirmations())
+                sent = close(record, sender, told, ending, confirmed, search.outage, screen, interrupted)
+            if ending.exhausted:  # else --trials N with a larger N lets more of them go on
+                record.rungs.remove()
+        except BaseException:
+            record.abandon()
+            raise
+    if not sent:
+        return unsent(outbox, store, screen, interrupted=interrupted())
     if not ending.interrupted:
         screen.say(f"Ended: {ending.reason}.")
     return end(experiment, told, store, screen, ending, confirmed)

@@ -27,9 +27,11 @@ from pneumo.spec.experiment import DataSpec, PhantomSpec
 from pneumo.spec.hyperparameters import Hyperparameters, Value
 from pneumo.spec.objective import objective_metric
 from pneumo.spec.result import TrialResult
+from pneumo.tracking.outbox import open_outbox
 from pneumo.tracking.store import connect
 from pneumo.tracking.trial import TrialLog
 from pneumo.trial import TrialTask, run
+from tests.outboxes import send
 from tests.test_cnn_fit import TINY, TRAINING, VALIDATION, equal
 
 FULL = 4
@@ -254,7 +256,7 @@ class Place:
     def __init__(self) -> None:
         source = open_source(DataSpec(source="phantom", phantom=PhantomSpec(patients=12, size=64)))
         self.data = prepare(source, [32], 0.3, 0)
-        self.store = connect()
+        self.store, self.outbox = connect(), open_outbox(Path("outbox"))
         self.reported: list[int] = []
         self._experiment = self.store.client.create_experiment("chain")
         self._prune_after = 0
@@ -289,7 +291,7 @@ class Place:
             study="chain",
             candidate=Candidate(0, values, full_epochs=FULL),
             run_id=self.store.client.create_run(self._experiment).info.run_id,
-            store=self.store.uri,
+            outbox=self.outbox,
             objectives=("val_auc", "predict_ms", "model_bytes"),
             seed=seed,
             data=self.data,
@@ -297,6 +299,7 @@ class Place:
             keep=str(keep) if keep else None,
         )
         with run(task, self) as result:
+            send(self.outbox, self.store)
             return result, self.store.client.get_run(task.run_id)
 
     def curves(self, result: TrialResult) -> dict[str, list[tuple[int, float]]]:

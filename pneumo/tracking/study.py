@@ -1,5 +1,6 @@
 """The driver's side: one MLflow experiment a study, one parent run for it, a child run for each trial.
 
+A study is opened in MLflow itself, which must be there then; all that is written later goes by the study's outbox.
 Every call names its run; there is no active run. The names of tags, parameters and metrics are a contract with those
 who read them (README, "What a study leaves in MLflow").
 """
@@ -10,18 +11,18 @@ import getpass
 import json
 import os
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Experiment, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
 from pneumo.spec.errors import RequestError
 from pneumo.spec.hyperparameters import Value
+from pneumo.tracking.outbox import Outbox, new_key, now, timed
 from pneumo.tracking.store import Store
 from pneumo.tracking.views import view_tags
 
@@ -42,9 +43,10 @@ _LONGEST_DIGEST = 36
 
 @dataclass(frozen=True)
 class StudyRun:
-    """A study's run, under way. `tags` are those that it shares with its trials."""
+    """A study's run, under way. `outbox` takes what is written; `tags` are those that the run shares with its trials."""
 
     store: Store
+    outbox: Outbox
     experiment_id: str
     run_id: str
     resumed: bool
@@ -134,6 +136,7 @@ def experiment_id(store: Store, name: str) -> str:
 
 def open_study(
     store: Store,
+    outbox: Outbox,
     *,
     name: str,
     engine: str,
@@ -172,7 +175,7 @@ def open_study(
         client.update_run(run_id, status="RUNNING")
         client.log_batch(run_id, tags=_tags(shared | own))
     client.log_text(run_id, experiment_yaml, _EXPERIMENT_FILE)
-    return StudyRun(store, in_experiment, run_id, run is not None, shared)
+    return StudyRun(store, outbox, in_experiment, run_id, run is not None, shared)
 
 
 def start_trial(
@@ -185,32 +188,32 @@ def start_trial(
     role: Role = "trial",
     extra_tags: Mapping[str, str] | None = None,
 ) -> str:
-    """Starts a trial's run and says what it is about to do. Returns the run's id.
+    """Starts a trial's run and says what it is about to do. Returns the key that the run goes by.
 
     With role `confirm` it is trial `number` once more, with another seed.
     """
-    client = study.store.client
+    outbox, key = study.outbox, new_key()
     own = {"pneumo.role": role, "pneumo.trial": str(number), "mlflow.parentRunId": study.run_id}
     name = f"trial-{number:04d}" if role == "trial" else f"confirm-{number:04d}-seed-{seed}"
     tags = {**study.tags, **own, **(extra_tags or {})}
-    run_id = client.create_run(study.experiment_id, tags=tags, run_name=name).info.run_id
+    outbox.append(key, "create_run", experiment_id=study.experiment_id, name=name, start_time=now(), tags=tags)
     said = {name: value if isinstance(value, str) else json.dumps(value) for name, value in parameters.items()}
-    client.log_batch(run_id, params=[Param(name, value) for name, value in (said | {"seed": str(seed)}).items()])
+    outbox.append(key, "log_batch", params=said | {"seed": str(seed)})
     if pictures:
-        client.log_inputs(run_id, [_input(one) for one in pictures])
+        outbox.append(key, "log_inputs", datasets=[_input(one) for one in pictures])
     if experiment_yaml:
-        client.log_text(run_id, experiment_yaml, _EXPERIMENT_FILE)
-    return str(run_id)
+        outbox.append_files(key, {_EXPERIMENT_FILE: experiment_yaml})
+    return key
 
 
-def end_trial(study: StudyRun, run_id: str, end: End, error: str | None = None) -> None:
-    """Closes a trial's run with the status that follows from how it ended."""
+def end_trial(study: StudyRun, run: str, end: End, error: str | None = None) -> None:
+    """Closes a trial's run, by its id or its key, with the status that follows from how it ended."""
     tags: dict[str, str] = {} if end == "killed" else {"pneumo.state": end}
     if error:
         tags["pneumo.error"] = error[:_LONGEST_TAG]
     if tags:
-        study.store.client.log_batch(run_id, tags=_tags(tags))
-    study.store.client.set_terminated(run_id, STATUS[end])
+        study.outbox.append(run, "log_batch", tags=tags)
+    study.outbox.append(run, "set_terminated", status=STATUS[end], end_time=now())
 
 
 def close_left_over(study: StudyRun, known: Mapping[str, tuple[End, str | None]]) -> list[str]:
@@ -249,13 +252,11 @@ def end_study(
     best_run_id: str | None = None,
 ) -> None:
     """Closes a study's run: `best_trial`, `best_value` and the counts as metrics, plots and tables as artifacts."""
-    client = study.store.client
-    tags = {"mlflow.note.content": description, "pneumo.best_run": best_run_id}
-    client.log_batch(
-        study.run_id, metrics=_metrics(metrics), tags=_tags({key: value for key, value in tags.items() if value})
-    )
-    log_files(client, study.run_id, artifacts)
-    client.set_terminated(study.run_id, status)
+    outbox, tags = study.outbox, {"mlflow.note.content": description, "pneumo.best_run": best_run_id}
+    said = {key: value for key, value in tags.items() if value}
+    outbox.append(study.run_id, "log_batch", metrics=timed(metrics, 0), tags=said)
+    outbox.append_files(study.run_id, artifacts)
+    outbox.append(study.run_id, "set_terminated", status=status, end_time=now())
 
 
 def log_files(client: MlflowClient, run_id: str, files: Mapping[str, str | bytes]) -> None:
@@ -337,21 +338,16 @@ def _trial_run(run: Run) -> TrialRun:
     )
 
 
-def _input(pictures: Pictures) -> DatasetInput:
-    dataset = Dataset(
-        name=pictures.name,
-        digest=pictures.digest[:_LONGEST_DIGEST],
-        source_type="local",
-        source=json.dumps({"uri": pictures.source}),
-        profile=json.dumps(dict(pictures.counts)),
-    )
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", pictures.part)])
+def _input(pictures: Pictures) -> tuple[str, dict[str, str]]:
+    dataset = {
+        "name": pictures.name,
+        "digest": pictures.digest[:_LONGEST_DIGEST],
+        "source_type": "local",
+        "source": json.dumps({"uri": pictures.source}),
+        "profile": json.dumps(dict(pictures.counts)),
+    }
+    return pictures.part, dataset
 
 
 def _tags(tags: Mapping[str, str]) -> list[RunTag]:
     return [RunTag(key, value) for key, value in tags.items()]
-
-
-def _metrics(metrics: Mapping[str, float]) -> list[Metric]:
-    now = int(time.time() * 1000)
-    return [Metric(name, float(value), now, 0) for name, value in metrics.items()]
