@@ -74,8 +74,7 @@ class StudyRecord:
         )
         found = [asdict(finding) for finding in findings]
         outbox.append_files(self._run.run_id, {"audit.json": json.dumps({"findings": found}, indent=1)})
-        ends = {outbox.run_id(t.result.run_id) or "": (t.result.state, t.result.error) for t in told}
-        study.close_left_over(self._run, ends)
+        study.close_left_over(self._run, {t.result.run_id: (t.result.state, t.result.error) for t in told})
         self._confirmations = study.confirmations(store, experiment.name)
 
     def seed(self, candidate: Candidate) -> int:

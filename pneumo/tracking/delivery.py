@@ -28,10 +28,7 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.models import Model
 from requests import HTTPError
 
-from pneumo.tracking.outbox import Operation, Outbox
-
-KEY = "pneumo.key"
-"""Tag of a run: the key that it had before it had an id."""
+from pneumo.tracking.outbox import KEY, Operation, Outbox
 
 MODEL = "model"
 """Name of a trial's model."""
@@ -115,10 +112,13 @@ def _log_inputs(
 def _set_terminated(client: MlflowClient, outbox: Outbox, run_id: str, *, status: str, end_time: int) -> None:
     run = client.get_run(run_id)
     # A request that was given up for lost may have been done later, after the search for its run or model.
-    if key := run.data.tags.get(KEY):
+    key = run.data.tags.get(KEY)
+    if key and (made := outbox.run_id(key)):
         for double in _of_key(client, run.info.experiment_id, key):
-            if double != run_id:
+            if double != made:
                 client.delete_run(double)
+        if run_id != made:
+            return
     if model_id := outbox.model_id(run_id):
         for model in _models(client, run.info.experiment_id, run_id):
             if model.model_id != model_id:

@@ -20,7 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_KEY = "pending-"
+KEY = "pneumo.key"
+"""Tag of a run: the key that it had before it had an id."""
+
+_BEGIN_OF_KEY = "pending-"
 _LOCKED = 60
 """Seconds to wait for another process's append."""
 
@@ -115,7 +118,7 @@ class Outbox:
 
     def run_id(self, run: str) -> str | None:
         """The id in MLflow of a run; None of a key whose run is not there yet."""
-        if not run.startswith(_KEY):
+        if not run.startswith(_BEGIN_OF_KEY):
             return run
         found: str | None = self._one("SELECT run_id FROM runs WHERE key = ?", run)
         return found
@@ -181,7 +184,7 @@ def open_outbox(path: Path) -> Outbox:
 
 def new_key() -> str:
     """A name of a run that MLflow has not made yet, unlike any other's."""
-    return f"{_KEY}{uuid.uuid4().hex}"
+    return f"{_BEGIN_OF_KEY}{uuid.uuid4().hex}"
 
 
 def _to_disk(path: Path) -> None:

@@ -28,7 +28,7 @@ LONGEST_PAUSE = 5.0
 FIRST_ANSWER = 1.0
 """Seconds to wait for the id of a new run; without it, the run goes by its key."""
 
-HURRY = 5.0
+HURRY = 3.0
 """Seconds that an interrupted search takes to send what is left."""
 
 UPLOAD_TIMEOUT = 30
@@ -120,6 +120,8 @@ class Sender:
         began, hurried, told = time.monotonic(), math.inf, False
         while self._outbox.left():
             at, away = time.monotonic(), self.away
+            if not self._thread.is_alive():
+                return False
             if hurry():
                 hurried = min(hurried, at)
                 if away or at - hurried >= HURRY:
@@ -197,4 +199,4 @@ def _reason(error: Exception) -> str:
         return "connection refused"
     if status := re.search(r"too many (\d{3}) error responses", text):
         return f"HTTP {status[1]}"
-    return text[:_LONGEST_REASON]
+    return text.partition(" [SQL")[0][:_LONGEST_REASON]

@@ -22,7 +22,7 @@ from mlflow.exceptions import MlflowException
 
 from pneumo.spec.errors import RequestError
 from pneumo.spec.hyperparameters import Value
-from pneumo.tracking.outbox import Outbox, new_key, now, timed
+from pneumo.tracking.outbox import KEY, Outbox, new_key, now, timed
 from pneumo.tracking.store import Store
 from pneumo.tracking.views import view_tags
 
@@ -219,13 +219,15 @@ def end_trial(study: StudyRun, run: str, end: End, error: str | None = None) -> 
 def close_left_over(study: StudyRun, known: Mapping[str, tuple[End, str | None]]) -> list[str]:
     """Closes the trials' runs that a process left RUNNING when it died: as `known` says, end and error, else as killed.
 
+    `known` has ids, or keys of runs that were made later.
     For whoever takes the study up alone: every run that is RUNNING counts as left over. Returns their ids.
     """
     running = "attributes.status = 'RUNNING'"
-    left = [run.info.run_id for run in _children(study.store.client, study.experiment_id, study.run_id, running)]
-    for run_id in left:
-        end_trial(study, run_id, *known.get(run_id, ("killed", None)))
-    return left
+    left = list(_children(study.store.client, study.experiment_id, study.run_id, running))
+    for run in left:
+        named = (run.info.run_id, run.data.tags.get(KEY, ""))
+        end_trial(study, run.info.run_id, *next((known[name] for name in named if name in known), ("killed", None)))
+    return [run.info.run_id for run in left]
 
 
 def trial_runs(store: Store, name: str, role: Role = "trial") -> list[TrialRun]:
