@@ -55,7 +55,8 @@ python -m pneumo.search experiments/article.yaml --engine keras-tuner --name art
   the same space, with Keras Tuner proposing
 
 Every trial is an MLflow run: mlflow ui, in this folder, shows and compares them.
-Exit status: 0 done; 2 the request was wrong; 3 no trial is fit to use; 130 interrupted, everything so far is kept."""
+Exit status: 0 done; 2 the request was wrong; 3 no trial is fit to use, or MLflow did not come back within search.outage;
+130 interrupted, everything so far is kept."""
 )
 def main(
     experiment: Annotated[

@@ -161,7 +161,7 @@ def test_a_server_that_stops_then_fails_then_is_back(drill: Drill, undisturbed: 
         drill.trains(program)
         drill.server.stop()
         try:
-            assert "training goes on" in line(program, "MLflow is away")
+            assert "no trial waits for it" in line(program, "MLflow is away")
             line(program, "1/3  trial 0")
             with failing(drill.server.port):
                 line(program, "2/3  trial 1")

@@ -253,6 +253,21 @@ def test_where_nobody_answers_all_is_kept_and_arrives_later(store: Store, outbox
     assert store.client.get_run(run_id).data.metrics == {"loss": 0.5}
 
 
+def test_who_is_in_a_hurry_waits_for_no_server_that_hangs(store: Store, outbox: Outbox) -> None:
+    with socket.socket() as hanging:
+        hanging.bind(("127.0.0.1", 0))
+        hanging.listen()  # and never answers
+        start_trial(opened(store, outbox, "hurry"), 0, {}, 0)
+        before = os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]
+        with Sender(
+            outbox, Store(f"http://127.0.0.1:{hanging.getsockname()[1]}"), say=pytest.fail, complain=pytest.fail
+        ) as sender:
+            assert not sender.flush(1e9, hurry=lambda: True)
+            assert sender.away is None  # it was not waited for until it was noticed
+        assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == before
+    send(outbox, store)
+
+
 def test_what_a_late_answer_doubled_is_deleted(store: Store, outbox: Outbox) -> None:
     study = opened(store, outbox, "doubled")
     key = start_trial(study, 0, {}, 0)

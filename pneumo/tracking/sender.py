@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import threading
@@ -74,7 +73,7 @@ class Sender:
     ) -> None:
         self.away: Away | None = None
         self._outbox, self._store, self._say, self._complain = outbox, store, say, complain
-        self._complained = False
+        self._complained, self._hurried = False, 0.0
         self._stopped, self._wake, self._changed = threading.Event(), threading.Event(), threading.Condition()
         self._thread = threading.Thread(target=self._run, name="pneumo-sender", daemon=True)
         self._before = {name: os.environ[name] for name in (_RETRIES, _TIMEOUT)}
@@ -113,20 +112,16 @@ class Sender:
     ) -> bool:
         """Waits until everything has arrived; False where MLflow is away for more than `patience` seconds from now on.
 
-        From when `hurry` says so, it waits for no MLflow that is away, and `HURRY` seconds at most. `waiting` is called
-        once, when there is something to wait for.
+        From when `hurry` says so, it waits for no MLflow that is away, and `HURRY` seconds at most, in all calls together.
+        `waiting` is called once, when there is something to wait for.
         """
         self._wake.set()
-        began, hurried, told = time.monotonic(), math.inf, False
+        began, told = time.monotonic(), False
         while self._outbox.left():
-            at, away = time.monotonic(), self.away
-            if not self._thread.is_alive():
+            at, away, hurried = time.monotonic(), self.away, hurry()
+            if not self._thread.is_alive() or (hurried and (away or self._hurried >= HURRY)):
                 return False
-            if hurry():
-                hurried = min(hurried, at)
-                if away or at - hurried >= HURRY:
-                    return False
-            elif away:
+            if away:
                 if at - max(away.since, began) >= patience:
                     return False
                 if not told:
@@ -134,6 +129,7 @@ class Sender:
                     waiting(away)
             with self._changed:
                 self._changed.wait(POLL)
+            self._hurried += time.monotonic() - at if hurried else 0.0
         return True
 
     def _run(self) -> None:
@@ -170,10 +166,12 @@ class Sender:
         return len(operations)
 
     def _note(self, reason: str | None) -> None:
+        if self._stopped.is_set():
+            return  # nobody is there any more to be told
         if reason is not None and self.away is None:
             self.away = Away(time.monotonic(), reason)
             self._say(
-                f"MLflow is away ({reason}); training goes on, and what it is to hold waits in {self._outbox.path}"
+                f"MLflow is away ({reason}); what belongs there waits in {self._outbox.path}, no trial waits for it"
             )
         elif reason is None and self.away is not None:
             self.away = None
