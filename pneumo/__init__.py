@@ -1,7 +1,7 @@
 """pneumo: hyperparameter search for chest X-ray classifiers, every trial an MLflow run.
 
 search.py    python -m pneumo.search; command.py what every verb shares, checks.py what a search refuses, ending.py how it ends
-study.py     the loop: ask, train, tell; screen.py what it shows, record.py what it leaves in MLflow
+study.py     the loop: ask, train, tell; screen.py what it shows, record.py what it leaves in MLflow; sending.py waits for that
 checkpoints.py  where a trial leaves what it or a later one goes on from
 retention.py  which models stay; room.py whether all of it fits on the disk
 confirm.py   the best trials trained again over other seeds

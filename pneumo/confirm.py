@@ -63,19 +63,17 @@ def confirm(
     ending: Ending,
     *,
     place: Place,
-    payload: Callable[[Candidate, str, int], Any],
     console: Console,
     interrupted: Callable[[], bool],
 ) -> Ending:
     """Trains what is missing after a search that ended so, and says how it has ended now.
 
-    `payload` makes what the place's trial function is handed, of candidate, run id and seed. Where nothing is missing, or
-    the search was interrupted or broken off, nothing is trained.
+    Where nothing is missing, or the search was interrupted or broken off, nothing is trained.
     """
     spec = experiment.search.confirm
     if spec is None or ending.interrupted or ending.broken:
         return ending
-    wanted = _Wanted(missing(told, experiment, record.confirmations()))
+    wanted = _Wanted(missing(told, experiment, record.confirmations()), record)
     if not wanted.pairs:
         return ending
     screen = ConfirmScreen(experiment, console, lambda c: (wanted.trial(c).number, wanted.seed(c)))
@@ -85,7 +83,7 @@ def confirm(
         engine=wanted,
         place=place,
         record=_Record(record, wanted),
-        payload=lambda candidate, run_id: payload(wanted.trial(candidate), run_id, wanted.seed(candidate)),
+        payload=lambda candidate, run_id: record.task(wanted.trial(candidate), run_id, wanted.seed(candidate)),
         screen=screen,
     )
     with screen:
@@ -100,8 +98,8 @@ class _Wanted:
 
     id = ""
 
-    def __init__(self, pairs: Sequence[tuple[Trial, int]]) -> None:
-        self.pairs = pairs
+    def __init__(self, pairs: Sequence[tuple[Trial, int]], record: StudyRecord) -> None:
+        self.pairs, self._record = pairs, record
         self._asked = 0
 
     def learn(self, trials: Sequence[Trial]) -> None:
@@ -119,7 +117,10 @@ class _Wanted:
         return True
 
     def tell(self, result: TrialResult) -> None:
-        """Nothing: MLflow's runs are the record."""
+        """MLflow's runs are the record."""
+        if result.state == "complete":
+            trial, seed = self.pairs[result.number]
+            self._record.confirmed(result, trial.number, seed)
 
     def trials(self) -> tuple[Trial, ...]:
         return ()

@@ -10,7 +10,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment, changes, parsed_experiment
 from pneumo.spec.objective import objective_metric
 from pneumo.spec.result import Trial
+from pneumo.tracking.outbox import KEY, OUTBOXES, Outbox
 
 if TYPE_CHECKING:
     from pneumo.engines.kept import Kept
@@ -69,6 +70,7 @@ def check(store: Store, name: str, storage: str) -> Verdict:
     from pneumo.tracking.inventory import inventory
 
     by, before = holder(name, storage), kept(name, storage)
+    waiting = Outbox(OUTBOXES / name).waiting()
     found = inventory(store, name)
     by, after = by or holder(name, storage), kept(name, storage)
     if not after and (found is None or not found.studies):
@@ -87,41 +89,60 @@ def check(store: Store, name: str, storage: str) -> Verdict:
     earlier = next((one for one in before if one.id == engine.id), None)
     seen = {trial.number for trial in earlier.trials} if earlier else set()
     told = [trial for trial in engine.trials if trial.number in seen]
-    return verdict(name, engine, told, found, by)
+    return verdict(name, engine, told, found, by, waiting)
 
 
-def verdict(name: str, engine: Kept, told: Sequence[Trial], found: Inventory | None, by: str | None = None) -> Verdict:
+def verdict(
+    name: str,
+    engine: Kept,
+    told: Sequence[Trial],
+    found: Inventory | None,
+    by: str | None = None,
+    waiting: Mapping[str, int] | None = None,
+) -> Verdict:
     """Compares what the engine keeps with what MLflow has.
 
     `told` are the trials that were told before MLflow was read. `by` is who holds the study at this moment, None where
-    no search is at work on it.
+    no search is at work on it. `waiting` has the runs, by id or key, of which writes had not arrived before MLflow was read,
+    and how many: of these nothing is said but that.
     """
     if found is None or not found.studies:
         faults = [f"MLflow has no run of the study, and its engine has {len(told)} trials"] if told else []
         return Verdict(name, tuple(faults), () if told else ("no trial was begun yet",), len(told), _runs(found))
     experiment = parsed_experiment(engine.experiment, f"study {name}: the experiment in its storage")
+    waiting = waiting or {}
+    keys = {run.tags[KEY]: run.run_id for run in found.trials if KEY in run.tags}
+    told = [_by_id(trial, keys) for trial in told]
+    arrived = [trial for trial in told if trial.result.run_id not in waiting]
+    not_sent = [f"{sum(waiting.values()):,} writes of {len(waiting)} runs wait in {OUTBOXES / name}"] if waiting else []
     running = [
         f"{_named(run)} is RUNNING"
         for run in (*found.studies, *found.trials, *found.confirmations)
-        if run.status == "RUNNING"
+        if run.status == "RUNNING" and run.run_id not in waiting
     ]
     faults = [
         *_numbering(engine),
         *_parents(found),
         *([] if by else [f"{one}, and no search is at work on the study" for one in running]),
-        *_trials(experiment, engine, told, found, by is not None),
+        *([] if by else [f"{one} for MLflow, which the same search again sends" for one in not_sent]),
+        *_trials(experiment, engine, arrived, found, by is not None),
         *_confirmations(found),
         *_ends(found),
-        *_study(experiment, told, found, settled=len(told) == len(engine.trials)),
+        *_study(experiment, arrived, found, settled=len(arrived) == len(engine.trials)),
         *_promotions(found),
     ]
-    notes = [f"{one}: a search is at work on it ({by})" for one in running] if by else []
+    notes = [f"{one}: a search is at work on it ({by})" for one in [*running, *not_sent]] if by else []
     notes += [
         f"{_named(run)} is RUNNING: a promotion is under way, or was killed; the same command finishes it"
         for run in found.promotions
         if run.status == "RUNNING"
     ]
     return Verdict(name, tuple(faults), tuple(notes), len(told), _runs(found))
+
+
+def _by_id(trial: Trial, keys: Mapping[str, str]) -> Trial:
+    """The trial with the id of its run, where that was begun under a key (see `tracking.outbox`)."""
+    return replace(trial, result=replace(trial.result, run_id=keys.get(trial.result.run_id, trial.result.run_id)))
 
 
 def _runs(found: Inventory | None) -> int:

@@ -4,51 +4,63 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pneumo import __version__
 from pneumo.checkpoints import Checkpoints
-from pneumo.command import lost
-from pneumo.retention import retain
+from pneumo.retention import superfluous
 from pneumo.screen import baseline_of, beyond, luck, shown
 from pneumo.spec.best import best_first, best_metric
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.objective import objective_metric
-from pneumo.spec.result import PARTS, Trial
+from pneumo.spec.result import PARTS, Trial, TrialResult
 from pneumo.spec.selection import Confirmed, pareto_front, value_of
+from pneumo.trial import TrialTask
 
 if TYPE_CHECKING:
     from pneumo.data.audit import Finding
     from pneumo.data.prepare import Prepared
     from pneumo.engines.protocol import Engine
+    from pneumo.tracking.outbox import Outbox
+    from pneumo.tracking.sender import Sender
     from pneumo.tracking.store import Store
     from pneumo.tracking.study import End, Pictures, Role, TrialRun
 
 
 class StudyRecord:
-    """The study's run in MLflow and those of its trials, under way. A `Record` of `pneumo.study`."""
+    """The study's run in MLflow and those of its trials, under way. A `Record` of `pneumo.study`.
+
+    A run goes by its id, or by the key that it has in the outbox where MLflow did not make it at once.
+    """
 
     def __init__(
-        self, store: Store, experiment: Experiment, data: Prepared, engine: Engine, findings: Sequence[Finding]
+        self,
+        store: Store,
+        outbox: Outbox,
+        sender: Sender,
+        experiment: Experiment,
+        data: Prepared,
+        engine: Engine,
+        findings: Sequence[Finding],
     ) -> None:
         from pneumo.tracking import models, study
 
         told = engine.trials()
 
         self._mlflow, self._experiment, self._data, self._findings = study, experiment, data, findings
-        self._mlflow_models, self._engine = models, engine
+        self._outbox, self._sender, self._engine = outbox, sender, engine
         self._pictures = [self._part(part) for part in PARTS]
         self.checkpoints = Checkpoints(Path("mlruns", "checkpoints", experiment.name), told)
         self._under_way: dict[str, tuple[Candidate, int | None]] = {}
         search = experiment.search
         self._run = study.open_study(
             store,
+            outbox,
             name=experiment.name,
             engine=search.engine,
             algorithm=search.algorithm,
@@ -64,11 +76,11 @@ class StudyRecord:
             | ({"pneumo.allow_leaks": experiment.data.allow_leaks} if experiment.data.allow_leaks else {}),
         )
         found = [asdict(finding) for finding in findings]
-        study.log_files(store.client, self._run.run_id, {"audit.json": json.dumps({"findings": found}, indent=1)})
-        ended = {t.result.run_id: (t.result.state, t.result.error) for t in told}
-        for run_id in study.close_left_over(self._run, ended):
-            if run_id not in ended:
-                models.discard(store, run_id)
+        outbox.append_files(self._run.run_id, {"audit.json": json.dumps({"findings": found}, indent=1)})
+        study.close_left_over(self._run, {t.result.run_id: (t.result.state, t.result.error) for t in told})
+        self._confirmations = study.confirmations(store, experiment.name)
+        there = models.models(store, experiment.name) if search.keep else {}
+        self._without_model = {r for r in (t.result.run_id for t in told) if outbox.run_id(r) not in there}
 
     def seed(self, candidate: Candidate) -> int:
         """The seed of a trial: the study's, and one further for each trial; of a rung that of the first one below it."""
@@ -81,8 +93,8 @@ class StudyRecord:
     def start(
         self, candidate: Candidate, seed: int, role: Role = "trial", extra_tags: Mapping[str, str] | None = None
     ) -> str:
-        """A new child run; its id."""
-        run_id = self._mlflow.start_trial(
+        """A new child run; its id, or its key where MLflow does not answer at once."""
+        key = self._mlflow.start_trial(
             self._run,
             candidate.number,
             candidate.hyperparameters,
@@ -92,31 +104,58 @@ class StudyRecord:
             role,
             extra_tags,
         )
+        run_id = self._sender.run_id(key)
         self._under_way[run_id] = candidate, seed if role == "confirm" else None
         return run_id
 
+    def task(self, candidate: Candidate, run_id: str, seed: int | None = None) -> TrialTask:
+        """What a worker is handed for a run; `seed` is given where it trains a trial again with another one."""
+        return TrialTask(
+            self._experiment.name,
+            candidate,
+            run_id,
+            self._outbox,
+            self._experiment.search.objectives,
+            self.seed(candidate) if seed is None else seed,
+            self._data,
+            resume=self.checkpoints.below(candidate) if seed is None else None,
+            keep=self.checkpoints.own(candidate, seed),
+        )
+
     def confirmations(self) -> list[TrialRun]:
         """The finished runs that trained a trial again with another seed."""
-        return self._mlflow.confirmations(self._run.store, self._experiment.name)
+        named = [replace(run, run_id=self._id(run.run_id)) for run in self._confirmations]
+        return sorted(named, key=lambda run: run.number)
+
+    def confirmed(self, result: TrialResult, number: int, seed: int) -> None:
+        """Takes note that trial `number` was trained again: MLflow, which will hold it, may be away."""
+        self._confirmations.append(
+            self._mlflow.TrialRun(
+                result.run_id, number, "FINISHED", "complete", {"seed": str(seed)}, dict(result.metrics)
+            )
+        )
 
     def end(self, run_id: str, state: End, error: str | None = None, output: str = "") -> None:
         if output.strip():
-            self._mlflow.log_files(self._run.store.client, run_id, {"output.txt": output})
+            self._outbox.append_files(run_id, {"output.txt": output})
         self._mlflow.end_trial(self._run, run_id, state, error)
         candidate, seed = self._under_way.pop(run_id)
         if state == "killed":
-            self._mlflow_models.discard(self._run.store, run_id)
             return
         self.checkpoints.ended(candidate, state, seed)
+        if state == "pruned":
+            self._without_model.add(run_id)
         if self._experiment.search.keep:
             self._retain(self._engine.trials())
 
     def close(self, told: Sequence[Trial], interrupted: bool, confirmed: Sequence[Confirmed] = ()) -> None:
         """The study's own plots, tables and figures, and the end of its run.
 
-        `confirmed`, best first, decides which trial is the best.
+        `confirmed`, best first, decides which trial is the best. For when all that came before has arrived: the tables name
+        the runs by their ids.
         """
         self._retain(told)
+        told = [replace(t, result=replace(t.result, run_id=self._id(t.result.run_id))) for t in told]
         best = best_first(told, self._experiment, confirmed)
         states = ("complete", "pruned", "failed")
         metrics: dict[str, float] = {f"trials_{s}": sum(t.result.state == s for t in told) for s in states}
@@ -136,18 +175,21 @@ class StudyRecord:
         )
 
     def _retain(self, told: Sequence[Trial]) -> None:
-        """Removes models as `search.keep` says. What cannot be removed now is when it is called the next time."""
-        from pneumo.tracking.store import ERRORS
+        """Removes models as `search.keep` says."""
+        again = [run.number for run in self._confirmations]
+        for run_id, why in superfluous(self._experiment, told, again).items():
+            if run_id not in self._without_model:
+                self._outbox.append(run_id, "remove_model", why=why)
+                self._without_model.add(run_id)
 
-        try:
-            retain(self._run.store, self._experiment, told)
-        except ERRORS as error:
-            print(f"search.keep: a model could not be removed now: {lost(error)}", file=sys.stderr)
+    def _id(self, run: str) -> str:
+        return self._outbox.run_id(run) or run
 
     def abandon(self) -> None:
-        """End the study's run as killed, if MLflow can still be reached: on the way out after an error."""
+        """End the study's run as killed: on the way out after an error, or where MLflow is away."""
         with contextlib.suppress(Exception):
             self._mlflow.end_study(self._run, "KILLED", metrics={}, artifacts={})
+            self._sender.flush(0, hurry=lambda: True)
 
     def _verdict(self) -> str:
         """What the audit found, as `1 fault, 2 warnings, 4 notes`."""

@@ -181,7 +181,7 @@ def _replay(
         study=recorded.study,
         candidate=candidate,
         run_id=recorded.run_id,
-        store="",
+        outbox=None,
         objectives=experiment.search.objectives,
         seed=int(recorded.parameters["seed"]),
         data=data,

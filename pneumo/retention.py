@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pneumo.spec.best import kept
@@ -10,30 +10,34 @@ from pneumo.spec.experiment import Experiment
 from pneumo.spec.result import Trial
 
 if TYPE_CHECKING:
+    from pneumo.tracking.outbox import Outbox
     from pneumo.tracking.store import Store
 
 
-def retain(store: Store, experiment: Experiment, told: Sequence[Trial]) -> None:
-    """Removes the models of the trials that are not among those that `search.keep` keeps; none where it is left out.
+def superfluous(experiment: Experiment, told: Sequence[Trial], confirmed: Collection[int]) -> Mapping[str, str]:
+    """The runs of the trials whose models `search.keep` does not keep, each with why; none where it is left out.
+
+    `confirmed` are the numbers of the trials that were trained again.
+    """
+    if experiment.search.keep is None:
+        return {}
+    staying = kept(told, experiment, confirmed)
+    why = f"not among the best {experiment.search.keep.best} (search.keep) after {len(told)} trials"
+    return {trial.result.run_id: why for trial in told if trial.number not in staying}
+
+
+def retain(
+    store: Store, outbox: Outbox, experiment: Experiment, told: Sequence[Trial], confirmed: Collection[int]
+) -> None:
+    """Removes these models of a study that nothing is at work on.
 
     One that a version of a registered model is made of stays. It may be killed at any instant: who calls it again removes
     what is left.
     """
     from pneumo.tracking.models import models, remove
-    from pneumo.tracking.registry import is_registered
-    from pneumo.tracking.study import confirmations
 
-    if experiment.search.keep is None:
-        return
-    found = models(store, experiment.name)
-    staying: set[int] | None = None
-    for trial in told:
-        if trial.result.run_id not in found:
-            continue
-        if staying is None:  # asked for only where there is a model
-            confirmed = [run.number for run in confirmations(store, experiment.name)]
-            staying = kept(told, experiment, confirmed)
-        model = found[trial.result.run_id]
-        if trial.number not in staying and not is_registered(store, trial.result.run_id, model):
-            why = f"not among the best {experiment.search.keep.best} (search.keep) after {len(told)} trials"
-            remove(store, trial.result.run_id, model, why)
+    if found := superfluous(experiment, told, confirmed):
+        there = models(store, experiment.name)
+        for run, why in found.items():
+            if (run_id := outbox.run_id(run)) and run_id in there:
+                remove(store, run_id, why)

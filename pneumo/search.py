@@ -24,12 +24,11 @@ if TYPE_CHECKING:
     from pneumo.data.prepare import Prepared
     from pneumo.engines.protocol import Engine
     from pneumo.screen import Screen
-    from pneumo.spec.candidate import Candidate
     from pneumo.spec.experiment import Experiment
     from pneumo.spec.result import Trial
+    from pneumo.tracking.outbox import Outbox
     from pneumo.tracking.store import Store
     from pneumo.tracking.study import Recorded
-    from pneumo.trial import TrialTask
 
 DRY_RUN_CANDIDATES = 3
 QUICKSTART = Path("experiments/quickstart.yaml")
@@ -61,7 +60,8 @@ python -m pneumo.search --check article\n
   is the record of this study whole, in MLflow and in its database? Reads only
 
 Every trial is an MLflow run: mlflow ui, in this folder, shows and compares them.
-Exit status: 0 done; 1 --check found faults; 2 the request was wrong; 3 no trial is fit to use; 130 interrupted, all is kept."""
+Exit status: 0 done; 1 --check found faults; 2 the request was wrong; 3 no trial is fit to use, or what the search needs
+stayed away for search.outage; 130 interrupted. All is kept, and the same command goes on."""
 )
 def main(
     experiment: Annotated[
@@ -226,13 +226,16 @@ def _run(
     from pneumo.engines.retrying import RetryingEngine
     from pneumo.record import StudyRecord
     from pneumo.screen import Screen
+    from pneumo.sending import close, know_runs, send_left, sender_of, unsent
     from pneumo.study import Study
+    from pneumo.tracking.outbox import OUTBOXES, open_outbox
     from pneumo.tracking.store import connect
     from pneumo.tracking.study import recorded
-    from pneumo.trial import TrialTask
 
     search, screen = experiment.search, Screen(experiment, console)
-    store = connect()
+    store, outbox = connect(), open_outbox(OUTBOXES / experiment.name)
+    if not send_left(outbox, store, search.outage, screen):
+        return unsent(outbox, store, screen, interrupted=False)
     engine = RetryingEngine(
         open_engine(experiment, storage),
         lambda: open_again(experiment, storage, engine.id),
@@ -242,7 +245,8 @@ def _run(
     )
     told, before = engine.trials(), recorded(store, experiment.name)
     check_unchanged(before, experiment, engine)
-    if (status := _has_all(experiment, store, told, before, screen)) is not None:
+    know_runs(outbox, store, experiment.name, told)
+    if (status := _has_all(experiment, store, outbox, told, before, screen)) is not None:
         return status
     check_room(experiment, source, len(told))
     data = screen.preparing(source)
@@ -252,42 +256,41 @@ def _run(
     if search.from_ and not told:
         _learn(experiment, engine, store, storage, data, screen)
     screen.header(data, store.shown, told)
-    record = StudyRecord(store, experiment, data, engine, findings)
-
-    def task(candidate: Candidate, run_id: str) -> TrialTask:
-        resume, keep = record.checkpoints.below(candidate), record.checkpoints.own(candidate)
-        seed = record.seed(candidate)
-        return TrialTask(experiment.name, candidate, run_id, store.uri, search.objectives, seed, data, resume, keep)
-
-    def again(candidate: Candidate, run_id: str, seed: int) -> TrialTask:
-        keep = record.checkpoints.own(candidate, seed)
-        return TrialTask(experiment.name, candidate, run_id, store.uri, search.objectives, seed, data, None, keep)
-
-    study = Study(search, engine=engine, place=place, record=record, payload=task, screen=screen)
-    try:
-        with interruption() as interrupted:
-            engine.interrupted = interrupted
-            with screen:
-                ending = study.run(interrupted)
-            told = engine.trials()
-            ending = confirm(
-                experiment, record, told, ending, place=place, payload=again, console=console, interrupted=interrupted
-            )
-        confirmed = confirmed_of(told, experiment, record.confirmations())
-        record.close(told, ending.interrupted, confirmed)
-        if not ending.interrupted:
-            # Where the engine may propose more, --trials N with a larger N lets more of them go on.
-            record.checkpoints.tidy(() if ending.exhausted else told)
-    except BaseException:
-        record.abandon()
-        raise
+    sender = sender_of(outbox, store, screen)
+    record = StudyRecord(store, outbox, sender, experiment, data, engine, findings)
+    study = Study(search, engine=engine, place=place, record=record, payload=record.task, screen=screen)
+    with sender:
+        try:
+            with interruption() as interrupted:
+                engine.interrupted = interrupted
+                with screen:
+                    ending = study.run(interrupted)
+                told = engine.trials()
+                ending = confirm(
+                    experiment, record, told, ending, place=place, console=console, interrupted=interrupted
+                )
+                confirmed = confirmed_of(told, experiment, record.confirmations())
+                sent = close(record, sender, told, ending, confirmed, search.outage, screen, interrupted)
+            if not ending.interrupted:
+                # Where the engine may propose more, --trials N with a larger N lets more of them go on.
+                record.checkpoints.tidy(() if ending.exhausted else told)
+        except BaseException:
+            record.abandon()
+            raise
+    if not sent:
+        return unsent(outbox, store, screen, interrupted=interrupted())
     if not ending.interrupted:
         screen.say(f"Ended: {ending.reason}.")
     return end(experiment, told, store, screen, ending, confirmed)
 
 
 def _has_all(
-    experiment: Experiment, store: Store, told: Sequence[Trial], before: Recorded | None, screen: Screen
+    experiment: Experiment,
+    store: Store,
+    outbox: Outbox,
+    told: Sequence[Trial],
+    before: Recorded | None,
+    screen: Screen,
 ) -> int | None:
     """Says how a study stands that has all its trials and confirmations already; the exit status, or None: it has not."""
     from pneumo.confirm import confirmed_of, missing
@@ -301,7 +304,7 @@ def _has_all(
     if missing(told, experiment, repeated):
         return None
     screen.say(f"Study {experiment.name} has its {len(told)} trials already; --trials N with a larger N runs more.")
-    retain(store, experiment, told)
+    retain(store, outbox, experiment, told, [run.number for run in repeated])
     return end(experiment, told, store, screen, confirmed=confirmed_of(told, experiment, repeated))
 
 

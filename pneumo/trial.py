@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from pneumo.cnn.checkpoint import Best, Checkpoint, Spent
     from pneumo.data.prepare import Prepared
     from pneumo.spec.hyperparameters import Hyperparameters
-    from pneumo.tracking.trial import LoggedModel, TrialLog
+    from pneumo.tracking.outbox import Outbox
+    from pneumo.tracking.trial import TrialLog
 
 LONGEST_ERROR = 500
 """Letters of a failed trial's one line; the whole stack trace is an artifact."""
@@ -34,15 +35,16 @@ LONGEST_ERROR = 500
 class TrialTask:
     """All that a worker needs for one trial.
 
-    `store` is MLflow's address. `objectives`: the first is the trial's value. `seed` is the trial's own, or that of the
-    first trial of those it continues. `keep` is where the trial leaves its checkpoints, and goes on from the one that it
-    left before it was killed; `resume` is the checkpoint of the trial that it continues. Both are paths.
+    `outbox` takes what goes to MLflow; None where nothing does. `objectives`: the first is the trial's value. `seed` is the
+    trial's own, or that of the first trial of those it continues. `keep` is where the trial leaves its checkpoints, and goes
+    on from the one that it left before it was killed; `resume` is the checkpoint of the trial that it continues. Both are
+    paths.
     """
 
     study: str
     candidate: Candidate
     run_id: str
-    store: str
+    outbox: Outbox | None
     objectives: tuple[str, ...]
     seed: int
     data: Prepared
@@ -102,7 +104,8 @@ def run(task: TrialTask, channel: Channel) -> Iterator[TrialResult | FullDiskErr
     from pneumo.cnn.device import device, release, resolved
     from pneumo.tracking.trial import TrialLog
 
-    log, number = TrialLog(task.store, task.run_id), task.candidate.number
+    assert task.outbox is not None
+    log, number = TrialLog(task.outbox, task.run_id), task.candidate.number
     machine = device()
     values = resolved(task.candidate.values, machine)
     model = None
@@ -260,14 +263,12 @@ def _record(task: TrialTask, values: Hyperparameters, model: Any, trained: Train
     from pneumo.cnn.save import saved
 
     data, metrics = task.data, dict(trained.metrics)
-    logged: LoggedModel | None = None
     if not trained.pruned:
         pixels = data.pixels(values.image_size)
         picture = np.repeat(pixels[data.validation[:1], :, :, None], values.channels, axis=-1)
-        logged = log.model(saved(model), picture)
-        metrics["model_bytes"] = float(logged.size)
+        metrics["model_bytes"] = float(log.model(saved(model), picture))
     log.artifacts(_artifacts(task, trained))
-    log.finish(metrics, logged)
+    log.finish(metrics, of_model=not trained.pruned)
     return metrics
 
 

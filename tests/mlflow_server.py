@@ -17,25 +17,51 @@ from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
 
+class Server:
+    """`mlflow server` with its database and artifacts in a folder, at one port, however often it is stopped and started."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}"
+        self._folder = folder
+        self._options = options or ("--serve-artifacts", "--artifacts-destination", str(folder / "artifacts"))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns when it answers, after about ten seconds."""
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self._folder / 'mlflow.db'}", *self._options]
+        settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        with (self._folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, cwd=self._folder, env=os.environ | settings, stdout=log, stderr=log, start_new_session=True
+            )
+        up(self.address, self._folder)
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal to all its processes: SIGSTOP makes it hang, SIGCONT go on."""
+        assert self._process is not None
+        os.killpg(self._process.pid, number)
+
+    def stop(self) -> None:
+        if self._process is None:
+            return
+        self.send(signal.SIGTERM)
+        self._process.wait(30)
+        self._process = None
+
+
 @contextmanager
 def serve(folder: Path, *options: str) -> Iterator[str]:
-    """Runs `mlflow server` with its database and artifacts in a folder; yields its address, stops it at the end."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = options or ("--serve-artifacts", "--artifacts-destination", str(folder / "artifacts"))
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", *options]
-    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(
-            command, cwd=folder, env=os.environ | settings, stdout=log, stderr=log, start_new_session=True
-        )
+    """Runs a server in a folder; yields its address, stops it at the end."""
+    server = Server(folder, *options)
     try:
-        yield up(f"http://127.0.0.1:{port}", folder)
+        server.start()
+        yield server.address
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
+        server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from pneumo.tracking.outbox import Outbox, open_outbox
 from pneumo.tracking.store import Store
 from pneumo.tracking.study import StudyRun, open_study
 
 
-def begun(store: Store, name: str) -> StudyRun:
-    """A study of this name, just begun: its experiment says nothing but the name."""
+def begun(store: Store, name: str, outbox: Outbox | None = None) -> StudyRun:
+    """A study of this name, just begun: its experiment says nothing but the name. Its outbox may lie in this folder."""
     return open_study(
         store,
+        outbox or open_outbox(Path("outbox", name)),
         name=name,
         engine="optuna",
         algorithm="tpe",

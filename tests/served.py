@@ -12,10 +12,12 @@ import pytest
 from pneumo.data import decoding
 from pneumo.spec.hyperparameters import Hyperparameters
 from pneumo.tracking import registry
+from pneumo.tracking.outbox import open_outbox
 from pneumo.tracking.served import Decision, Served, load_served, log_served, model_folder, save_served
 from pneumo.tracking.store import Store, connect
-from pneumo.tracking.study import start_trial
+from pneumo.tracking.study import model_of, start_trial
 from pneumo.tracking.trial import TrialLog
+from tests.outboxes import sent
 from tests.pictures import encoded
 from tests.recorded import begun
 
@@ -41,15 +43,16 @@ def register(folder: Path, decision: Decision, name: str = "small", seed: int = 
     from pneumo.cnn.build import build
 
     store = connect(f"sqlite:///{folder}/mlflow.db")
-    study = begun(store, name)
-    run_id = start_trial(study, 0, {"layers": 1}, seed)
+    outbox = open_outbox(folder / "outbox")
+    key = start_trial(begun(store, name, outbox), 0, {"layers": 1}, seed)
     values = Hyperparameters.model_validate(
         {"image_size": decision.image_size, "channels": decision.channels, "filters": 4, "dense_units": 8}
     )
-    logged = TrialLog(store.uri, run_id).model(
+    TrialLog(outbox, key).model(
         build(values, seed=seed), np.zeros((1, decision.image_size, decision.image_size, decision.channels), np.uint8)
     )
-    network = model_folder(store, logged.uri)
+    run_id = sent(outbox, store, key)
+    network = model_folder(store, f"models:/{model_of(store, run_id)}")
     to = folder / f"{name}-{seed}"
     save_served(network, DECODER, decision, base64.b64encode(encoded()).decode(), to)
     model_id = log_served(store, run_id, to, {})

@@ -9,7 +9,7 @@ import mlflow
 import numpy as np
 import pytest
 
-from pneumo.retention import retain
+from pneumo.retention import retain, superfluous
 from pneumo.spec.best import kept
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.experiment import Experiment, make_experiment
@@ -17,9 +17,11 @@ from pneumo.spec.footprint import model_bytes
 from pneumo.spec.hyperparameters import Hyperparameters
 from pneumo.spec.result import Trial, TrialResult
 from pneumo.tracking.models import discard, models
+from pneumo.tracking.outbox import open_outbox
 from pneumo.tracking.store import connect
 from pneumo.tracking.study import start_trial
 from pneumo.tracking.trial import TrialLog
+from tests.outboxes import send, sent
 from tests.recorded import begun
 
 
@@ -76,14 +78,14 @@ def test_a_model_that_is_removed_leaves_its_run(
     if where == "served":
         monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue("mlflow_server"))
     store, name = connect(), f"kept-{where}"
-    study = begun(store, name)
+    outbox = open_outbox(project / "outbox")
+    study = begun(store, name, outbox)
     trials, picture = [], np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
     for number in range(5):
-        log = TrialLog(store.uri, start_trial(study, number, {"layers": 1}, 0))
-        logged = log.model(network(), picture)
-        assert logged.size == pytest.approx(model_bytes(Hyperparameters(**SMALL)), rel=0.1)
-        log.finish({"best_val_auc": number / 10}, logged)
-        result = TrialResult(number, log.run_id, "complete", number / 10)
+        log = TrialLog(outbox, start_trial(study, number, {"layers": 1}, 0))
+        assert log.model(network(), picture) == pytest.approx(model_bytes(Hyperparameters(**SMALL)), rel=0.1)
+        log.finish({"best_val_auc": number / 10}, of_model=True)
+        result = TrialResult(number, sent(outbox, store, log.run), "complete", number / 10)
         trials.append(Trial(Candidate(number, {"epochs": 1}), result))
     before = models(store, name)
     runs = [trial.result.run_id for trial in trials]
@@ -95,10 +97,12 @@ def test_a_model_that_is_removed_leaves_its_run(
     experiment = make_experiment(
         {"name": name, "search": {"keep": {"best": 1}}, "hyperparameters": {"layers": 1}}, "test"
     )
-    retain(store, experiment, trials[:4])
+    for run_id, why in superfluous(experiment, trials[:4], ()).items():
+        outbox.append(run_id, "remove_model", why=why)
+    send(outbox, store)
     assert set(models(store, name)) == {runs[0], runs[1], runs[3], runs[4]}  # the last is not told yet
-    retain(store, experiment, trials)
-    retain(store, experiment, trials)
+    retain(store, outbox, experiment, trials, ())
+    retain(store, outbox, experiment, trials, ())
     assert models(store, name) == {run: before[run] for run in (runs[0], runs[1], runs[4])}
     for number, run_id in enumerate(runs):
         run = store.client.get_run(run_id)

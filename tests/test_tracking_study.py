@@ -11,6 +11,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from pneumo.spec.errors import RequestError
+from pneumo.tracking.outbox import Outbox, open_outbox
+from pneumo.tracking.sender import Sender
 from pneumo.tracking.store import Store, connect
 from pneumo.tracking.study import (
     Pictures,
@@ -25,6 +27,7 @@ from pneumo.tracking.study import (
 )
 from pneumo.tracking.trial import TrialLog
 from pneumo.tracking.views import BEST_VIEW, page
+from tests.outboxes import send, sent
 
 pytest_plugins = ["tests.mlflow_server"]
 
@@ -43,9 +46,15 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         return connect(None if request.param == "folder" else request.getfixturevalue("mlflow_server"))
 
 
-def opened(store: Store, name: str, experiment: str = "name: it\n") -> StudyRun:
+@pytest.fixture
+def outbox(tmp_path: Path) -> Outbox:
+    return open_outbox(tmp_path / "outbox")
+
+
+def opened(store: Store, outbox: Outbox, name: str, experiment: str = "name: it\n") -> StudyRun:
     return open_study(
         store,
+        outbox,
         name=name,
         engine="optuna",
         algorithm="tpe",
@@ -60,15 +69,15 @@ def opened(store: Store, name: str, experiment: str = "name: it\n") -> StudyRun:
 
 def trained(study: StudyRun, number: int) -> str:
     """A whole trial, as a worker records it."""
-    run_id = start_trial(study, number, {"layers": 1 + number, "batch_norm": False, "pooling": "max"}, 7, PICTURES)
-    log: TrialLog = pickle.loads(pickle.dumps(TrialLog(study.store.uri, run_id)))
+    key = start_trial(study, number, {"layers": 1 + number, "batch_norm": False, "pooling": "max"}, 7, PICTURES)
+    log: TrialLog = pickle.loads(pickle.dumps(TrialLog(study.outbox, key)))
     for epoch in (1, 2):
         log.epoch(dict.fromkeys(EPOCH, epoch / 10), epoch)
     log.tag({"pneumo.device": "CPU"})
     log.finish({"best_epoch": 2, "best_val_auc": 0.2 + number, "parameters": 3_937_409})
     log.artifacts({"plots/roc.png": b"\x89PNG", "history.csv": "epoch,loss\n"})
-    end_trial(study, run_id, "complete")
-    return run_id
+    end_trial(study, key, "complete")
+    return sent(study.outbox, study.store, key)
 
 
 def run(store: Store, run_id: str) -> Run:
@@ -82,8 +91,8 @@ def paths(client: MlflowClient, run_id: str, folder: str | None = None) -> set[s
     )
 
 
-def test_a_study_of_two_trials_leaves_every_name(store: Store) -> None:
-    study = opened(store, "two-trials")
+def test_a_study_of_two_trials_leaves_every_name(store: Store, outbox: Outbox) -> None:
+    study = opened(store, outbox, "two-trials")
     first, second = trained(study, 0), trained(study, 1)
     end_study(
         study,
@@ -93,6 +102,7 @@ def test_a_study_of_two_trials_leaves_every_name(store: Store) -> None:
         description="Best so far: trial 1.",
         best_run_id=second,
     )
+    send(outbox, store)
 
     parent = run(store, study.run_id)
     assert parent.info.run_name == "two-trials"
@@ -136,9 +146,9 @@ def test_a_study_of_two_trials_leaves_every_name(store: Store) -> None:
     assert [trial.number for trial in trial_runs(study.store, study.tags["pneumo.study"])] == [0, 1]
 
 
-def test_a_trial_names_its_pictures(store: Store) -> None:
-    study = opened(store, "pictures")
-    inputs = run(store, start_trial(study, 0, {}, 0, PICTURES)).inputs
+def test_a_trial_names_its_pictures(store: Store, outbox: Outbox) -> None:
+    study = opened(store, outbox, "pictures")
+    inputs = run(store, sent(outbox, store, start_trial(study, 0, {}, 0, PICTURES))).inputs
     assert inputs is not None
     shown = {
         one.tags[0].value: (one.dataset.digest, json.loads(one.dataset.profile or "{}")["num_rows"])
@@ -147,48 +157,51 @@ def test_a_trial_names_its_pictures(store: Store) -> None:
     assert shown == {"training": (("0123456789abcdef" * 4)[:36], 90), "validation": (("fedcba9876543210" * 4)[:36], 10)}
 
 
-def test_taking_a_study_up_finds_its_run(store: Store) -> None:
+def test_taking_a_study_up_finds_its_run(store: Store, outbox: Outbox) -> None:
     assert recorded(store, "taken-up") is None
-    first = opened(store, "taken-up", "name: taken-up\n")
+    first = opened(store, outbox, "taken-up", "name: taken-up\n")
     end_study(first, "KILLED", metrics={}, artifacts={})
+    send(outbox, store)
     found = recorded(store, "taken-up")
     assert found is not None
     assert (found.run_id, found.experiment_yaml) == (first.run_id, "name: taken-up\n")
     assert found.tags["pneumo.data.training"] == "0123"
-    again = opened(store, "taken-up")
+    again = opened(store, outbox, "taken-up")
     assert (again.run_id, again.experiment_id, again.resumed) == (first.run_id, first.experiment_id, True)
     assert run(store, again.run_id).info.status == "RUNNING"
 
 
-def test_what_a_dead_process_left_running_is_closed(store: Store) -> None:
-    study = opened(store, "left-over")
-    told, lost, over = (start_trial(study, number, {}, 0) for number in range(3))
+def test_what_a_dead_process_left_running_is_closed(store: Store, outbox: Outbox) -> None:
+    study = opened(store, outbox, "left-over")
+    told, lost, over = (sent(outbox, store, start_trial(study, number, {}, 0)) for number in range(3))
     end_trial(study, over, "failed", "out of memory")
+    send(outbox, store)
     assert set(close_left_over(study, {told: ("complete", None)})) == {told, lost}
+    send(outbox, store)
     ends = {trial.run_id: (trial.status, trial.state) for trial in trial_runs(study.store, study.tags["pneumo.study"])}
     assert ends == {told: ("FINISHED", "complete"), lost: ("KILLED", None), over: ("FAILED", "failed")}
     assert run(store, study.run_id).info.status == "RUNNING"
     assert close_left_over(study, {}) == []
 
 
-def test_an_error_is_kept_however_long(store: Store) -> None:
-    study = opened(store, "long-error")
-    run_id = start_trial(study, 0, {}, 0)
-    end_trial(study, run_id, "failed", "x" * 100_000)
-    kept = run(store, run_id).data.tags["pneumo.error"]
+def test_an_error_is_kept_however_long(store: Store, outbox: Outbox) -> None:
+    study = opened(store, outbox, "long-error")
+    key = start_trial(study, 0, {}, 0)
+    end_trial(study, key, "failed", "x" * 100_000)
+    kept = run(store, sent(outbox, store, key)).data.tags["pneumo.error"]
     assert len(kept) >= 1000
     assert set(kept) == {"x"}
 
 
-def test_a_deleted_study_says_how_to_bring_it_back(store: Store) -> None:
-    study = opened(store, "deleted")
+def test_a_deleted_study_says_how_to_bring_it_back(store: Store, outbox: Outbox) -> None:
+    study = opened(store, outbox, "deleted")
     store.client.delete_experiment(study.experiment_id)
     with pytest.raises(RequestError, match=rf"restore --experiment-id {study.experiment_id}.*--name"):
-        opened(store, "deleted")
+        opened(store, outbox, "deleted")
 
 
-def test_pages_lead_to_views_that_the_experiment_holds(store: Store) -> None:
-    study = opened(store, "views")
+def test_pages_lead_to_views_that_the_experiment_holds(store: Store, outbox: Outbox) -> None:
+    study = opened(store, outbox, "views")
     tags = store.client.get_experiment(study.experiment_id).tags
     key = page(study.experiment_id).split("viewStateShareKey=")[1]
     view = json.loads(tags[f"mlflow.sharedViewState.{key}"])
@@ -199,21 +212,24 @@ def test_pages_lead_to_views_that_the_experiment_holds(store: Store) -> None:
     assert (curves["metricKey"], tried["selectedParams"]) == ("val_auc", ["layers"])
 
 
-def test_system_metrics_leave_the_run_as_it_is(store: Store, capfd: pytest.CaptureFixture[str]) -> None:
-    study = opened(store, "system")
-    run_id = start_trial(study, 0, {}, 0)
-    with TrialLog(store.uri, run_id).system_metrics():
-        while "system/cpu_utilization_percentage" not in run(store, run_id).data.metrics:
-            pass
+def test_system_metrics_leave_the_run_as_it_is(store: Store, outbox: Outbox, capfd: pytest.CaptureFixture[str]) -> None:
+    study = opened(store, outbox, "system")
+    with Sender(outbox, store, say=print, complain=print) as sender:
+        run_id = sender.run_id(start_trial(study, 0, {}, 0))
+        with TrialLog(outbox, run_id).system_metrics():
+            while "system/cpu_utilization_percentage" not in run(store, run_id).data.metrics:
+                pass
+        assert sender.flush(0)
     found = run(store, run_id)
     assert found.data.metrics["system/system_memory_usage_megabytes"] > 0
     assert found.info.status == "RUNNING"
     assert capfd.readouterr() == ("", "")
 
 
-def test_server_artifacts_arrive_as_they_were(store: Store, tmp_path: Path) -> None:
-    study = opened(store, "bytes")
-    run_id = start_trial(study, 0, {}, 0)
-    TrialLog(store.uri, run_id).artifacts({"plots/a.png": bytes(range(256)), "ä.csv": "name,ß\n"})
+def test_server_artifacts_arrive_as_they_were(store: Store, outbox: Outbox, tmp_path: Path) -> None:
+    study = opened(store, outbox, "bytes")
+    key = start_trial(study, 0, {}, 0)
+    TrialLog(outbox, key).artifacts({"plots/a.png": bytes(range(256)), "ä.csv": "name,ß\n"})
+    run_id = sent(outbox, store, key)
     assert Path(store.client.download_artifacts(run_id, "plots/a.png", str(tmp_path))).read_bytes() == bytes(range(256))
     assert Path(store.client.download_artifacts(run_id, "ä.csv", str(tmp_path))).read_text("utf-8") == "name,ß\n"

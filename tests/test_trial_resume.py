@@ -19,9 +19,11 @@ from pneumo.spec.experiment import DataSpec, PhantomSpec
 from pneumo.spec.hyperparameters import Value
 from pneumo.spec.objective import objective_metric
 from pneumo.spec.result import TrialResult
+from pneumo.tracking.outbox import open_outbox
 from pneumo.tracking.store import connect
 from pneumo.tracking.trial import TrialLog
 from pneumo.trial import TrialTask, run
+from tests.outboxes import send
 
 FULL = 4
 """Epochs of the whole training."""
@@ -38,7 +40,7 @@ class Place:
     def __init__(self) -> None:
         source = open_source(DataSpec(source="phantom", phantom=PhantomSpec(patients=12, size=64)))
         self.data = prepare(source, [32], 0.3, 0)
-        self.store = connect()
+        self.store, self.outbox = connect(), open_outbox(Path("outbox"))
         self.reported: list[int] = []
         self.retired = False
         self.error: Exception = ConnectionError("the driver is gone")
@@ -82,7 +84,7 @@ class Place:
             study="chain",
             candidate=Candidate(0, values, full_epochs=FULL),
             run_id=self.store.client.create_run(self._experiment).info.run_id,
-            store=self.store.uri,
+            outbox=self.outbox,
             objectives=("val_auc", "predict_ms", "model_bytes"),
             seed=seed,
             data=self.data,
@@ -91,6 +93,7 @@ class Place:
         )
         with run(task, self) as result:
             assert isinstance(result, TrialResult)
+            send(self.outbox, self.store)
             return result, self.store.client.get_run(task.run_id)
 
     def killed(self, epochs: int, *, after: int, **asked: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mlflow.entities import LoggedModel
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from pneumo.tracking.registry import is_registered
 from pneumo.tracking.store import Store
 from pneumo.tracking.study import experiment_id
 
@@ -24,21 +25,29 @@ def models(store: Store, study: str) -> dict[str, str]:
             return found
 
 
-def remove(store: Store, run_id: str, model_id: str, why: str) -> None:
-    """Removes a model: its files, then MLflow's entry. All else of the run stays, and a tag says why it has no model.
+def remove(store: Store, run_id: str, why: str) -> None:
+    """Removes the model of a run, unless a version of a registered model is made of it or of the run.
 
-    MLflow's `delete_logged_model` marks the entry alone, and leaves the files for `mlflow gc`. The entry goes last, so that
-    `models` gives what a process that died has left half removed.
+    Its files go, then MLflow's entry; all else of the run stays, and a tag says why it has no model. MLflow's
+    `delete_logged_model` marks the entry alone, and leaves the files for `mlflow gc`. The entry goes last, so that `models`
+    gives what a process that died has left half removed.
     """
-    store.client.set_tag(run_id, REMOVED, why)
-    _delete(store, store.client.get_logged_model(model_id))
+    left = _of_run(store, run_id)
+    if left and not any(is_registered(store, run_id, str(model.model_id)) for model in left):
+        store.client.set_tag(run_id, REMOVED, why)
+        for model in left:
+            _delete(store, model)
 
 
 def discard(store: Store, run_id: str) -> None:
     """Removes what a run that was ended before its end has left of a model, if anything."""
-    experiment = store.client.get_run(run_id).info.experiment_id
-    for model in store.client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+    for model in _of_run(store, run_id):
         _delete(store, model)
+
+
+def _of_run(store: Store, run_id: str) -> list[LoggedModel]:
+    experiment = store.client.get_run(run_id).info.experiment_id
+    return list(store.client.search_logged_models([experiment], f"source_run_id = '{run_id}'"))
 
 
 def _delete(store: Store, model: LoggedModel) -> None:

@@ -1,5 +1,6 @@
 """The driver's side: one MLflow experiment a study, one parent run for it, a child run for each trial.
 
+A study is opened in MLflow itself, which must be there then; all that is written later goes by the study's outbox.
 Every call names its run; there is no active run. The names of tags, parameters and metrics are a contract with those
 who read them (README, "What a study leaves in MLflow").
 """
@@ -10,18 +11,18 @@ import getpass
 import json
 import os
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Experiment, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
 from pneumo.spec.errors import RequestError
 from pneumo.spec.hyperparameters import Value
+from pneumo.tracking.outbox import KEY, Outbox, fill, new_key, now, timed
 from pneumo.tracking.store import Store
 from pneumo.tracking.views import view_tags
 
@@ -42,13 +43,18 @@ _LONGEST_DIGEST = 36
 
 @dataclass(frozen=True)
 class StudyRun:
-    """A study's run, under way. `tags` are those that it shares with its trials."""
+    """A study's run, under way. `outbox` takes what is written; `tags` are those that the run shares with its trials.
+
+    `newest` is the time of the last of its metrics when it was taken up, in milliseconds since 1970.
+    """
 
     store: Store
+    outbox: Outbox
     experiment_id: str
     run_id: str
     resumed: bool
     tags: Mapping[str, str]
+    newest: int = 0
 
 
 @dataclass(frozen=True)
@@ -134,6 +140,7 @@ def experiment_id(store: Store, name: str) -> str:
 
 def open_study(
     store: Store,
+    outbox: Outbox,
     *,
     name: str,
     engine: str,
@@ -164,15 +171,17 @@ def open_study(
         "mlflow.source.type": "LOCAL",
     }
     own = {"pneumo.role": "study", "mlflow.note.content": description} | dict(extra_tags or {})
-    run = _parent(client, in_experiment)
+    run, newest = _parent(client, in_experiment), 0
     if run is None:
         run_id = client.create_run(in_experiment, tags=shared | own, run_name=name).info.run_id
     else:
         run_id = run.info.run_id
         client.update_run(run_id, status="RUNNING")
         client.log_batch(run_id, tags=_tags(shared | own))
+        times = (m.timestamp for name in run.data.metrics for m in client.get_metric_history(run_id, name))
+        newest = max(times, default=0)
     client.log_text(run_id, experiment_yaml, _EXPERIMENT_FILE)
-    return StudyRun(store, in_experiment, run_id, run is not None, shared)
+    return StudyRun(store, outbox, in_experiment, run_id, run is not None, shared, newest)
 
 
 def start_trial(
@@ -185,44 +194,51 @@ def start_trial(
     role: Role = "trial",
     extra_tags: Mapping[str, str] | None = None,
 ) -> str:
-    """Starts a trial's run and says what it is about to do. Returns the run's id.
+    """Starts a trial's run and says what it is about to do. Returns the key that the run goes by.
 
     With role `confirm` it is trial `number` once more, with another seed.
     """
-    client = study.store.client
+    outbox, key = study.outbox, new_key()
     own = {"pneumo.role": role, "pneumo.trial": str(number), "mlflow.parentRunId": study.run_id}
     name = f"trial-{number:04d}" if role == "trial" else f"confirm-{number:04d}-seed-{seed}"
     tags = {**study.tags, **own, **(extra_tags or {})}
-    run_id = client.create_run(study.experiment_id, tags=tags, run_name=name).info.run_id
+    outbox.append(key, "create_run", experiment_id=study.experiment_id, name=name, start_time=now(), tags=tags)
     said = {name: value if isinstance(value, str) else json.dumps(value) for name, value in parameters.items()}
-    client.log_batch(run_id, params=[Param(name, value) for name, value in (said | {"seed": str(seed)}).items()])
+    outbox.append(key, "log_batch", params=said | {"seed": str(seed)})
     if pictures:
-        client.log_inputs(run_id, [_input(one) for one in pictures])
+        outbox.append(key, "log_inputs", datasets=[_input(one) for one in pictures])
     if experiment_yaml:
-        client.log_text(run_id, experiment_yaml, _EXPERIMENT_FILE)
-    return str(run_id)
+        outbox.append_files(key, {_EXPERIMENT_FILE: experiment_yaml})
+    return key
 
 
-def end_trial(study: StudyRun, run_id: str, end: End, error: str | None = None) -> None:
-    """Closes a trial's run with the status that follows from how it ended."""
+def end_trial(study: StudyRun, run: str, end: End, error: str | None = None) -> None:
+    """Closes a trial's run, by its id or its key, with the status that follows from how it ended.
+
+    What a killed one has left of a model is removed.
+    """
     tags: dict[str, str] = {} if end == "killed" else {"pneumo.state": end}
     if error:
         tags["pneumo.error"] = error[:_LONGEST_TAG]
     if tags:
-        study.store.client.log_batch(run_id, tags=_tags(tags))
-    close_run(study.store.client, run_id, STATUS[end])
+        study.outbox.append(run, "log_batch", tags=tags)
+    if end == "killed":
+        study.outbox.append(run, "discard_model")
+    study.outbox.append(run, "set_terminated", status=STATUS[end], end_time=now())
 
 
 def close_left_over(study: StudyRun, known: Mapping[str, tuple[End, str | None]]) -> list[str]:
     """Closes the trials' runs that a process left RUNNING when it died: as `known` says, end and error, else as killed.
 
-    For whoever takes the study up alone: every run that is RUNNING counts as left over. Returns their ids.
+    `known` has a run's id, or its key where it was made later than the trial began. For whoever takes the study up alone:
+    every run that is RUNNING counts as left over. Returns their ids.
     """
     running = "attributes.status = 'RUNNING'"
-    left = [run.info.run_id for run in _children(study.store.client, study.experiment_id, study.run_id, running)]
-    for run_id in left:
-        end_trial(study, run_id, *known.get(run_id, ("killed", None)))
-    return left
+    left = list(_children(study.store.client, study.experiment_id, study.run_id, running))
+    for run in left:
+        named = (run.info.run_id, run.data.tags.get(KEY, ""))
+        end_trial(study, run.info.run_id, *next((known[name] for name in named if name in known), ("killed", None)))
+    return [run.info.run_id for run in left]
 
 
 def trial_runs(store: Store, name: str, role: Role = "trial") -> list[TrialRun]:
@@ -249,17 +265,11 @@ def end_study(
     best_run_id: str | None = None,
 ) -> None:
     """Closes a study's run: `best_trial`, `best_value` and the counts as metrics, plots and tables as artifacts."""
-    client = study.store.client
-    tags = {"mlflow.note.content": description, "pneumo.best_run": best_run_id}
-    # Of two values of one step MLflow shows the later one, also where the clock was put back between them.
-    before = max((m.timestamp for name in metrics for m in client.get_metric_history(study.run_id, name)), default=0)
-    client.log_batch(
-        study.run_id,
-        metrics=_metrics(metrics, after=before),
-        tags=_tags({key: value for key, value in tags.items() if value}),
-    )
-    log_files(client, study.run_id, artifacts)
-    close_run(client, study.run_id, status)
+    outbox, tags = study.outbox, {"mlflow.note.content": description, "pneumo.best_run": best_run_id}
+    said = {key: value for key, value in tags.items() if value}
+    outbox.append(study.run_id, "log_batch", metrics=timed(metrics, 0, after=study.newest), tags=said)
+    outbox.append_files(study.run_id, artifacts)
+    outbox.append(study.run_id, "set_terminated", status=status, end_time=now())
 
 
 def log_files(client: MlflowClient, run_id: str, files: Mapping[str, str | bytes]) -> None:
@@ -269,20 +279,15 @@ def log_files(client: MlflowClient, run_id: str, files: Mapping[str, str | bytes
     """
     if not files:
         return
-    if out := [name for name in files if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]:
-        raise ValueError(f"artifact {out[0]!r}: its name leads out of the run")
     with tempfile.TemporaryDirectory() as folder:
-        for name, content in files.items():
-            path = Path(folder, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        fill(Path(folder), files)
         client.log_artifacts(run_id, folder)
 
 
 def close_run(client: MlflowClient, run_id: str, status: Status) -> None:
     """Ends a run, not before its beginning, whatever the clock says."""
     began = client.get_run(run_id).info.start_time
-    client.set_terminated(run_id, status, max(int(time.time() * 1000), began))
+    client.set_terminated(run_id, status, max(now(), began))
 
 
 def user() -> str:
@@ -353,22 +358,16 @@ def _trial_run(run: Run) -> TrialRun:
     )
 
 
-def _input(pictures: Pictures) -> DatasetInput:
-    dataset = Dataset(
-        name=pictures.name,
-        digest=pictures.digest[:_LONGEST_DIGEST],
-        source_type="local",
-        source=json.dumps({"uri": pictures.source}),
-        profile=json.dumps(dict(pictures.counts)),
-    )
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", pictures.part)])
+def _input(pictures: Pictures) -> tuple[str, dict[str, str]]:
+    dataset = {
+        "name": pictures.name,
+        "digest": pictures.digest[:_LONGEST_DIGEST],
+        "source_type": "local",
+        "source": json.dumps({"uri": pictures.source}),
+        "profile": json.dumps(dict(pictures.counts)),
+    }
+    return pictures.part, dataset
 
 
 def _tags(tags: Mapping[str, str]) -> list[RunTag]:
     return [RunTag(key, value) for key, value in tags.items()]
-
-
-def _metrics(metrics: Mapping[str, float], after: int) -> list[Metric]:
-    """Metrics of a moment: of now, or where the clock says less, of the one after `after`, in milliseconds."""
-    now = max(int(time.time() * 1000), after + 1)
-    return [Metric(name, float(value), now, 0) for name, value in metrics.items()]

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import tempfile
-import time
+import os
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import mlflow.tensorflow
 import numpy as np
-from mlflow import MlflowClient
-from mlflow.entities import LoggedModelOutput, Metric, RunTag
 from mlflow.models import Model, ModelSignature
-from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
+from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 from mlflow.types import Schema, TensorSpec
 from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
 
-from pneumo.tracking.store import client
-from pneumo.tracking.study import log_files
+from pneumo.tracking.outbox import Outbox, timed
 
 MODEL_PACKAGES = ("tensorflow", "keras", "numpy")
 """What a loaded model needs beside MLflow, pinned to what trained it."""
+
+_INTERVAL = "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL"
 
 
 def warm_up() -> None:
@@ -34,76 +36,56 @@ def warm_up() -> None:
 
 
 @dataclass(frozen=True)
-class LoggedModel:
-    """A model in MLflow. `uri` is what `mlflow.pyfunc.load_model` and the registry take; `size` is in bytes."""
-
-    model_id: str
-    uri: str
-    size: int
-
-
-@dataclass(frozen=True)
 class TrialLog:
-    """Writes into one run, which its driver started and will end. Holds two strings, so it can be sent to a worker."""
+    """Writes into one run, by its id or its key, which its driver started and will end; by the outbox, so that no training
+    waits for MLflow. Can be sent to a worker. Every method raises `OSError` where the disk takes no more.
+    """
 
-    uri: str = field(repr=False)
-    run_id: str
+    outbox: Outbox
+    run: str
 
     def tag(self, tags: Mapping[str, str]) -> None:
         """Sets tags of the run."""
-        self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        self.outbox.append(self.run, "log_batch", tags=dict(tags))
 
     def epoch(self, metrics: Mapping[str, float], epoch: int) -> None:
         """Logs the metrics of one epoch, counted from 1."""
-        self._client.log_batch(self.run_id, metrics=_metrics(metrics, epoch))
+        self.outbox.append(self.run, "log_batch", metrics=timed(metrics, epoch))
 
-    def finish(self, metrics: Mapping[str, float], model: LoggedModel | None = None) -> None:
-        """Logs what is known once, at the end; with a model, its page shows the metrics too."""
-        self._client.log_batch(self.run_id, metrics=_metrics(metrics, 0, model.model_id if model else None))
+    def finish(self, metrics: Mapping[str, float], *, of_model: bool = False) -> None:
+        """Logs what is known once, at the end; `of_model`: the page of the model that was logged shows it too."""
+        self.outbox.append(self.run, "log_batch", metrics=timed(metrics, 0), of_model=of_model)
 
     def artifacts(self, files: Mapping[str, str | bytes]) -> None:
         """Writes files, named by their path in the run (`plots/roc.png`)."""
-        log_files(self._client, self.run_id, files)
+        self.outbox.append_files(self.run, files)
 
-    def model(self, model: Any, example: np.ndarray[Any, np.dtype[np.uint8]]) -> LoggedModel:
+    def model(self, model: Any, example: np.ndarray[Any, np.dtype[np.uint8]]) -> int:
         """Logs a Keras model that takes raw pictures, of type uint8 and shape (n, side, side, channels), and gives
         float32 probabilities of shape (n, 1). `example` is one such batch; one picture is enough. Registers nothing.
+
+        Returns its size in bytes.
         """
-        # The steps of mlflow.tensorflow.log_model, less what it takes from the process: the global tracking URI and
-        # the active run. It would also load the model a second time to try the example.
-        client = self._client
-        run = client.get_run(self.run_id)
-        logged = client.create_logged_model(
-            run.info.experiment_id, name="model", source_run_id=self.run_id, params=run.data.params, model_type="keras"
-        )
+        # The steps of mlflow.tensorflow.log_model that need no MLflow to be there; the others are `delivery`'s. It would
+        # also load the model a second time to try the example.
         pictures, probabilities = (-1, *example.shape[1:]), (-1, 1)
         signature = ModelSignature(
             inputs=Schema([TensorSpec(np.dtype(np.uint8), pictures)]),
             outputs=Schema([TensorSpec(np.dtype(np.float32), probabilities)]),
         )
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "model")
+        with self.outbox.filling(self.run, "log_model") as folder:
             mlflow.tensorflow.save_model(
                 model,
-                str(path),
-                mlflow_model=Model(
-                    artifact_path=logged.artifact_location,
-                    run_id=self.run_id,
-                    model_uuid=logged.model_id,
-                    model_id=logged.model_id,
-                ),
+                str(folder),
+                mlflow_model=Model(),
                 signature=signature,
                 input_example=example,
                 pip_requirements=_requirements(),
             )
             # What else this process has registered with Keras, as Keras Tuner does. A network of standard layers needs none
             # of it, and nothing pickled is loaded again.
-            (path / "data" / "global_custom_objects.cloudpickle").unlink(missing_ok=True)
-            size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-            client.log_model_artifacts(logged.model_id, str(path))
-        client.finalize_logged_model(logged.model_id, "READY")
-        client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step=0)])
-        return LoggedModel(logged.model_id, f"models:/{logged.model_id}", size)
+            (folder / "data" / "global_custom_objects.cloudpickle").unlink(missing_ok=True)
+            return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
     @contextmanager
     def system_metrics(self) -> Iterator[None]:
@@ -111,33 +93,34 @@ class TrialLog:
 
         `MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL` (seconds) replaces the first interval.
         """
-        monitor = _Monitor(self.run_id, self.uri)
-        monitor.start()
+        ended = threading.Event()
+        thread = threading.Thread(target=self._monitor, args=(ended,), name="system-metrics", daemon=True)
+        thread.start()
         try:
             yield
         finally:
-            monitor.finish()
+            ended.set()
+            thread.join()
 
-    @property
-    def _client(self) -> MlflowClient:
-        return client(self.uri)
-
-
-class _Monitor(SystemMetricsMonitor):
-    """MLflow's monitor, but a short trial has a few samples and a long one does not have thousands."""
-
-    def __init__(self, run_id: str, uri: str) -> None:
-        super().__init__(run_id, sampling_interval=1.0, tracking_uri=uri)
-
-    def publish_metrics(self, metrics: dict[str, float]) -> None:
-        super().publish_metrics(metrics)
-        self.sampling_interval = max(self.sampling_interval, min(self.sampling_interval * 1.1, 30.0))
+    def _monitor(self, ended: threading.Event) -> None:
+        """MLflow's own loop asks its server before each sample whether the run goes on."""
+        monitors: list[BaseMetricsMonitor] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+        with suppress(Exception):  # no driver, no GPU, or not the extra
+            monitors.append(GPUMonitor())
+        interval, step = float(os.environ.get(_INTERVAL) or 1.0), 0
+        while True:
+            for monitor in monitors:
+                monitor.collect_metrics()
+            if ended.wait(interval):
+                return
+            found = {f"system/{name}": value for one in monitors for name, value in one.aggregate_metrics().items()}
+            with suppress(OSError):  # what the trial itself writes next will say that the disk is full
+                self.outbox.append(self.run, "log_batch", metrics=timed(found, step))
+            for monitor in monitors:
+                monitor.clear_metrics()
+            # A short trial has a few samples, and a long one does not have thousands.
+            interval, step = max(interval, min(interval * 1.1, 30.0)), step + 1
 
 
 def _requirements() -> list[str]:
     return [f"{package}=={version(package)}" for package in MODEL_PACKAGES]
-
-
-def _metrics(metrics: Mapping[str, float], step: int, model_id: str | None = None) -> list[Metric]:
-    now = int(time.time() * 1000)
-    return [Metric(name, float(value), now, step, model_id=model_id) for name, value in metrics.items()]
