@@ -44,7 +44,8 @@ def files(client: MlflowClient, run_id: str, folder: str | None = None) -> list[
 
 
 def _of_run(client: MlflowClient, run: Run) -> dict[str, Any]:
-    models = [client.get_logged_model(one.model_id) for one in (run.outputs.model_outputs if run.outputs else [])]
+    of_run = [] if not run.outputs or "pneumo.model_removed" in run.data.tags else run.outputs.model_outputs
+    models = [client.get_logged_model(one.model_id) for one in of_run]
     own = {"pneumo.key", "pneumo.id", "pneumo.study", "pneumo.best_run"}
     own |= {"mlflow.parentRunId", "mlflow.runName", "mlflow.note.content"}
     return {

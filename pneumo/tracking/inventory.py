@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from mlflow import MlflowClient
 from mlflow.entities import FileInfo, Run, ViewType
 
+from pneumo.tracking.models import REMOVED
 from pneumo.tracking.recorded import EPOCH_METRICS
 from pneumo.tracking.store import Store
 from pneumo.tracking.study import artifact, check_active
@@ -139,7 +140,9 @@ def _entry(client: MlflowClient, run: Run, role: str) -> RunEntry:
         for file in client.list_artifacts(run_id):
             found = client.list_artifacts(run_id, file.path) if file.is_dir else [file]
             artifacts |= {one.path for one in found}
-        for output in run.outputs.model_outputs if run.outputs else []:
+        # MLflow still says that the run logged a model that was removed, and has none of its name any more.
+        removed = REMOVED in run.data.tags
+        for output in run.outputs.model_outputs if run.outputs and not removed else []:
             model = client.get_logged_model(output.model_id)
             models.append(ModelEntry(output.model_id, str(model.status), frozenset(_files(client, output.model_id))))
     return RunEntry(
