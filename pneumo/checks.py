@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -128,8 +127,7 @@ def needs(experiment: Experiment, source: Source, told: int = 0) -> list[room.Ne
 
     decoded = pictures_bytes(len(source.pictures), to_decode(source, experiment.image_sizes))
     needs = [room.Need(cache_place(), Bytes("decoded pictures", decoded, decoded))]
-    models, written, *others = trials_bytes(experiment, told)
-    needs.append(room.Need(Path(tempfile.gettempdir()), written))
-    # A server keeps models where it likes.
+    models, *others = trials_bytes(experiment, told)
+    # A server keeps models where it likes; while it is away, they lie here.
     served = os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http")
     return needs + [room.Need(Path("mlruns"), one) for one in ([] if served else [models]) + others]

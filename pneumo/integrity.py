@@ -114,7 +114,7 @@ def verdict(
     keys = {run.tags[KEY]: run.run_id for run in found.trials if KEY in run.tags}
     told = [_by_id(trial, keys) for trial in told]
     arrived = [trial for trial in told if trial.result.run_id not in waiting]
-    not_sent = [f"{sum(waiting.values()):,} writes of {len(waiting)} runs wait in {OUTBOXES / name}"] if waiting else []
+    not_sent = [f"writes not sent to MLflow yet: {sum(waiting.values()):,} ({OUTBOXES / name})"] if waiting else []
     running = [
         f"{_named(run)} is RUNNING"
         for run in (*found.studies, *found.trials, *found.confirmations)
@@ -124,7 +124,7 @@ def verdict(
         *_numbering(engine),
         *_parents(found),
         *([] if by else [f"{one}, and no search is at work on the study" for one in running]),
-        *([] if by else [f"{one} for MLflow, which the same search again sends" for one in not_sent]),
+        *([] if by else [f"{one}; the same search again sends them" for one in not_sent]),
         *_trials(experiment, engine, arrived, found, by is not None),
         *_confirmations(found),
         *_ends(found),

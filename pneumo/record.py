@@ -185,11 +185,15 @@ class StudyRecord:
     def _id(self, run: str) -> str:
         return self._outbox.run_id(run) or run
 
-    def abandon(self) -> None:
-        """End the study's run as killed: on the way out after an error, or where MLflow is away."""
+    def abandon(self, *, wait: bool = True) -> None:
+        """End the study's run as killed: on the way out after an error, or where MLflow is away.
+
+        Without `wait` this may reach MLflow when the study is taken up only.
+        """
         with contextlib.suppress(Exception):
             self._mlflow.end_study(self._run, "KILLED", metrics={}, artifacts={})
-            self._sender.flush(0, hurry=lambda: True)
+            if wait:
+                self._sender.flush(0, hurry=lambda: True)
 
     def _verdict(self) -> str:
         """What the audit found, as `1 fault, 2 warnings, 4 notes`."""

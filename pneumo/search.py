@@ -270,12 +270,12 @@ def _run(
                     experiment, record, told, ending, place=place, console=console, interrupted=interrupted
                 )
                 confirmed = confirmed_of(told, experiment, record.confirmations())
-                sent = close(record, sender, told, ending, confirmed, search.outage, screen, interrupted)
+                sent = close(record, outbox, sender, told, ending, confirmed, search.outage, screen, interrupted)
             if not ending.interrupted:
                 # Where the engine may propose more, --trials N with a larger N lets more of them go on.
                 record.checkpoints.tidy(() if ending.exhausted else told)
-        except BaseException:
-            record.abandon()
+        except BaseException as error:
+            record.abandon(wait=not isinstance(error, KeyboardInterrupt))
             raise
     if not sent:
         return unsent(outbox, store, screen, interrupted=interrupted())

@@ -41,7 +41,7 @@ def send_left(outbox: Outbox, store: Store, outage: float, screen: Screen) -> bo
     check_same_store(outbox, store)
     screen.say(f"Sending to MLflow what an earlier search left: {left:,} writes")
     with sender_of(outbox, store, screen) as sender:
-        return arrived(sender, outage, screen)
+        return arrived(outbox, sender, outage, screen)
 
 
 def know_runs(outbox: Outbox, store: Store, study: str, told: Sequence[Trial]) -> None:
@@ -56,10 +56,15 @@ def know_runs(outbox: Outbox, store: Store, study: str, told: Sequence[Trial]) -
             outbox.keep_run_id(key, run.run_id)
 
 
-def arrived(sender: Sender, outage: float, screen: Screen, interrupted: Callable[[], bool] = lambda: False) -> bool:
+def arrived(
+    outbox: Outbox, sender: Sender, outage: float, screen: Screen, interrupted: Callable[[], bool] = lambda: False
+) -> bool:
     """Waits until all has arrived, for `outage` seconds where MLflow is away, and says so once; False where it has not."""
 
-    def waiting(away: Away) -> None:
+    def waiting(away: Away | None) -> None:
+        if away is None:
+            screen.say(f"Sending {outbox.left():,} writes to MLflow; Ctrl-C ends it, and they are kept")
+            return
         until = datetime.now() + timedelta(seconds=outage - max(0.0, time.monotonic() - began))
         screen.say(
             f"Waiting for MLflow ({away.reason}) until {until:%H:%M:%S} at the latest (search.outage); Ctrl-C ends it"
@@ -71,6 +76,7 @@ def arrived(sender: Sender, outage: float, screen: Screen, interrupted: Callable
 
 def close(
     record: StudyRecord,
+    outbox: Outbox,
     sender: Sender,
     told: Sequence[Trial],
     ending: Ending,
@@ -80,11 +86,11 @@ def close(
     interrupted: Callable[[], bool],
 ) -> bool:
     """Closes the study's run when all of its trials' has arrived; False where not all of both arrives."""
-    if not arrived(sender, outage, screen, interrupted):
+    if not arrived(outbox, sender, outage, screen, interrupted):
         record.abandon()
         return False
     record.close(told, ending.interrupted, confirmed)
-    return arrived(sender, outage, screen, interrupted)
+    return arrived(outbox, sender, outage, screen, interrupted)
 
 
 def unsent(outbox: Outbox, store: Store, screen: Screen, *, interrupted: bool) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import http.server
 import os
+import re
 import signal
+import sqlite3
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,17 @@ class Drill:
     def again(self, *options: str) -> subprocess.CompletedProcess[str]:
         return search(*self.arguments, *options, folder=self.folder, **self.environment)
 
+    def closing(self) -> bool:
+        """Whether a trial's end is on its way to the server."""
+        with closing(
+            sqlite3.connect(self.folder / "mlruns" / "outbox" / self.name / "outbox.db", timeout=60)
+        ) as outbox:
+            return bool(outbox.execute("SELECT 1 FROM operations WHERE call = 'set_terminated'").fetchone())
+
+    def check(self) -> str:
+        """What `--check` says."""
+        return search("--check", self.name, folder=self.folder, **self.environment).stdout
+
     def trains(self, program: subprocess.Popen[str]) -> None:
         """Returns when MLflow shows an epoch of the first trial, which is then under way."""
         line(program, "MLflow: ")
@@ -85,6 +98,7 @@ class Drill:
         assert experiment is not None
         runs = record(client, experiment.experiment_id)
         for run in runs:
+            run["tags"].pop("pneumo.continued", None)
             run["metrics"] = {k: v for k, v in run["metrics"].items() if k not in TIMES and not k.startswith("system/")}
             run["models"] = [
                 (status, {k: v for k, v in metrics.items() if k not in TIMES}, params)
@@ -171,6 +185,7 @@ def test_a_server_that_stops_then_fails_then_is_back(drill: Drill, undisturbed: 
         line(program, "Promote the best")
         assert program.wait(60) == 0
     assert drill.record() == undisturbed
+    assert drill.check() == f"Study {drill.name}: 3 trials, 4 runs, whole.\n"
 
 
 def test_a_server_that_hangs(drill: Drill, undisturbed: list[dict[str, Any]]) -> None:
@@ -202,10 +217,16 @@ def test_a_search_that_is_killed_in_an_outage_sends_what_it_left(
             assert "cannot be reached" in refused.stderr
         finally:
             drill.server.start()
+    left = drill.check().splitlines()
+    assert left[0].startswith("study: run ")  # is RUNNING
+    sent_by = "the same search again sends them"
+    assert re.fullmatch(rf"writes not sent to MLflow yet: \d+ \(mlruns/outbox/{drill.name}\); {sent_by}", left[1])
+    assert left[2:] == [f"Study {drill.name}: 2 trials, 2 runs, 2 faults."]
     done = drill.again()
     assert done.returncode == 0, done.stderr
     assert "what an earlier search left" in done.stdout
     runs = drill.record()
+    assert drill.check().endswith("whole.\n")
     killed = [run for run in runs if run["ended"][0] == "KILLED"]
     assert len(killed) <= 1  # of the third trial, had it begun
     assert [run for run in runs if run not in killed] == undisturbed
@@ -245,3 +266,40 @@ def test_ctrl_c_ends_the_wait_and_loses_nothing(drill: Drill, undisturbed: list[
     done = drill.again()
     assert done.returncode == 0, done.stderr
     assert drill.record() == undisturbed
+
+
+def test_a_second_ctrl_c_waits_for_nothing_and_loses_nothing(drill: Drill, undisturbed: list[dict[str, Any]]) -> None:
+    with drill.search() as program:
+        drill.trains(program)
+        drill.server.send(signal.SIGSTOP)
+        try:
+            os.killpg(program.pid, signal.SIGINT)
+            while not drill.closing():  # the trial is ended, and the server has not answered yet
+                assert program.poll() is None
+            os.killpg(program.pid, signal.SIGINT)
+            assert "kept" not in line(program, "Interrupted")  # as it is said after the wait
+            assert program.wait(60) == 130
+        finally:
+            drill.server.send(signal.SIGCONT)
+    done = drill.again()
+    assert done.returncode == 0, done.stderr
+    runs = drill.record()
+    assert [run for run in runs if run["ended"][0] != "KILLED"] == undisturbed
+    assert drill.check().endswith("whole.\n")
+
+
+def test_models_that_are_not_kept_go_when_the_server_is_back(drill: Drill) -> None:
+    with drill.search("--set", "search.keep.best=1", "--set", "search.baseline=false") as program:
+        drill.trains(program)
+        drill.server.stop()
+        try:
+            line(program, "3/3  trial 2")
+        finally:
+            drill.server.start()
+        line(program, "Promote the best")
+        assert program.wait(60) == 0
+    study, *trials = drill.record()
+    best = int(dict(study["metrics"]["best_trial"])[0].partition(".")[0])
+    removed = ["pneumo.model_removed" in run["tags"] for run in trials]
+    assert removed == [number != best for number in range(3)]
+    assert drill.check().endswith("whole.\n")

@@ -107,6 +107,30 @@ def test_a_run_that_a_search_works_on_is_a_note(studied: Path) -> None:
         mlflow.update_run(found.studies[0].run_id, status="FINISHED")
 
 
+def test_what_waits_for_mlflow_is_said_and_nothing_else_of_its_runs(read: tuple[Kept, Inventory]) -> None:
+    engine, found = read
+    first, *others = found.trials
+    half = replace(found, trials=(replace(first, status="RUNNING", metrics={}), *others))
+    assert len(verdict("small", engine, engine.trials, half).faults) > 1
+    waiting = {first.run_id: 30, found.studies[0].run_id: 4, "pending-of-the-next": 1}
+    left = verdict("small", engine, engine.trials, half, waiting=waiting)
+    wait = "writes not sent to MLflow yet: 35 (mlruns/outbox/small)"
+    assert (left.faults, left.notes) == ((f"{wait}; the same search again sends them",), ())
+    at_work = verdict("small", engine, engine.trials, half, "process 7", waiting)
+    assert (at_work.faults, at_work.notes) == ((), (f"{wait}: a search is at work on it (process 7)",))
+
+
+def test_a_trial_that_began_while_mlflow_was_away_is_known_by_its_key(read: tuple[Kept, Inventory]) -> None:
+    engine, found = read
+    told = engine.trials[2]
+    key = next(run.tags["pneumo.key"] for run in found.trials if run.run_id == told.result.run_id)
+    began = replace(told, result=replace(told.result, run_id=key))
+    trials = (*engine.trials[:2], began, *engine.trials[3:])
+    assert verdict("small", replace(engine, trials=trials), trials, found).faults == ()
+    waiting = verdict("small", engine, trials, found, waiting={told.result.run_id: 1})
+    assert [fault.partition(":")[0] for fault in waiting.faults] == ["writes not sent to MLflow yet"]
+
+
 def test_a_model_whose_files_are_gone_is_found(studied: Path) -> None:
     path = next(studied.glob("mlruns/*/models/*/artifacts/data/model.keras"))
     hidden = path.rename(path.with_suffix(".hidden"))

@@ -201,6 +201,28 @@ def test_what_is_refused_is_said_once_and_kept_while_the_rest_goes_on(store: Sto
     assert store.client.get_run(first).info.status == "FINISHED"
 
 
+def test_a_model_that_cannot_be_removed_keeps_nobody_waiting(project: Path) -> None:
+    store, outbox = connect(f"sqlite:///{project}/mlflow.db"), open_outbox(project / "outbox")
+    client = store.client
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and never listens
+        away = f"ftp://127.0.0.1:{taken.getsockname()[1]}/models"
+        experiment = client.create_experiment("stuck", artifact_location=away)
+        run_id = client.create_run(experiment).info.run_id
+        client.create_logged_model(experiment, name="model", source_run_id=run_id)
+        outbox.append(run_id, "remove_model", why="not among the best")
+        TrialLog(outbox, run_id).epoch({"loss": 0.5}, 1)
+        said: list[str] = []
+        with Sender(outbox, store, say=pytest.fail, complain=said.append) as sender:
+            assert sender.flush(0)
+    assert len(said) == 1
+    assert f"the model of run {run_id} cannot be removed: " in said[0]
+    assert client.get_run(run_id).data.metrics == {"loss": 0.5}
+    assert (outbox.left(), outbox.waiting()) == (0, {run_id: 1})
+    assert open_outbox(outbox.path).left() == 1  # it is tried again
+    assert len(client.search_logged_models([experiment])) == 1
+
+
 def test_a_trial_whose_run_is_refused_keeps_nobody_waiting(store: Store, outbox: Outbox) -> None:
     study = begun(store, "refused-run", outbox)
     store.client.delete_experiment(study.experiment_id)
@@ -223,7 +245,7 @@ def test_where_nobody_answers_all_is_kept_and_arrives_later(store: Store, outbox
         away = Store(f"http://someone:secret@127.0.0.1:{taken.getsockname()[1]}")
         study = begun(store, "away", outbox)
         said: list[str] = []
-        waited: list[Away] = []
+        waited: list[Away | None] = []
         key = start_trial(study, 0, {}, 0)
         with Sender(outbox, away, say=said.append, complain=pytest.fail) as sender:
             assert sender.run_id(key) == key
@@ -233,7 +255,7 @@ def test_where_nobody_answers_all_is_kept_and_arrives_later(store: Store, outbox
             assert sender.away is not None
             assert sender.away.reason == "connection refused"
     assert [line.startswith("MLflow is away (connection refused)") for line in said] == [True]
-    assert len(waited) == 1
+    assert [one and one.reason for one in waited] == ["connection refused"]
     assert outbox.left() > 0
     run_id = sent(outbox, store, key)
     assert store.client.get_run(run_id).data.metrics == {"loss": 0.5}

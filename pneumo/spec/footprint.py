@@ -61,7 +61,7 @@ def extremes(space: Space) -> tuple[Hyperparameters, Hyperparameters]:
 def trials_bytes(experiment: Experiment, told: int) -> tuple[Bytes, ...]:
     """What a study with `told` trials still writes beside the pictures.
 
-    In this order: the models; those being written, in a temporary folder; checkpoints; everything else.
+    In this order: the models; those that wait to be sent to MLflow; checkpoints; everything else.
 
     At least: the networks are the smallest, and where a pruner may end trials, which then have no model, only the baseline
     is sure to have one.
@@ -84,7 +84,7 @@ def trials_bytes(experiment: Experiment, told: int) -> tuple[Bytes, ...]:
     checkpoint = COPIES * WEIGHT * max(map(parameters, [largest, *known]))
     return (
         Bytes(f"{len(most)} model{'' if len(most) == 1 else 's'}", sum(least), sum(most)),
-        Bytes("models being written", 0, min(left, search.workers) * max(map(model_bytes, [largest, *known]))),
+        Bytes("models on their way", 0, min(left, search.workers) * max(map(model_bytes, [largest, *known]))),
         Bytes("checkpoints", 0, min(left, rungs + search.workers) * checkpoint),
         Bytes("plots, tables, databases", STUDY_FILES, STUDY_FILES + left * TRIAL_FILES),
     )

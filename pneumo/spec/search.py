@@ -76,7 +76,7 @@ class SearchSpec(BaseModel):
     outage: Annotated[
         Annotated[float, Field(gt=0)],
         BeforeValidator(seconds),
-        Field(description="how long to wait for a database that is away: seconds, or 90s, 10m"),
+        Field(description="how long to wait for a database or MLflow, where it is away: seconds, or 90s, 10m"),
     ] = 600.0
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     baseline: Annotated[bool, Field(description="begin with the tutorial's own network")] = True

@@ -74,8 +74,8 @@ class Outbox:
         folder.mkdir()
         try:
             yield folder
-            for file in folder.rglob("*"):
-                _to_disk(file)
+            for path in (self._files, folder, *folder.rglob("*")):
+                _to_disk(path)
             self._insert(run, call, arguments, folder.name)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -216,9 +216,7 @@ def new_key() -> str:
 
 
 def _to_disk(path: Path) -> None:
-    """Has the system write a file, which it may otherwise keep in memory for half a minute."""
-    if path.is_dir():
-        return
+    """Has the system write a file, or the names in a folder, which it may otherwise keep in memory for half a minute."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -30,6 +30,9 @@ FIRST_ANSWER = 1.0
 HURRY = 3.0
 """Seconds that an interrupted search takes to send what is left."""
 
+LONG = 3.0
+"""Seconds after which who waits for what is being sent is told so."""
+
 UPLOAD_TIMEOUT = 30
 """Seconds that a server has to answer after it got a file, which it may have to store elsewhere first."""
 
@@ -108,25 +111,24 @@ class Sender:
         patience: float,
         *,
         hurry: Callable[[], bool] = lambda: False,
-        waiting: Callable[[Away], None] = lambda away: None,
+        waiting: Callable[[Away | None], None] = lambda away: None,
     ) -> bool:
         """Waits until everything has arrived; False where MLflow is away for more than `patience` seconds from now on.
 
         From when `hurry` says so, it waits for no MLflow that is away, and `HURRY` seconds at most, in all calls together.
-        `waiting` is called once, when there is something to wait for.
+        `waiting` is called once where MLflow is away, and once, with None, where it takes long because there is much.
         """
         self._wake.set()
-        began, told = time.monotonic(), False
+        began, told = time.monotonic(), set[bool]()
         while self._outbox.left():
             at, away, hurried = time.monotonic(), self.away, hurry()
             if not self._thread.is_alive() or (hurried and (away or self._hurried >= HURRY)):
                 return False
-            if away:
-                if at - max(away.since, began) >= patience:
-                    return False
-                if not told:
-                    told = True
-                    waiting(away)
+            if away and at - max(away.since, began) >= patience:
+                return False
+            if (away or at - began >= LONG) and bool(away) not in told:
+                told.add(bool(away))
+                waiting(away)
             with self._changed:
                 self._changed.wait(POLL)
             self._hurried += time.monotonic() - at if hurried else 0.0
