@@ -124,6 +124,7 @@ def write_two_trials(study: StudyRun) -> None:
     end_study(study, "FINISHED", metrics={"best_trial": 1}, artifacts={"trials.csv": "trial\n"}, best_run_id="x")
 
 
+@pytest.mark.slow
 def test_what_arrives_once_arrives_the_same_when_who_sends_it_dies_after_every_call(
     store: Store, outbox: Outbox, tmp_path: Path
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import pytest
-from mlflow.entities import Metric
 
 from pneumo.confirm import FIRST_SEED
 from pneumo.pick import Pick, pick
@@ -14,6 +13,8 @@ from pneumo.spec.experiment import make_experiment
 from pneumo.tracking.promotion import asked
 from pneumo.tracking.store import Store, connect
 from pneumo.tracking.study import End, Role, end_study, end_trial, start_trial, trial_runs
+from pneumo.tracking.trial import TrialLog
+from tests.outboxes import send
 from tests.recorded import begun
 
 
@@ -33,9 +34,9 @@ def _study(store: Store, name: str) -> None:
     study = begun(store, name)
 
     def run(number: int, end: End, metrics: Mapping[str, float], seed: int = 0, role: Role = "trial") -> None:
-        run_id = start_trial(study, number, {"layers": 1}, seed, role=role)
-        store.client.log_batch(run_id, metrics=[Metric(key, value, 0, 0) for key, value in metrics.items()])
-        end_trial(study, run_id, end)
+        key = start_trial(study, number, {"layers": 1}, seed, role=role)
+        TrialLog(study.outbox, key).finish(metrics)
+        end_trial(study, key, end)
 
     run(0, "complete", {"best_val_auc": 0.90, "parameters": 100})
     run(1, "killed", {"best_val_auc": 0.5})
@@ -47,6 +48,7 @@ def _study(store: Store, name: str) -> None:
             for seed in (FIRST_SEED, FIRST_SEED + 1):
                 run(number, "complete", {"best_val_auc": value}, seed, "confirm")
     end_study(study, "FINISHED", metrics={}, artifacts={})
+    send(study.outbox, store)
 
 
 def picked(store: Store, study: str, run_id: str | None = None, **promote: object) -> Pick:

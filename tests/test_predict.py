@@ -290,6 +290,7 @@ def test_a_phantoms_model_says_so_and_two_champions_have_to_be_told_apart(
     assert "another, drawn" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_interrupted_what_was_printed_is_whole(ward: Path, tmp_path: Path) -> None:
     path = write(tmp_path, {"one.png": grey(200)}) / "one.png"
     many = 4000  # rows that no pipe holds: it cannot be done before it is interrupted
@@ -308,6 +309,7 @@ def test_interrupted_what_was_printed_is_whole(ward: Path, tmp_path: Path) -> No
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_ends_it_quietly(ward: Path, tmp_path: Path) -> None:
     path = write(tmp_path, {"one.png": grey(200)}) / "one.png"
     process = start(ward, *[path] * 4000, "--format", "csv")

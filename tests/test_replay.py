@@ -234,6 +234,7 @@ APART = {
     "spec.errors": "messages",
     "spec.promotion": "types",
     "spec.result": "hands the metrics on",
+    "tracking.outbox": "where what a training says waits",
     "tracking.store": "after the training",
     "tracking.trial": "after the training",
 }

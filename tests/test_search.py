@@ -83,7 +83,7 @@ def test_a_changed_study_is_refused_with_the_difference(studied: tuple[Path, Pat
 
 
 def test_ctrl_c_closes_the_trial_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    experiment = write(tmp_path, hyperparameters={"epochs": 300, "layers": [1, 2]}, search={"trials": 2})
+    experiment = write(tmp_path, hyperparameters={"epochs": 80, "layers": [1, 2]}, search={"trials": 2})
     arguments = command(experiment, "--set", "search.baseline=false")
     program = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert program.stdout is not None
@@ -120,6 +120,7 @@ def reported(folder: Path) -> bool:
     return any("val_auc" in run.data.metrics for run in found)
 
 
+@pytest.mark.slow
 def test_bad_candidates_fail_with_their_reason_and_cost_themselves_only(tmp_path: Path) -> None:
     space = {"layers": [1, 5], "optimizer": "sgd", "learning_rate": [0.01, 10.0], "epochs": 2}
     experiment = write(tmp_path, hyperparameters=space, search={"trials": 4, "algorithm": "grid", "baseline": False})
@@ -176,6 +177,7 @@ def test_the_sealed_test_pictures_are_never_read(archive: Path, tmp_path: Path) 
     assert "left out" not in done.stderr
 
 
+@pytest.mark.slow
 def test_unreadable_pictures_are_named_and_counted(archive: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(archive) as real:
         names = [n for n in real.namelist() if n.startswith("chest_xray/train/") and n.endswith(".jpeg")]

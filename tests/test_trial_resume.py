@@ -149,6 +149,7 @@ def test_a_trial_that_is_killed_again_and_again_is_as_one_that_was_not(place: Pl
     assert rest.metrics["images_per_second"] <= FULL * len(place.data.training) / sum(seconds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prune_after", [0, 2])
 def test_what_is_killed_while_it_is_recorded_is_not_trained_again(
     place: Place, project: Path, monkeypatch: pytest.MonkeyPatch, prune_after: int
@@ -186,6 +187,7 @@ def test_two_trials_in_a_chain_are_one_trial(place: Place, project: Path) -> Non
     assert {objective_metric(name) for name in ("val_auc", "predict_ms", "model_bytes")} <= set(rest.metrics)
 
 
+@pytest.mark.slow
 def test_a_rung_that_is_killed_goes_on_from_its_own_epochs_else_from_the_rung_below(
     place: Place, project: Path
 ) -> None:
@@ -213,6 +215,7 @@ def test_a_rung_that_is_killed_goes_on_from_its_own_epochs_else_from_the_rung_be
     assert place.same(rest, whole)
 
 
+@pytest.mark.slow
 def test_a_rung_leaves_its_last_epoch_however_long_writing_takes(
     place: Place, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +228,7 @@ def test_a_rung_leaves_its_last_epoch_however_long_writing_takes(
     assert (place.reported, rest.metrics["epochs_trained"]) == ([4], 1)
 
 
+@pytest.mark.slow
 def test_a_wrong_checkpoint_is_said_and_the_trial_begins_anew(place: Place, project: Path) -> None:
     path = project / "0.npz"
     place.trial(2, keep=path)
