@@ -22,9 +22,8 @@ from pneumo.tracking.store import Store, connect
 from pneumo.tracking.study import Pictures, StudyRun, close_left_over, end_study, end_trial, start_trial
 from pneumo.tracking.trial import TrialLog
 from tests.outboxes import files, record, send, sent
+from tests.postgres import Postgres
 from tests.recorded import begun
-
-pytest_plugins = ["tests.mlflow_server"]
 
 PICTURES = [Pictures("training", "phantoms", "01" * 16, "phantom:seed=0", {"num_rows": 90})]
 
@@ -328,6 +327,26 @@ def test_a_database_that_is_locked_is_away_like_a_server(
         assert sender.flush(0)
     assert store.client.get_run(outbox.run_id(key) or "").data.params == {"seed": "0"}
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_a_database_without_a_free_connection_refuses_nothing(
+    outbox: Outbox, project: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking._tracking_service.utils import _get_store
+
+    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "1")
+    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW", "1")
+    store = connect(postgres.create("crowded"))
+    key = start_trial(begun(store, "crowded", outbox), 0, {}, 0)
+    said: queue.Queue[str] = queue.Queue()
+    with Sender(outbox, store, say=said.put, complain=pytest.fail) as sender:
+        engine = _get_store(store.uri).engine  # type: ignore[no-untyped-call]
+        with engine.connect(), engine.connect():
+            assert "no answer in time" in said.get(timeout=120)
+        assert said.get(timeout=120) == "MLflow is back"
+        assert sender.flush(0)
+    assert store.client.get_run(outbox.run_id(key) or "").data.params == {"seed": "0"}
 
 
 def test_what_is_left_for_another_mlflow_is_not_sent_to_this_one(store: Store, outbox: Outbox, project: Path) -> None:

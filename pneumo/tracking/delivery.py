@@ -37,6 +37,9 @@ MODEL = "model"
 """Name of a trial's model."""
 
 _REFUSALS = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST"})
+_PASSING = ("QueuePool limit", "InterfaceError", "reconnect")
+"""What SQLAlchemy says of a database that has no connection to give, which MLflow calls a bad request."""
+
 _REFUSED_FILES = frozenset({400, 413, 422})
 
 
@@ -67,8 +70,9 @@ def _is_refusal(client: MlflowClient, error: MlflowException | HTTPError) -> boo
     """Whether MLflow itself has said no, rather than something between us and it, or nobody."""
     if isinstance(error, HTTPError):
         return error.response is not None and error.response.status_code in _REFUSED_FILES
-    over_http = client.tracking_uri.startswith("http")
-    return (isinstance(error, RestException) or not over_http) and error.error_code in _REFUSALS
+    if client.tracking_uri.startswith("http") and not isinstance(error, RestException):
+        return False
+    return error.error_code in _REFUSALS and not any(text in str(error) for text in _PASSING)
 
 
 def _create_run(
