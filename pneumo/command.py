@@ -6,16 +6,22 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 import typer
 
 from pneumo.spec.errors import RequestError
+from pneumo.spec.masking import masked
 
 LONGEST_REASON = 300
+
+LATER = 0.05
+"""Seconds after which an interruption that could not be raised where it came is tried again."""
 
 OK, FAULTY, WRONG_REQUEST, NOTHING_FIT, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -28,7 +34,9 @@ def run(app: typer.Typer, verb: str) -> NoReturn:
     """
     if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"PYTHONUTF8": "1"})  # noqa: S606
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what is under way is closed as at Ctrl-C
+    for one in (signal.SIGINT, signal.SIGTERM):  # what is under way is closed in the same way
+        signal.signal(one, _interrupt)
+    sys.unraisablehook = _unraisable
     try:
         status = app(standalone_mode=False, prog_name=f"python -m pneumo.{verb}")
     except (RequestError, typer.TyperException) as error:
@@ -46,6 +54,35 @@ def run(app: typer.Typer, verb: str) -> NoReturn:
     ):  # a full disk, a reader that is gone: at its end Python would try once more, and end with status 120
         os._exit(status or OK)
     sys.exit(status or OK)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raises `KeyboardInterrupt`, as Python does at Ctrl-C, but within an import only at its end.
+
+    A library that is imported may pass over it, and one whose import was broken off cannot be imported again by what ends
+    the command.
+    """
+    at = frame
+    while at is not None:
+        if at.f_code.co_filename.startswith("<frozen importlib"):
+            _again(number)
+            return
+        at = at.f_back
+    raise KeyboardInterrupt
+
+
+def _unraisable(passed: sys.UnraisableHookArgs) -> None:
+    """Tries again what Python passes over where it comes while an object is taken away, and shows anything else."""
+    if issubclass(passed.exc_type, KeyboardInterrupt):
+        _again(signal.SIGINT)
+    else:
+        sys.__unraisablehook__(passed)
+
+
+def _again(number: int) -> None:
+    again = threading.Timer(LATER, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
 
 
 def program(name: str) -> str:
@@ -87,8 +124,6 @@ def alone(name: str, refusal: str) -> Iterator[None]:
 
 def lost(error: Exception) -> str:
     """What a service that no longer answers said, in a line without passwords."""
-    from pneumo.tracking.store import masked
-
     return " ".join(masked(f"{type(error).__name__}: {error}").split())[:LONGEST_REASON]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pneumo.command import INTERRUPTED, NOTHING_FIT, OK, program, without
 from pneumo.screen import Screen
 from pneumo.spec.experiment import Experiment
+from pneumo.spec.masking import masked
 from pneumo.spec.result import Trial
 from pneumo.spec.selection import Confirmed
 from pneumo.spec.stopping import common_cause
@@ -69,8 +70,6 @@ def again() -> str:
 
 def _command(*arguments: str) -> str:
     """A search as a reader types it here; a password in a database's address is left out."""
-    from pneumo.tracking.store import masked
-
     return shlex.join([program("python"), "-m", "pneumo.search", *map(masked, arguments)])
 
 

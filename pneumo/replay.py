@@ -13,6 +13,7 @@ import typer
 
 from pneumo.command import INTERRUPTED, OK, run
 from pneumo.spec.errors import RequestError, TrialError
+from pneumo.spec.masking import masked
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -93,7 +94,7 @@ def main(
 
 def _recorded(run_id: str) -> RecordedTrial:
     from pneumo.tracking.recorded import recorded_trial
-    from pneumo.tracking.store import ERRORS, connect_existing, masked
+    from pneumo.tracking.store import ERRORS, connect_existing
 
     store = connect_existing()
     try:

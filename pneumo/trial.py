@@ -14,6 +14,7 @@ from pneumo import provenance, room
 from pneumo.compute.place import Channel
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.errors import LESS_MEMORY, FullDiskError, TrialError
+from pneumo.spec.masking import masked
 from pneumo.spec.objective import EPOCH_OBJECTIVES, OBJECTIVES, epoch_objective, objective_metric
 from pneumo.spec.result import TrialResult
 
@@ -130,7 +131,6 @@ def run(task: TrialTask, channel: Channel) -> Iterator[TrialResult | FullDiskErr
 def _failed(task: TrialTask, channel: Channel, log: TrialLog, error: Exception) -> TrialResult | FullDiskError:
     """The result of a trial that an error ended, whose stack trace is logged."""
     from pneumo.cnn.device import device, out_of_memory
-    from pneumo.tracking.store import masked
 
     if room.is_full(error):
         return FullDiskError(room.full(error))

@@ -71,11 +71,11 @@ class Drill:
         return search(*self.arguments, *options, folder=self.folder, **self.environment)
 
     def closing(self) -> bool:
-        """Whether a trial's end is on its way to the server."""
+        """Whether the end of a trial that was interrupted is on its way to the server."""
         with closing(
             sqlite3.connect(self.folder / "mlruns" / "outbox" / self.name / "outbox.db", timeout=60)
         ) as outbox:
-            return bool(outbox.execute("SELECT 1 FROM operations WHERE call = 'set_terminated'").fetchone())
+            return bool(outbox.execute("SELECT 1 FROM operations WHERE call = 'discard_model'").fetchone())
 
     def check(self) -> str:
         """What `--check` says."""

@@ -138,7 +138,7 @@ def test_a_studys_name_is_no_path(tmp_path: Path, name: str) -> None:
 def test_a_password_in_an_address_is_never_shown() -> None:
     from sqlalchemy.engine import make_url
 
-    from pneumo.tracking.store import masked
+    from pneumo.spec.masking import masked
 
     addresses = ["http://me:very-secret@host:5000/x", "postgresql://me@host/db?password=very-secret&sslmode=require"]
     for address in (*addresses, "mysql://me:very-secret@host/db", "postgresql://host/db?sslPassword=very-secret"):

@@ -14,7 +14,8 @@ import pytest
 from mlflow import MlflowClient
 
 from pneumo.spec.errors import RequestError
-from pneumo.tracking.store import connect, masked
+from pneumo.spec.masking import masked
+from pneumo.tracking.store import connect
 
 OPEN = "from pneumo.tracking.store import connect; print(connect().client.create_experiment('{name}'))"
 

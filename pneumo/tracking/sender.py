@@ -14,9 +14,10 @@ from typing import Self
 from mlflow.exceptions import MlflowException
 
 from pneumo.spec.errors import RequestError
+from pneumo.spec.masking import masked
 from pneumo.tracking.delivery import RefusedError, deliver
 from pneumo.tracking.outbox import Outbox
-from pneumo.tracking.store import Store, masked
+from pneumo.tracking.store import Store
 
 POLL = 0.2
 """Seconds after which what a worker has appended is seen."""

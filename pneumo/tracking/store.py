@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 import sqlite3
 import tempfile
 from contextlib import closing
@@ -22,6 +21,7 @@ from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
 from pneumo.spec.errors import RequestError
+from pneumo.spec.masking import masked
 
 ERRORS = (MlflowException, OSError)
 """What calls raise where MLflow no longer answers; their text may hold its address: `masked` is for that."""
@@ -89,13 +89,6 @@ def client(uri: str) -> MlflowClient:
         # The stack trace of an error that it raises as well.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     return MlflowClient(uri)
-
-
-def masked(text: str) -> str:
-    """A text without the user and the password of the addresses in it, also where a password stands behind a `?`."""
-    return re.sub(
-        r"(?i)([?&]\w*(?:password|passwd|token|secret)=)[^&\s]*", r"\1***", re.sub(r"://\S*@", "://***@", text)
-    )
 
 
 def _where(uri: str) -> str:
