@@ -232,10 +232,10 @@ APART = {
     "room": "what a full disk is",
     "spec.candidate": "hands the parameters on",
     "spec.errors": "messages",
+    "spec.masking": "messages",
     "spec.promotion": "types",
     "spec.result": "hands the metrics on",
     "tracking.outbox": "where what a training says waits",
-    "tracking.store": "after the training",
     "tracking.trial": "after the training",
 }
 """What the code of a training imports without following from it."""
