@@ -34,7 +34,7 @@ def run(app: typer.Typer, verb: str) -> NoReturn:
     """
     if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"PYTHONUTF8": "1"})  # noqa: S606
-    for one in (signal.SIGINT, signal.SIGTERM):  # what is under way is closed in the same way
+    for one in _heeded():  # what is under way is closed in the same way
         signal.signal(one, _interrupt)
     sys.unraisablehook = _unraisable
     try:
@@ -54,6 +54,11 @@ def run(app: typer.Typer, verb: str) -> NoReturn:
     ):  # a full disk, a reader that is gone: at its end Python would try once more, and end with status 120
         os._exit(status or OK)
     sys.exit(status or OK)
+
+
+def _heeded() -> list[signal.Signals]:
+    """Ctrl-C and SIGTERM, but not where who started this process has it ignored: a script that runs it in the background."""
+    return [one for one in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(one) is not signal.SIG_IGN]
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -150,7 +155,7 @@ def interruption() -> Iterator[Callable[[], bool]]:
         for one, handler in before.items():
             signal.signal(one, handler)
 
-    before = {one: signal.signal(one, ask) for one in (signal.SIGINT, signal.SIGTERM)}
+    before = {one: signal.signal(one, ask) for one in _heeded()}
     try:
         yield lambda: bool(asked)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Before anything imports TensorFlow, which reads it once; worker processes inherit it.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# Who runs the tests in the background may have Ctrl-C ignored, which every program that they start would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ def ctrl_c(*_):
         pass
 
 @app.command()
-def main(where: str) -> int:
+def main(where: str, seconds: int) -> int:
     if where == "an import":
         import swallows
         print(swallows.done)
@@ -34,7 +34,7 @@ def main(where: str) -> int:
         del thing
     else:
         ctrl_c()
-    time.sleep(30)
+    time.sleep(seconds)
     return 0
 
 run(app, "search")
@@ -56,7 +56,13 @@ def test_an_interruption_is_not_lost(where: str, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     (tmp_path / "swallows.py").write_text(SWALLOWS)
     done = subprocess.run(
-        [sys.executable, "program.py", where], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "program.py", where, "60"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (130, "")
     assert done.stdout == ("whole\n" if where == "an import" else "")
+
+
+def test_who_runs_it_in_the_background_may_have_it_ignored(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", sys.executable, "program.py", "anywhere else", "0"]
+    assert subprocess.run(ignoring, cwd=tmp_path, check=False).returncode == 0
