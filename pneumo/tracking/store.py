@@ -86,8 +86,9 @@ def client(uri: str) -> MlflowClient:
     if "MLFLOW_LOGGING_LEVEL" not in os.environ:
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        # The stack trace of an error that it raises as well.
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+        # The stack trace of an error that it raises as well; and of a cursor that an interruption has left open.
+        for name in ("mlflow.store.db.utils", "sqlalchemy.pool"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     return MlflowClient(uri)
 
 
