@@ -11,11 +11,14 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
 from pneumo.spec.errors import RequestError
+from pneumo.tracking.delivery import deliver
 from pneumo.tracking.outbox import Outbox, open_outbox
 from pneumo.tracking.sender import Away, Sender, check_same_store
 from pneumo.tracking.store import Store, connect
@@ -199,6 +202,38 @@ def test_what_is_refused_is_said_once_and_kept_while_the_rest_goes_on(store: Sto
     send(open_outbox(outbox.path), store)
     assert store.client.get_run(first).data.metrics == {"loss": 0.5}
     assert store.client.get_run(first).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("damaged", ["", "flavors: [", "\0"])
+def test_a_damaged_model_is_refused_while_the_rest_goes_on(store: Store, outbox: Outbox, damaged: str) -> None:
+    study = begun(store, "damaged", outbox)
+    key = start_trial(study, 0, {}, 0)
+    with outbox.filling(key, "log_model") as folder:
+        (folder / "MLmodel").write_text(damaged)
+    TrialLog(outbox, key).epoch({"loss": 0.5}, 1)
+    said: list[str] = []
+    with Sender(outbox, store, say=pytest.fail, complain=said.append) as sender:
+        assert sender.flush(0)
+    assert len(said) == 1
+    assert "refuses what belongs to a run: log_model: " in said[0]
+    assert store.client.get_run(str(outbox.run_id(key))).data.metrics == {"loss": 0.5}
+    assert outbox.left() == 0
+    assert list(outbox.waiting().values()) == [1]
+
+
+def test_an_attempt_leaves_what_waits_as_it_was(store: Store, outbox: Outbox) -> None:
+    class Gone(MlflowClient):
+        def finalize_logged_model(self, model_id: str, status: object) -> NoReturn:
+            raise ConnectionError(f"{model_id} is all there, and not yet {status}")
+
+    saved_model(outbox, sent(outbox, store, start_trial(begun(store, "attempted", outbox), 0, {}, 0)))
+    (operation,) = outbox.first(9)
+    assert operation.folder is not None
+    before = {path.name: path.read_bytes() for path in operation.folder.iterdir()}
+    assert set(before) == {"data", "MLmodel"}
+    with pytest.raises(ConnectionError, match="not yet READY"):
+        deliver(Gone(store.uri), outbox, operation)
+    assert {path.name: path.read_bytes() for path in operation.folder.iterdir()} == before
 
 
 def test_a_model_that_cannot_be_removed_keeps_nobody_waiting(project: Path) -> None:

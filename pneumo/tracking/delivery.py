@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from mlflow import MlflowClient
 from mlflow.entities import (
     Dataset,
@@ -26,7 +27,6 @@ from mlflow.entities import (
     ViewType,
 )
 from mlflow.exceptions import MlflowException, RestException
-from mlflow.models import Model
 from requests import HTTPError
 
 from pneumo.tracking import models
@@ -41,6 +41,8 @@ _PASSING = ("QueuePool limit", "InterfaceError", "reconnect")
 """What SQLAlchemy says of a database that has no connection to give, which MLflow calls a bad request."""
 
 _REFUSED_FILES = frozenset({400, 413, 422})
+_UNFIT = (AttributeError, LookupError, TypeError, ValueError, yaml.YAMLError)
+"""What Python raises of data that are not what they should be; a proxy's answer in MLflow's place, too."""
 
 
 class RefusedError(Exception):
@@ -49,21 +51,29 @@ class RefusedError(Exception):
 
 def deliver(client: MlflowClient, outbox: Outbox, operation: Operation) -> None:
     """Does what the operation says. Raises `RefusedError`, and whatever else MLflow raises where it is away."""
-    if operation.folder and not operation.folder.is_dir():
-        raise RefusedError(f"its files are gone from {operation.folder}")
     try:
-        if operation.call == "create_run":
-            _create_run(client, outbox, operation.run, **operation.arguments)
-        elif (run_id := outbox.run_id(operation.run)) is None:
-            raise RefusedError("its run was refused")
-        elif operation.folder:
-            _UPLOADS[operation.call](client, outbox, run_id, operation.folder)
-        else:
-            _WRITES[operation.call](client, outbox, run_id, **operation.arguments)
+        _deliver(client, outbox, operation)
     except (MlflowException, HTTPError) as error:
         if _is_refusal(client, error):
             raise RefusedError(str(error)) from error
         raise
+    except _UNFIT as error:
+        # A saved model that the disk has damaged, say: with an MLflow that is there, no waiting mends that.
+        client.search_experiments(max_results=1)
+        raise RefusedError(f"{operation.call}: {type(error).__name__}: {error}") from error
+
+
+def _deliver(client: MlflowClient, outbox: Outbox, operation: Operation) -> None:
+    if operation.folder and not operation.folder.is_dir():
+        raise RefusedError(f"its files are gone from {operation.folder}")
+    if operation.call == "create_run":
+        _create_run(client, outbox, operation.run, **operation.arguments)
+    elif (run_id := outbox.run_id(operation.run)) is None:
+        raise RefusedError("its run was refused")
+    elif operation.folder:
+        _UPLOADS[operation.call](client, outbox, run_id, operation.folder)
+    else:
+        _WRITES[operation.call](client, outbox, run_id, **operation.arguments)
 
 
 def _is_refusal(client: MlflowClient, error: MlflowException | HTTPError) -> bool:
@@ -147,12 +157,7 @@ def _log_model(client: MlflowClient, outbox: Outbox, run_id: str, folder: Path) 
             run.info.experiment_id, name=MODEL, source_run_id=run_id, params=run.data.params, model_type="keras"
         )
     if logged.status != LoggedModelStatus.READY:
-        description = Model.load(str(folder))
-        description.artifact_path, description.run_id = logged.artifact_location, run_id
-        description.model_uuid = description.model_id = logged.model_id
-        description.save(str(folder / "MLmodel"))
-        client.log_model_artifacts(logged.model_id, str(folder))
-        client.finalize_logged_model(logged.model_id, "READY")
+        models.fill(client, logged, run_id, folder)
     outputs = run.outputs.model_outputs if run.outputs else []
     if logged.model_id not in [output.model_id for output in outputs]:
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])

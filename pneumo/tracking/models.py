@@ -1,8 +1,13 @@
-"""The models that trials logged: which there are, and removing one."""
+"""The models that runs logged: which there are, filling one and removing one."""
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
+from mlflow import MlflowClient
 from mlflow.entities import LoggedModel
+from mlflow.models import Model
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from pneumo.tracking.registry import is_registered
@@ -23,6 +28,21 @@ def models(store: Store, study: str) -> dict[str, str]:
         token = page.token
         if not token:
             return found
+
+
+def fill(client: MlflowClient, logged: LoggedModel, run_id: str, folder: Path) -> None:
+    """Uploads a saved model, a folder with its `MLmodel`, into one that a run has begun to log, and ends it as READY.
+
+    The folder stays as it is: who is killed within this must find it whole the next time.
+    """
+    description = Model.load(str(folder))
+    description.artifact_path, description.run_id = logged.artifact_location, run_id
+    description.model_uuid = description.model_id = logged.model_id
+    client.log_model_artifacts(logged.model_id, str(folder))
+    with tempfile.TemporaryDirectory() as beside:
+        description.save(str(Path(beside, "MLmodel")))
+        client.log_model_artifact(logged.model_id, str(Path(beside, "MLmodel")))
+    client.finalize_logged_model(logged.model_id, "READY")
 
 
 def remove(store: Store, run_id: str, why: str) -> None:

@@ -20,6 +20,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 
 from pneumo.spec.errors import RequestError
+from pneumo.tracking.models import fill
 from pneumo.tracking.store import Store
 
 PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "pillow")
@@ -122,12 +123,7 @@ def log_served(store: Store, run_id: str, folder: Path, tags: Mapping[str, str])
     logged = client.create_logged_model(
         experiment, name=_NAME, source_run_id=run_id, tags=dict(tags), model_type="pneumo"
     )
-    description = Model.load(str(folder))
-    description.artifact_path, description.run_id = logged.artifact_location, run_id
-    description.model_uuid = description.model_id = logged.model_id
-    description.save(str(folder / "MLmodel"))
-    client.log_model_artifacts(logged.model_id, str(folder))
-    client.finalize_logged_model(logged.model_id, "READY")
+    fill(client, logged, run_id, folder)
     return str(logged.model_id)
 
 
