@@ -24,14 +24,17 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(PIP) install --no-deps --editable .
 	@touch $@
 
+# Two at once, as many tests wait for a program's imports; a file's tests share what they set up, so it is not cut.
+SIDE_BY_SIDE := --numprocesses 2 --dist loadfile
+
 search: $(VENV)/.ready  ## the quick start: a small study on generated phantoms, offline
 	$(BIN)/python -m pneumo.search
 
 test: $(VENV)/.ready  ## the fast suite
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not slow'
 
 test-slow: $(VENV)/.ready  ## the slower checks: real studies, a browser, a database
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m slow
 
 lint: $(VENV)/.ready  ## style, types, imports, the Dockerfile
 	$(BIN)/ruff check .

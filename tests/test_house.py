@@ -47,6 +47,7 @@ NOT_IMPORTED = {
     "import-linter": "make lint",
     "mypy": "make lint",
     "pre-commit": "a developer calls it",
+    "pytest-xdist": "make test",
     "ruff": "make lint",
     "tf2onnx": "Keras imports it",
     "torch": "Optuna imports it",
