@@ -9,6 +9,7 @@ written beside the old one and moved in its place: a kill leaves the state befor
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -85,7 +86,10 @@ def write_journal(folder: Path, journal: Journal) -> None:
         "oracle": journal.oracle,
     }
     part = folder / f"{FILE}.part"
-    part.write_text(json.dumps(state), encoding="utf-8")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(state))
+        file.flush()
+        os.fsync(file.fileno())  # a power failure could else leave a name and no bytes
     part.replace(folder / FILE)
 
 
