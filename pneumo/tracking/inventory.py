@@ -6,15 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from mlflow import MlflowClient
-from mlflow.entities import FileInfo, Run, ViewType
+from mlflow.entities import FileInfo, Run
 
 from pneumo.tracking.models import REMOVED
 from pneumo.tracking.recorded import EPOCH_METRICS
-from pneumo.tracking.store import Store
-from pneumo.tracking.study import artifact, check_active
+from pneumo.tracking.store import Store, pages
+from pneumo.tracking.study import artifact, check_active, runs_of
 
 _OPENING = "pneumo.test_opening."
-_PAGE = 1000
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def inventory(store: Store, name: str) -> Inventory | None:
         return None
     check_active(store, experiment)
     found: dict[str, list[RunEntry]] = {role: [] for role in ("study", "trial", "confirm", "promotion")}
-    for run in _runs(client, experiment.experiment_id):
+    for run in runs_of(client, experiment.experiment_id):
         if (role := run.data.tags.get("pneumo.role")) in found:
             found[role].append(_entry(client, run, role))
     studies = tuple(found["study"])
@@ -111,21 +110,6 @@ def inventory(store: Store, name: str) -> Inventory | None:
         texts["trials.csv"],
         tuple(sorted(map(int, listed))),
     )
-
-
-def _runs(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
-    token = None
-    while True:
-        page = client.search_runs(
-            [experiment_id],
-            run_view_type=ViewType.ACTIVE_ONLY,
-            max_results=_PAGE,
-            order_by=["attributes.start_time ASC"],
-            page_token=token,
-        )
-        yield from page
-        if not (token := page.token):
-            return
 
 
 def _entry(client: MlflowClient, run: Run, role: str) -> RunEntry:
@@ -171,15 +155,10 @@ def _files(client: MlflowClient, model_id: str, folder: str | None = None) -> It
 
 def _aliases(client: MlflowClient, study: str) -> Iterator[AliasEntry]:
     """The aliases of the models that pneumo has made, of versions that say they are of this study or do not say of which."""
-    token = None
-    while True:
-        page = client.search_registered_models(max_results=100, page_token=token)
-        for model in page:
-            if "pneumo.data" not in model.tags:
-                continue
-            for alias, number in model.aliases.items():
-                tags = dict(client.get_model_version(model.name, str(number)).tags)
-                if tags.get("pneumo.study", study) == study:
-                    yield AliasEntry(model.name, alias, str(number), tags)
-        if not (token := page.token):
-            return
+    for model in pages(lambda token: client.search_registered_models(max_results=100, page_token=token)):
+        if "pneumo.data" not in model.tags:
+            continue
+        for alias, number in model.aliases.items():
+            tags = dict(client.get_model_version(model.name, str(number)).tags)
+            if tags.get("pneumo.study", study) == study:
+                yield AliasEntry(model.name, alias, str(number), tags)

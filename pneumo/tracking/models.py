@@ -11,7 +11,7 @@ from mlflow.models import Model
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from pneumo.tracking.registry import is_registered
-from pneumo.tracking.store import Store
+from pneumo.tracking.store import Store, pages
 from pneumo.tracking.study import experiment_id
 
 REMOVED = "pneumo.model_removed"
@@ -20,14 +20,9 @@ REMOVED = "pneumo.model_removed"
 
 def models(store: Store, study: str) -> dict[str, str]:
     """The models of a recorded study's runs, whole or not, that were not removed: the run's id to the model's."""
-    found: dict[str, str] = {}
-    in_experiment, token = experiment_id(store, study), None
-    while True:
-        page = store.client.search_logged_models([in_experiment], max_results=100, page_token=token)
-        found |= {str(model.source_run_id): str(model.model_id) for model in page}
-        token = page.token
-        if not token:
-            return found
+    of = [experiment_id(store, study)]
+    found = pages(lambda token: store.client.search_logged_models(of, max_results=100, page_token=token))
+    return {str(model.source_run_id): str(model.model_id) for model in found}
 
 
 def fill(client: MlflowClient, logged: LoggedModel, run_id: str, folder: Path) -> None:

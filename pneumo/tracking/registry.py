@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from pneumo.spec.errors import RequestError
-from pneumo.tracking.store import Store
+from pneumo.tracking.store import Store, pages
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 
@@ -54,14 +54,8 @@ def at(store: Store, model: str, alias: str) -> Version | None:
 
 def models(store: Store) -> dict[str, dict[str, str]]:
     """Every registered model: its aliases, each with its version's number."""
-    found: dict[str, dict[str, str]] = {}
-    token = None
-    while True:
-        page = store.client.search_registered_models(max_results=100, page_token=token)
-        found |= {model.name: {alias: str(number) for alias, number in model.aliases.items()} for model in page}
-        token = page.token
-        if not token:
-            return found
+    found = pages(lambda token: store.client.search_registered_models(max_results=100, page_token=token))
+    return {model.name: {alias: str(number) for alias, number in model.aliases.items()} for model in found}
 
 
 def only_champion(store: Store) -> str:

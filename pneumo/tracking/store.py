@@ -7,9 +7,11 @@ import logging
 import os
 import sqlite3
 import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import sqlalchemy
@@ -17,6 +19,7 @@ from filelock import FileLock
 from mlflow import MlflowClient, get_tracking_uri
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.db_types import DATABASE_ENGINES
+from mlflow.store.entities.paged_list import PagedList
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
@@ -25,6 +28,8 @@ from pneumo.spec.masking import masked
 
 ERRORS = (MlflowException, OSError)
 """What calls raise where MLflow no longer answers; their text may hold its address: `masked` is for that."""
+
+T = TypeVar("T")
 
 FIRST_ANSWER = 5
 """Seconds that a server or a database has for its first answer."""
@@ -50,6 +55,16 @@ class Store:
     @property
     def client(self) -> MlflowClient:
         return client(self.uri)
+
+
+def pages(search: Callable[[str | None], PagedList[T]]) -> Iterator[T]:
+    """All that a search of MLflow's finds. It takes the token of a page, None for the first."""
+    token: str | None = None
+    while True:
+        page = search(token)
+        yield from page
+        if not (token := page.token):
+            return
 
 
 def connect(uri: str | None = None) -> Store:

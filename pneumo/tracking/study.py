@@ -23,7 +23,7 @@ from mlflow.exceptions import MlflowException
 from pneumo.spec.errors import RequestError
 from pneumo.spec.hyperparameters import Value
 from pneumo.tracking.outbox import KEY, Outbox, fill, new_key, now, timed
-from pneumo.tracking.store import Store
+from pneumo.tracking.store import Store, pages
 from pneumo.tracking.views import view_tags
 
 Role = Literal["trial", "confirm"]
@@ -290,6 +290,20 @@ def close_run(client: MlflowClient, run_id: str, status: Status) -> None:
     client.set_terminated(run_id, status, max(now(), began))
 
 
+def runs_of(client: MlflowClient, experiment_id: str, condition: str = "") -> Iterator[Run]:
+    """The runs of an MLflow experiment that were not deleted, by their start."""
+    return pages(
+        lambda token: client.search_runs(
+            [experiment_id],
+            condition,
+            run_view_type=ViewType.ACTIVE_ONLY,
+            max_results=1000,
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
+        )
+    )
+
+
 def user() -> str:
     """Who runs this process."""
     try:
@@ -329,20 +343,7 @@ def _parent(client: MlflowClient, experiment_id: str) -> Run | None:
 
 def _children(client: MlflowClient, experiment_id: str, run_id: str, condition: str = "") -> Iterator[Run]:
     of_study = f"tags.`mlflow.parentRunId` = '{run_id}'"
-    token = None
-    while True:
-        runs = client.search_runs(
-            [experiment_id],
-            f"{of_study} and {condition}" if condition else of_study,
-            run_view_type=ViewType.ACTIVE_ONLY,
-            max_results=1000,
-            order_by=["attributes.start_time ASC"],
-            page_token=token,
-        )
-        yield from runs
-        token = runs.token
-        if not token:
-            return
+    return runs_of(client, experiment_id, f"{of_study} and {condition}" if condition else of_study)
 
 
 def _trial_run(run: Run) -> TrialRun:
