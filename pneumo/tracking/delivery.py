@@ -157,7 +157,7 @@ def _log_model(client: MlflowClient, outbox: Outbox, run_id: str, folder: Path) 
             run.info.experiment_id, name=MODEL, source_run_id=run_id, params=run.data.params, model_type="keras"
         )
     if logged.status != LoggedModelStatus.READY:
-        models.fill(client, logged, run_id, folder)
+        models.upload(client, logged, run_id, folder)
     outputs = run.outputs.model_outputs if run.outputs else []
     if logged.model_id not in [output.model_id for output in outputs]:
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])

@@ -1,4 +1,4 @@
-"""The models that runs logged: which there are, filling one and removing one."""
+"""The models that runs logged: which there are, uploading one and removing one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def models(store: Store, study: str) -> dict[str, str]:
     return {str(model.source_run_id): str(model.model_id) for model in found}
 
 
-def fill(client: MlflowClient, logged: LoggedModel, run_id: str, folder: Path) -> None:
+def upload(client: MlflowClient, logged: LoggedModel, run_id: str, folder: Path) -> None:
     """Uploads a saved model, a folder with its `MLmodel`, into one that a run has begun to log, and ends it as READY.
 
     The folder stays as it is: who is killed within this must find it whole the next time.

@@ -20,7 +20,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 
 from pneumo.spec.errors import RequestError
-from pneumo.tracking.models import fill
+from pneumo.tracking.models import upload
 from pneumo.tracking.store import Store
 
 PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "pillow")
@@ -123,7 +123,7 @@ def log_served(store: Store, run_id: str, folder: Path, tags: Mapping[str, str])
     logged = client.create_logged_model(
         experiment, name=_NAME, source_run_id=run_id, tags=dict(tags), model_type="pneumo"
     )
-    fill(client, logged, run_id, folder)
+    upload(client, logged, run_id, folder)
     return str(logged.model_id)
 
 
