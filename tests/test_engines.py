@@ -256,7 +256,7 @@ def test_a_thousand_proposals_lie_in_their_spaces(which: tuple[str, str], begin:
     takes = ALGORITHMS["optuna" if which[0] == "scripted" else which[0]][which[1]]
     # Keras Tuner's Gaussian process takes up to seconds a proposal, more with each trial that it knows.
     few: dict[str, Any] = (
-        {"algorithm_settings": {"num_initial_points": 19}} if which == ("keras-tuner", "bayesian") else {}
+        {"algorithm_settings": {"num_initial_points": 18}} if which == ("keras-tuner", "bayesian") else {}
     )
     spaces, counted = 0, 0
 
