@@ -262,7 +262,7 @@ def _model(run: RunEntry) -> Iterator[str]:
     for model in run.models:
         if model.status != "READY":
             yield f"its model {model.model_id} is {model.status}"
-        if missing := sorted(MODEL_FILES - model.files):
+        elif missing := sorted(MODEL_FILES - model.files):
             yield f"its model {model.model_id} lacks {', '.join(missing)}"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.mlflow_server", "tests.postgres", "tests.engine_studies", "tests.served"]
+pytest_plugins = ["tests.mlflow_server", "tests.postgres", "tests.engine_studies", "tests.outboxes", "tests.served"]
 
 ROOT = Path(__file__).resolve().parent.parent
 """The project's folder."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -139,6 +140,17 @@ def test_a_model_whose_files_are_gone_is_found(studied: Path) -> None:
         assert [fault.split(" lacks ")[1] for fault in faults] == ["data/model.keras"]
     finally:
         hidden.rename(path)
+
+
+def test_a_model_that_somebody_deleted_is_named(studied: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(studied, tmp_path / "copied"))
+    found = inventory(store(copied), "small")
+    assert found is not None
+    run = next(run for run in found.trials if run.state == "complete")
+    client(copied).delete_logged_model(run.models[0].model_id)
+    done = search("--check", "small", folder=copied)
+    said = f"trial {run.number}: run {run.run_id[:8]}: its model {run.models[0].model_id} is DELETED\n"
+    assert (done.returncode, done.stdout) == (1, said + "Study small: 9 trials, 13 runs, 1 fault.\n")
 
 
 def test_a_study_of_another_storage_is_not_compared(studied: Path, tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from pneumo.spec.errors import RequestError
-from pneumo.tracking.outbox import Outbox, open_outbox
+from pneumo.tracking.outbox import Outbox
 from pneumo.tracking.sender import Sender
-from pneumo.tracking.store import Store, connect
+from pneumo.tracking.store import Store
 from pneumo.tracking.study import (
     Pictures,
     StudyRun,
@@ -36,19 +36,6 @@ PICTURES = [
     Pictures("training", "phantoms", "0123456789abcdef" * 4, "phantom:seed=0", {"num_rows": 90, "NORMAL": 30}),
     Pictures("validation", "phantoms", "fedcba9876543210" * 4, "phantom:seed=0", {"num_rows": 10, "NORMAL": 3}),
 ]
-
-
-@pytest.fixture(scope="module", params=["folder", pytest.param("server", marks=pytest.mark.slow)])
-def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A place that runs can stand in, shared by this module's tests; each takes a study name of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("project"))
-        return connect(None if request.param == "folder" else request.getfixturevalue("mlflow_server"))
-
-
-@pytest.fixture
-def outbox(tmp_path: Path) -> Outbox:
-    return open_outbox(tmp_path / "outbox")
 
 
 def opened(store: Store, outbox: Outbox, name: str, experiment: str = "name: it\n") -> StudyRun:

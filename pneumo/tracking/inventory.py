@@ -7,18 +7,22 @@ from dataclasses import dataclass, field
 
 from mlflow import MlflowClient
 from mlflow.entities import FileInfo, Run
+from mlflow.exceptions import MlflowException
 
 from pneumo.tracking.models import REMOVED
 from pneumo.tracking.recorded import EPOCH_METRICS
 from pneumo.tracking.store import Store, pages
 from pneumo.tracking.study import artifact, check_active, runs_of
 
+DELETED = "DELETED"
+"""Status of a model that its run lists and MLflow has no more."""
+
 _OPENING = "pneumo.test_opening."
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A logged model: `status` as MLflow says it, READY where it is whole; `files` are paths within it."""
+    """A logged model: `status` as MLflow says it, READY where it is whole, or DELETED; `files` are paths within it."""
 
     model_id: str
     status: str
@@ -124,11 +128,10 @@ def _entry(client: MlflowClient, run: Run, role: str) -> RunEntry:
         for file in client.list_artifacts(run_id):
             found = client.list_artifacts(run_id, file.path) if file.is_dir else [file]
             artifacts |= {one.path for one in found}
-        # MLflow still says that the run logged a model that was removed, and has none of its name any more.
-        removed = REMOVED in run.data.tags
-        for output in run.outputs.model_outputs if run.outputs and not removed else []:
-            model = client.get_logged_model(output.model_id)
-            models.append(ModelEntry(output.model_id, str(model.status), frozenset(_files(client, output.model_id))))
+        if run.outputs and REMOVED not in run.data.tags:
+            models = [_model(client, output.model_id) for output in run.outputs.model_outputs]
+        if not all(model.files for model in models):
+            run = client.get_run(run_id)  # a search at work may have removed one since, and then its tag says so
     return RunEntry(
         run_id,
         role,
@@ -142,6 +145,17 @@ def _entry(client: MlflowClient, run: Run, role: str) -> RunEntry:
         frozenset(artifacts),
         tuple(models),
     )
+
+
+def _model(client: MlflowClient, model_id: str) -> ModelEntry:
+    try:
+        status = str(client.get_logged_model(model_id).status)
+        return ModelEntry(model_id, status, frozenset(_files(client, model_id)))
+    except MlflowException as error:
+        # What a run lists of models stays when one is deleted: by hand, or of a trial that was killed.
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return ModelEntry(model_id, DELETED, frozenset())
 
 
 def _files(client: MlflowClient, model_id: str, folder: str | None = None) -> Iterator[str]:
