@@ -19,6 +19,37 @@ from pneumo.tracking.store import connect
 
 OPEN = "from pneumo.tracking.store import connect; print(connect().client.create_experiment('{name}'))"
 
+# Creates a database in processes of their own, the first of which dies after its first statement, the next after its 302nd,
+# and so on, until one comes to its end; after each death the next opens it as if nothing had been. Says how many died.
+DYING = """
+import os, sys
+from pathlib import Path
+from pneumo.tracking.store import connect
+
+def child(dies_at):
+    if made := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(made, 0)[1])
+    done = 0
+    def die(frame, event, called):
+        nonlocal done
+        if event == "c_return" and called.__name__ == "execute":
+            done += 1
+            if done == dies_at:
+                os._exit(9)
+    sys.setprofile(die)
+    connect(uri).client.search_experiments()
+    os._exit(0)
+
+for died in range(100):
+    uri = f"sqlite:///{sys.argv[1]}/{died}.db"
+    status = child(1 + 301 * died)
+    if status == 0:
+        break
+    assert status == 9, status
+    assert child(0) == 0, died
+print(died)
+"""
+
 
 class _Refusing(BaseHTTPRequestHandler):
     """Answers 401 under /locked, else as some other web site would."""
@@ -101,6 +132,13 @@ def test_the_default_is_what_mlflow_shows_in_this_folder(project: Path) -> None:
     connect().client.create_experiment("ours")
     assert [one.name for one in MlflowClient().search_experiments()] == ["ours", "Default"]
     assert sorted(path.name for path in project.iterdir()) == ["mlflow.db"]
+
+
+@pytest.mark.slow
+def test_a_database_whose_creation_was_killed_is_created_by_the_next(project: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", DYING, str(project)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 3
 
 
 @pytest.mark.slow

@@ -152,6 +152,8 @@ def _open(uri: str) -> None:
         # Of processes that create a database at once, all but one fail.
         lock = hashlib.sha256(str(Path(url.database or "").resolve()).encode()).hexdigest()[:16]
         with FileLock(Path(tempfile.gettempdir()) / f"pneumo-{os.getuid()}-{lock}.lock"):
+            if sqlite and _is_empty(url.database or ""):
+                _create(url.database or "")
             client(uri).search_experiments(max_results=1)
     except ModuleNotFoundError as error:
         raise RequestError(f"{_where(uri)}: needs the package {error.name}; pip install 'pneumo[postgres]'") from None
@@ -167,3 +169,21 @@ def _writable(path: str) -> None:
     with closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("ROLLBACK")
+
+
+def _is_empty(path: str) -> bool:
+    with closing(sqlite3.connect(path, timeout=60)) as connection:
+        return connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
+
+
+def _create(path: str) -> None:
+    """Creates MLflow's tables in an SQLite database, all or none.
+
+    MLflow takes seconds for it, in many transactions, and cannot go on where it was killed between two of them ("table issues
+    already exists"). So it creates them elsewhere, and they come here in one.
+    """
+    with tempfile.TemporaryDirectory(prefix="pneumo-") as folder:
+        made = Path(folder, "mlflow.db")
+        client(f"sqlite:///{made}").search_experiments(max_results=1)
+        with closing(sqlite3.connect(made)) as source, closing(sqlite3.connect(path, timeout=60)) as target:
+            source.backup(target)
