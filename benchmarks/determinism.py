@@ -58,7 +58,7 @@ def train(path: str, hyperparameters: dict[str, Any], deterministic: bool) -> tu
 
     warm_up(deterministic=deterministic)
     from pneumo.cnn.build import build
-    from pneumo.cnn.fit import Pictures, Verdict, fit
+    from pneumo.cnn.fit import EpochOutcome, Examples, fit
     from pneumo.data.prepare import prepare
     from pneumo.data.sources import source_at
     from pneumo.spec.hyperparameters import Hyperparameters
@@ -66,10 +66,10 @@ def train(path: str, hyperparameters: dict[str, Any], deterministic: bool) -> tu
     values = Hyperparameters(**hyperparameters)
     data = prepare(source_at(path), [values.image_size], 0.12, 0)
     pixels, labels = data.pixels(values.image_size), data.labels.astype("int64")
-    parts = (Pictures(pixels, rows, labels[rows]) for rows in (data.training, data.validation))
+    parts = (Examples(pixels, rows, labels[rows]) for rows in (data.training, data.validation))
     model = build(values, seed=0)
     begin = time.process_time()
-    fitted = fit(model, values, *parts, seed=0, after_epoch=lambda *_: Verdict(0.0, True))
+    fitted = fit(model, values, *parts, seed=0, after_epoch=lambda *_: EpochOutcome(0.0, True))
     processor = time.process_time() - begin
     return fitted.spent.seconds, processor, sha256(b"".join(one.tobytes() for one in model.get_weights())).hexdigest()
 

@@ -1,22 +1,23 @@
-"""pneumo: hyperparameter search for chest X-ray classifiers, every trial an MLflow run.
+"""pneumo: hyperparameter search for chest X-ray classifiers; every trial is an MLflow run.
 
-search.py    python -m pneumo.search; command.py what every verb shares, checks.py what a search refuses, ending.py how it ends
-study.py     the loop: ask, train, tell; screen.py what it shows, record.py what it leaves in MLflow; sending.py waits for that
-checkpoints.py  where a trial leaves what it or a later one goes on from
-retention.py  which models stay; room.py whether all of it fits on the disk
-confirm.py   the best trials trained again over other seeds
-trial.py     one trial, the only code that a worker process enters; provenance.py by what it was trained
-promote.py   python -m pneumo.promote; promotion.py its steps, pick.py which run, judging.py on the test pictures, card.py
-predict.py   python -m pneumo.predict; listing.py its rows as a table, CSV or JSON
-replay.py    python -m pneumo.replay: a recorded trial trained again; difference.py compares
-integrity.py whether a study's record is whole: its engine's against MLflow's
-spec/        pure values and decisions: experiment, space, algorithms, candidate, result, objective, which trial is best
-engines/     who proposes: Optuna, Keras Tuner
-data/        where pictures come from, who is a patient, the split, the cache; python -m pneumo.data: fetch, audit
-cnn/         the base network and its variations, where it looks, its export (tensorflow lives only here)
+The verbs, each with its command line in `__main__.py`:
+
+search/      python -m pneumo.search    run a study, or resume one; check its record
+promote/     python -m pneumo.promote   take the best trial to the MLflow model registry, if it deserves it
+predict/     python -m pneumo.predict   predict pictures with a registered model
+replay/      python -m pneumo.replay    train a recorded trial again and compare
+data/        python -m pneumo.data      fetch, audit and prepare pictures; sources, patients, split, cache
+
+What they share, from the top layer down (imports point down only):
+
+training/    one trial: the only code that a worker process runs
+console/     command lines, signals, what is shown on the screen
+engines/     who proposes candidates: Optuna, Keras Tuner
+cnn/         networks and their training (tensorflow lives only here)
 evidence/    metrics, intervals, the gate, plots, tables: arrays in, numbers and figures out
-tracking/    runs, the registry, the model that takes pictures (mlflow lives only here)
-compute/     where trials run: worker processes of this machine
+tracking/    runs, the registry, served models (mlflow lives only here)
+compute/     where trials run: worker processes of this machine; the disk
+spec/        pure values and decisions: experiment, space, candidate, result, which trial is best
 """
 
 __version__ = "0.1.0"

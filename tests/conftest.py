@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.mlflow_server", "tests.postgres", "tests.engine_studies", "tests.outboxes", "tests.served"]
+pytest_plugins = [
+    "tests.support.mlflow_server",
+    "tests.support.postgres",
+    "tests.support.engine_studies",
+    "tests.support.outboxes",
+    "tests.support.served",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 """The project's folder."""

@@ -86,7 +86,7 @@ def compile_model(model: keras.Model, values: Hyperparameters, steps: int) -> No
     model.optimizer.build(model.trainable_variables)
 
 
-def parameters(model: keras.Model) -> int:
+def network_parameters(model: keras.Model) -> int:
     """The number of parameters as Keras counts them, trainable or not."""
     return int(model.count_params())
 

@@ -132,7 +132,7 @@ class Writer:
             self._last = self._disk.submit(_settle, written, self._path)
 
 
-def save(path: Path, model: keras.Model, checkpoint: Checkpoint, recipe: Mapping[str, object]) -> None:
+def save_checkpoint(path: Path, model: keras.Model, checkpoint: Checkpoint, recipe: Mapping[str, object]) -> None:
     """Write the state of a compiled model and its optimizer after the last epoch of `checkpoint.history`.
 
     `recipe` is all that the training follows from except how many epochs it has, as JSON values: only who has the same
@@ -142,7 +142,7 @@ def save(path: Path, model: keras.Model, checkpoint: Checkpoint, recipe: Mapping
     _settle(_written(path, model, checkpoint, recipe), path)
 
 
-def load(path: Path, model: keras.Model, recipe: Mapping[str, object], epochs: int) -> Checkpoint:
+def load_checkpoint(path: Path, model: keras.Model, recipe: Mapping[str, object], epochs: int) -> Checkpoint:
     """Fill a compiled model and its optimizer with what `save` wrote.
 
     Raises `CheckpointError`, with the model untouched, where the file is missing or damaged, is of another recipe, has

@@ -25,7 +25,7 @@ PREDICTED_AT_ONCE = 32
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
+class Examples:
     """Some rows of an array of grey pictures.
 
     `pixels`: uint8 (all, side, side), may be a memory map. `rows`: int64 (n,), which of them. `labels`: int64 (n,), 0 or
@@ -40,14 +40,14 @@ class Pictures:
         return len(self.rows)
 
 
-class Verdict(NamedTuple):
+class EpochOutcome(NamedTuple):
     """What the caller makes of an epoch: how good it is (more is better), and whether to train on."""
 
     score: float
     go_on: bool
 
 
-AfterEpoch = Callable[[int, dict[str, float], npt.NDArray[np.float32]], Verdict]
+AfterEpoch = Callable[[int, dict[str, float], npt.NDArray[np.float32]], EpochOutcome]
 """Called with the epoch (from 1), the training's `loss`, `accuracy`, `auc` and `epoch_seconds` (training and
 predicting), and the probabilities of the validation pictures, (n,)."""
 
@@ -81,8 +81,8 @@ class Fitted:
 def fit(
     model: keras.Model,
     values: Hyperparameters,
-    training: Pictures,
-    validation: Pictures,
+    training: Examples,
+    validation: Examples,
     *,
     seed: int,
     after_epoch: AfterEpoch,
@@ -122,7 +122,7 @@ def fit(
     epochs = _Epochs(lambda: predict(validation), steps, after_epoch, after_step, earlier, keep)
     # The first call traces the function and picks its kernels, which would double a single epoch's `predict_ms`.
     few = slice(PREDICTED_AT_ONCE)
-    predict(Pictures(validation.pixels, validation.rows[few], validation.labels[few]))
+    predict(Examples(validation.pixels, validation.rows[few], validation.labels[few]))
     model.fit(
         dataset,
         initial_epoch=first_epoch,
@@ -141,12 +141,12 @@ def _fitted(model: keras.Model, best: Best, spent: Spent, pictures: int) -> Fitt
     return Fitted(best.epoch, best.probabilities, spent, spent.epochs * pictures)
 
 
-def steps_per_epoch(training: Pictures, values: Hyperparameters) -> int:
+def steps_per_epoch(training: Examples, values: Hyperparameters) -> int:
     """The number of batches in an epoch, the smaller last one included."""
     return -(-len(training) // values.batch_size)
 
 
-def batches(training: Pictures, values: Hyperparameters, *, seed: int, first_epoch: int = 0) -> tf.data.Dataset:
+def batches(training: Examples, values: Hyperparameters, *, seed: int, first_epoch: int = 0) -> tf.data.Dataset:
     """The training batches of all epochs from `first_epoch` (from 0) on, one after another, the smaller last one included.
 
     Each is (pictures float32 (b, side, side, channels), labels float32 (b, 1)), with weights float32 (b, 1) as a third
@@ -189,7 +189,7 @@ def batches(training: Pictures, values: Hyperparameters, *, seed: int, first_epo
     )
 
 
-def predictor(model: keras.Model) -> Callable[[Pictures], npt.NDArray[np.float32]]:
+def predictor(model: keras.Model) -> Callable[[Examples], npt.NDArray[np.float32]]:
     """A function from pictures to the model's probabilities, float32 (n,), in the order of their rows.
 
     It is traced once and follows the model's weights. `model.predict` sets up a data pipeline on every call.
@@ -202,7 +202,7 @@ def predictor(model: keras.Model) -> Callable[[Pictures], npt.NDArray[np.float32
 
     probabilities = tf.function(forward, input_signature=[tf.TensorSpec((None, *model.input_shape[1:3]), tf.uint8)])
 
-    def predict(pictures: Pictures) -> npt.NDArray[np.float32]:
+    def predict(pictures: Examples) -> npt.NDArray[np.float32]:
         parts = [
             probabilities(pictures.pixels[pictures.rows[start : start + PREDICTED_AT_ONCE]]).numpy()
             for start in range(0, len(pictures), PREDICTED_AT_ONCE)

@@ -9,7 +9,7 @@ import keras
 from pneumo.spec.errors import RequestError
 
 
-def load(path: Path) -> keras.Model:
+def load_network(path: Path) -> keras.Model:
     """The network in a `.keras` file, for predicting only. Raises `RequestError` where there is none to be read."""
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)

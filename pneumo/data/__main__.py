@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pneumo.command import INTERRUPTED, OK, WRONG_REQUEST, bar, program, run
+from pneumo.console.command import INTERRUPTED, OK, WRONG_REQUEST, program_path, run_command
 from pneumo.spec.errors import RequestError
 
 FAULTS = 1
@@ -106,19 +106,20 @@ def audit(
     A search takes the verdict of the last audit of the same content, and refuses to start on a leak. Exit status: 0 no
     fault, 1 faults found.
     """
+    from pneumo.console.display import progress_bar
     from pneumo.data.audit import audit as audited
-    from pneumo.data.audit.page import page
+    from pneumo.data.audit.page import audit_page
     from pneumo.data.audit.report import text, to_json
     from pneumo.data.cache import replacing
     from pneumo.data.sources import source_at
 
     opened = source_at(str(path), source, _two(classes))
-    with bar("looking at pictures") as progress:
+    with progress_bar("looking at pictures") as progress:
         found, looks = audited(opened, progress)
     print(text(found))
     try:
         to.mkdir(parents=True, exist_ok=True)
-        for name, content in (("audit.json", to_json(found)), ("audit.html", page(found, opened, looks))):
+        for name, content in (("audit.json", to_json(found)), ("audit.html", audit_page(found, opened, looks))):
             with replacing(to / name) as file:
                 file.write(content.encode())
     except OSError as error:
@@ -135,6 +136,7 @@ def prepare(
     sizes: Annotated[str, typer.Option(metavar="A,B", help="Sides of the squares, pixels.")] = "64,96,128",
 ) -> int:
     """Decode the training pictures into the cache, which a search does by itself otherwise."""
+    from pneumo.console.display import progress_bar
     from pneumo.data.prepare import prepare as prepared
     from pneumo.data.sources import source_at
 
@@ -145,7 +147,7 @@ def prepare(
     if not all(8 <= size <= 1024 for size in wanted):
         raise RequestError(f"--sizes {sizes}: wants 8 to 1,024 pixels")
     opened = source_at(str(path), source, _two(classes))
-    with bar("decoding pictures") as progress:
+    with progress_bar("decoding pictures") as progress:
         data = prepared(opened, wanted, 0.12, 0, progress, lambda line: print(line, file=sys.stderr))
     print(
         f"{len(data.names):,} pictures of {data.description} at {', '.join(map(str, data.sizes))} pixels: {data.folder}"
@@ -163,7 +165,7 @@ def _two(classes: str | None) -> tuple[str, str] | None:
 
 
 def _fetched(path: Path) -> int:
-    python = program("python")
+    python = program_path("python")
     search = [python, "-m", "pneumo.search", "experiments/article.yaml", "--data", str(path), "--trials", "6"]
     print(f"{path}: {path.stat().st_size / 1e6:,.0f} MB, whole.")
     print(f"What is wrong with it:  {shlex.join([python, '-m', 'pneumo.data', 'audit', str(path)])}")
@@ -177,10 +179,10 @@ def _going_on() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        again = shlex.join([program("python"), "-m", "pneumo.data", *sys.argv[1:]])
+        again = shlex.join([program_path("python"), "-m", "pneumo.data", *sys.argv[1:]])
         print(f"\nInterrupted. To have it whole:\n  {again}")
         raise
 
 
 if __name__ == "__main__":
-    run(app, "data")
+    run_command(app, "data")

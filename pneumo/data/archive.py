@@ -62,7 +62,7 @@ def open_archive(path: Path, wanted: str) -> Archive:
     return _folder(path) if path.is_dir() else _zip(path, wanted)
 
 
-def shown(name: str) -> str:
+def printable(name: str) -> str:
     """A file's name as it may be printed: control characters and half surrogates escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in name)
 
@@ -97,7 +97,7 @@ def _zip(path: Path, wanted: str) -> Archive:
         try:
             content = archive.read(members[file])
         except OSError as error:
-            raise RequestError(f"{path}: {shown(file)} cannot be read: {error.strerror or error}") from None
+            raise RequestError(f"{path}: {printable(file)} cannot be read: {error.strerror or error}") from None
         # RuntimeError: the member is encrypted, or compressed in a way that zipfile does not know.
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
             raise UnreadableError(f"broken in the zip: {error}") from None
@@ -105,7 +105,7 @@ def _zip(path: Path, wanted: str) -> Archive:
             raise UnreadableError(f"broken in the zip: {len(content):,} of {members[file].file_size:,} bytes")
         return content
 
-    left_out = {shown(entry.filename): fault for entry, fault in faults if fault is not None}
+    left_out = {printable(entry.filename): fault for entry, fault in faults if fault is not None}
     return Archive(tuple(members), tuple(sorted(left_out.items())), digests, read)
 
 
@@ -136,7 +136,7 @@ def _folder(path: Path) -> Archive:
     def read(file: str, digest: str | None) -> bytes:
         encoded = _file_bytes(path / file)
         if digest is not None and content_digest(zlib.crc32(encoded), len(encoded)) != digest:
-            raise RequestError(f"{path / shown(file)}: changed after it was listed; start again")
+            raise RequestError(f"{path / printable(file)}: changed after it was listed; start again")
         return encoded
 
     return Archive(files, tuple(sorted(left_out.items())), partial(_folder_digests, path), read)
@@ -152,7 +152,7 @@ def _walk(folder: Path, left_out: dict[str, str]) -> Iterator[str]:
     for here, folders, files in os.walk(folder, onerror=refuse):
         relative = Path(here).relative_to(folder)
         left_out |= {
-            shown((relative / name).as_posix()): "a link to a folder, which is not followed"
+            printable((relative / name).as_posix()): "a link to a folder, which is not followed"
             for name in folders
             if (Path(here) / name).is_symlink()
         }
@@ -160,7 +160,7 @@ def _walk(folder: Path, left_out: dict[str, str]) -> Iterator[str]:
         for file in files:
             name = (relative / file).as_posix()
             if fault := _name_fault(name) or _path_fault(Path(here) / file, root):
-                left_out[shown(name)] = fault
+                left_out[printable(name)] = fault
             else:
                 yield name
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pneumo.data.archive import shown
+from pneumo.data.archive import printable
 from pneumo.spec.errors import RequestError
 
 SLUG = "paultimothymooney/chest-xray-pneumonia"
@@ -147,7 +147,7 @@ def _check_zip(path: Path, slug: str) -> None:
         broken = str(error)
     if broken is not None:
         path.unlink()
-        raise RequestError(f"{slug}: came broken ({shown(broken)}), nothing is kept; give the same command again")
+        raise RequestError(f"{slug}: came broken ({printable(broken)}), nothing is kept; give the same command again")
 
 
 def _check_space(response: Any, file: Path) -> None:

@@ -17,9 +17,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from pneumo.data.archive import Archive, shown
+from pneumo.data.archive import Archive, printable
 from pneumo.data.decoding import PREAMBLE, UnreadableError
-from pneumo.data.dicom import SUFFIXES, patients_in
+from pneumo.data.dicom_patients import SUFFIXES, patients_in
 from pneumo.data.kaggle import archive_at
 from pneumo.data.pictures import Picture, Source, patient_of
 from pneumo.data.split import FEWEST_TO_CHOOSE_BY, patients_cut
@@ -117,7 +117,7 @@ def _layout(files: Iterable[str], classes: Sequence[str], given: bool, where: st
     whole = {split for split in ("train", "test") for one in found if one.split == split}
     if whole and any(not one.split for one in found):
         beside = next(one.name for one in found if not one.split)
-        raise RequestError(f"{where}: {shown(beside)} stands beside the split folders; put it into one of them")
+        raise RequestError(f"{where}: {printable(beside)} stands beside the split folders; put it into one of them")
     tested = {one.label for one in found if one.split == "test"}
     if len(tested) == 1:
         raise RequestError(
@@ -138,7 +138,7 @@ def _lacking(
         return f"no training pictures of {classes[1 - present.pop()]}; wants {_WANTED}"
     if not others:
         return f"there are no pictures (.jpeg, .png or DICOM); wants {_WANTED}"
-    named = ", ".join(shown(PurePosixPath(folder).name or ".") for folder, _ in others.most_common(4))
+    named = ", ".join(printable(PurePosixPath(folder).name or ".") for folder, _ in others.most_common(4))
     wanted = " and ".join(classes)
     if given:
         return f"there are no folders {wanted}, as data.classes says, but {named}"
@@ -168,7 +168,7 @@ def _parts(
     twice = sorted({picture.patient for picture in val} & patients)
     fewest = min(sum(picture.label == label for picture in val) for label in (0, 1))
     if twice:
-        why = f"{len(twice)} of its patients stand in train too ({shown(twice[0])})"
+        why = f"{len(twice)} of its patients stand in train too ({printable(twice[0])})"
     elif fewest < FEWEST_TO_CHOOSE_BY:
         why = f"{fewest} pictures of a class are too few to choose by (at least {FEWEST_TO_CHOOSE_BY})"
     else:
@@ -201,16 +201,16 @@ def _listed(archive: Archive, root: str, by_file: Mapping[str, _Found], where: s
         file, patient = (row["file"] or "").strip(), (row["patient"] or "").strip()
         names = by_name.get(PurePosixPath(file).as_posix(), [])
         if not patient:
-            raise RequestError(f"{line}: {shown(file)} has no patient")
+            raise RequestError(f"{line}: {printable(file)} has no patient")
         if len(names) != 1:
             what = (
                 f"is the name of {len(names)} pictures; give its folder too"
                 if names
                 else "is no picture of this folder"
             )
-            raise RequestError(f"{line}: {shown(file)!r} {what}")
+            raise RequestError(f"{line}: {printable(file)!r} {what}")
         if patients.setdefault(names[0], patient) != patient:
-            raise RequestError(f"{line}: {shown(file)} stands there twice, with different patients")
+            raise RequestError(f"{line}: {printable(file)} stands there twice, with different patients")
     return patients
 
 

@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
-from pneumo.data.archive import Archive, open_archive, shown
+from pneumo.data.archive import Archive, open_archive, printable
 from pneumo.data.pictures import Picture, Source, patient_of
 from pneumo.spec.errors import RequestError
 from pneumo.spec.result import CLASSES
@@ -72,7 +72,9 @@ def _in_layout(files: Iterable[str], where: str) -> dict[str, str]:
         name = f"{part.lower()}/{label.upper()}/{last}"
         other = layouts[tuple(outer)].setdefault(name, file)
         if other != file:
-            raise RequestError(f"{where}: {shown(other)} and {shown(file)} are the same picture by name; leave one out")
+            raise RequestError(
+                f"{where}: {printable(other)} and {printable(file)} are the same picture by name; leave one out"
+            )
     counts = {root: Counter(name.rsplit("/", 1)[0] for name in found) for root, found in layouts.items()}
     complete = [root for root, count in counts.items() if all(count[f"train/{label}"] for label in CLASSES)]
     if not complete:

@@ -13,7 +13,7 @@ from pneumo.data.pictures import Source
 from pneumo.spec.errors import RequestError
 
 
-def open_test(source: Source) -> Source:
+def open_sealed_test(source: Source) -> Source:
     """The source turned over: the test pictures can be read, those of the training pool are sealed.
 
     Raises `RequestError` where the source has no test pictures.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 import numpy as np
@@ -95,7 +96,7 @@ def _joined(pictures: Sequence[Picture]) -> dict[str, str]:
     return {patient: root(patient) for patient in first}
 
 
-def cut(source: Source, share: float, seed: int) -> tuple[Count, ...]:
+def count_split(source: Source, share: float, seed: int) -> tuple[Count, ...]:
     """What `split` gives, counted by part and class, and the sealed test pictures; nothing is decoded."""
     return count(source, *split(source.pictures, share, seed, source.validation))
 
@@ -113,3 +114,15 @@ def count(source: Source, training: Indices, validation: Indices) -> tuple[Count
         for label in range(len(CLASSES))
         for some in [[picture for picture in pictures if picture.label == label]]
     )
+
+
+def describe_split(description: str, counts: Sequence[Count], classes: Sequence[str]) -> str:
+    """Return two lines: where the pictures come from, and how many pictures and patients each part has."""
+    parts: list[str] = []
+    for part, of_part in groupby(counts, key=lambda count: count.part):
+        found = list(of_part)
+        pictures, patients = sum(c.pictures for c in found), sum(c.patients for c in found)
+        by_class = ", ".join(f"{c.pictures:,} {classes[c.label]}" for c in found)
+        sealed = ", sealed" if part == "test" else ""
+        parts.append(f"{part} {pictures:,} ({by_class}) of {patients:,} patients{sealed}")
+    return f"Data: {description}\n  {'; '.join(parts)}"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from pneumo.engines.journal import Journal, Proposal, open_journal, read_journal, told, write_journal
+from pneumo.engines.journal import Journal, Proposal, finished_journal_trials, open_journal, read_journal, write_journal
 from pneumo.engines.keras_tuner_space import decoded, encoded, hyperparameters
 from pneumo.spec.candidate import Candidate, Done, Wait
 from pneumo.spec.experiment import Experiment
@@ -122,7 +122,7 @@ class KerasTunerEngine:
         self._nothing = None
 
     def trials(self) -> tuple[Trial, ...]:
-        return told(self._proposals)
+        return finished_journal_trials(self._proposals)
 
     def _begin(self, oracle: Any, number: int) -> Proposal:
         """The baseline or a known configuration: not the algorithm's proposal, but where it can be it learns of it."""

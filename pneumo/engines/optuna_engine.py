@@ -10,7 +10,15 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from pneumo.engines.optuna_storage import HYPERPARAMETERS, ID, LEARNED, RESULT, STOPPED, open_study, told
+from pneumo.engines.optuna_storage import (
+    HYPERPARAMETERS,
+    ID,
+    LEARNED,
+    RESULT,
+    STOPPED,
+    finished_optuna_trials,
+    open_optuna_study,
+)
 from pneumo.engines.samplers import check_installed, sampler, should_terminate
 from pneumo.spec.candidate import Candidate, Done, Wait
 from pneumo.spec.experiment import Experiment
@@ -39,7 +47,7 @@ class OptunaEngine:
         self._asked: dict[int, optuna.Trial] = {}
         self._reported: dict[int, int] = {}
         check_installed(experiment.search)
-        self._study = open_study(experiment, storage)
+        self._study = open_optuna_study(experiment, storage)
         self.id: str = self._study.user_attrs[ID]
         self._learned = sum(LEARNED in trial.user_attrs for trial in self._study.get_trials(deepcopy=False))
         self._left: list[FrozenTrial] = []
@@ -107,7 +115,7 @@ class OptunaEngine:
         self._finish(trial, result)
 
     def trials(self) -> tuple[Trial, ...]:
-        return told(self._study, frozenset(d.name for d in self._space.searched))
+        return finished_optuna_trials(self._study, frozenset(d.name for d in self._space.searched))
 
     def learn(self, trials: Sequence[Trial]) -> None:
         if len(self._study.get_trials(deepcopy=False)) > self._learned:

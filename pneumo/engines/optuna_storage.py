@@ -11,8 +11,8 @@ from pathlib import Path
 import optuna
 from sqlalchemy.exc import SQLAlchemyError
 
-from pneumo.engines.hold import storage_url, unusable
 from pneumo.engines.samplers import pruner
+from pneumo.engines.study_lock import storage_url, unusable
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.objective import OBJECTIVES
@@ -28,7 +28,7 @@ ID, EXPERIMENT = "pneumo.id", "pneumo.experiment"
 """User attributes of an Optuna study: a random id that MLflow's record of it carries too, the resolved experiment."""
 
 
-def open_study(experiment: Experiment, storage: str) -> optuna.Study:
+def open_optuna_study(experiment: Experiment, storage: str) -> optuna.Study:
     """The study of this name, or a new one; one in which nothing was told yet is made anew if the experiment changed.
 
     Raises `RequestError` where the storage cannot be opened.
@@ -54,12 +54,12 @@ def open_study(experiment: Experiment, storage: str) -> optuna.Study:
     return study
 
 
-def read_trials(name: str, storage: str) -> tuple[Trial, ...]:
+def read_optuna_trials(name: str, storage: str) -> tuple[Trial, ...]:
     """The told trials of a study; none where there is no study of this name. Raises `RequestError` as `open_study` does."""
     with _database(storage) as database:
         if name not in optuna.get_all_study_names(database):
             return ()
-        return told(optuna.load_study(study_name=name, storage=database), frozenset())
+        return finished_optuna_trials(optuna.load_study(study_name=name, storage=database), frozenset())
 
 
 def read_id(name: str, storage: str) -> str | None:
@@ -77,7 +77,7 @@ def read_id(name: str, storage: str) -> str | None:
     return None if identity is None else str(identity)
 
 
-def told(study: optuna.Study, searched: frozenset[str]) -> tuple[Trial, ...]:
+def finished_optuna_trials(study: optuna.Study, searched: frozenset[str]) -> tuple[Trial, ...]:
     """The trials of a study that have a result, by number. `searched` are the names of what it searches."""
     trials = study.get_trials(deepcopy=False)
     learned = sum(LEARNED in trial.user_attrs for trial in trials)

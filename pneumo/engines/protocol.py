@@ -90,7 +90,7 @@ def open_again(experiment: Experiment, storage: str, identity: str) -> Engine:
     return open_engine(experiment, storage)
 
 
-def shown(experiment: Experiment, storage: str) -> str:
+def describe_storage(experiment: Experiment, storage: str) -> str:
     """Where the experiment's study lies, for a line; without a password."""
     from sqlalchemy.engine import make_url
 
@@ -104,10 +104,10 @@ def earlier_trials(name: str, storage: str) -> tuple[Trial, ...]:
 
     Raises `RequestError` where the storage cannot be read.
     """
-    from pneumo.engines.journal import read_trials as read_journal
-    from pneumo.engines.optuna_storage import read_trials
+    from pneumo.engines.journal import read_journal_trials as read_journal
+    from pneumo.engines.optuna_storage import read_optuna_trials
 
-    found = read_trials(name, storage)
+    found = read_optuna_trials(name, storage)
     if not found and storage.startswith("sqlite:"):
         found = read_journal(_folder(storage) / name)
     return found
@@ -115,7 +115,7 @@ def earlier_trials(name: str, storage: str) -> tuple[Trial, ...]:
 
 def _folder(storage: str) -> Path:
     """Where Keras Tuner's studies lie: beside the database that holds Optuna's."""
-    from pneumo.engines.hold import storage_url
+    from pneumo.engines.study_lock import storage_url
 
     url = storage_url(storage)
     if url.get_backend_name() != "sqlite" or not url.database:

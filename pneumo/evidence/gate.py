@@ -63,7 +63,7 @@ class Gate:
         )
 
 
-def judge(
+def apply_gate(
     labels: Array,
     patients: Array,
     ours: Array,

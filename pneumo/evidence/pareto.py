@@ -66,8 +66,8 @@ def front_table(trials: Sequence[Trial], objectives: Sequence[str], names: Seque
     rows = [
         [
             str(trial.number),
-            *(shown(value_of(trial.result, objective, objectives)) for objective in objectives),
-            *(shown(trial.candidate.hyperparameters.get(name)) for name in names),
+            *(format_cell(value_of(trial.result, objective, objectives)) for objective in objectives),
+            *(format_cell(trial.candidate.hyperparameters.get(name)) for name in names),
         ]
         for trial in front
     ]
@@ -76,7 +76,7 @@ def front_table(trials: Sequence[Trial], objectives: Sequence[str], names: Seque
     return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
 
 
-def shown(value: object) -> str:
+def format_cell(value: object) -> str:
     """A number to four digits, or whole with its thousands apart; nothing for None; anything else as it is."""
     if value is None:
         return ""
@@ -93,7 +93,7 @@ def _aim(objective: str) -> str:
 
 def _described(trial: FrozenTrial, objectives: Sequence[str]) -> str:
     figures = dict(zip(objectives, trial.values, strict=True)) | trial.params
-    lines = (f"{name}: {html.escape(shown(value))}" for name, value in figures.items())
+    lines = (f"{name}: {html.escape(format_cell(value))}" for name, value in figures.items())
     return "<br>".join([f"trial {trial.number}", *lines])
 
 

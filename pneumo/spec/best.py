@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from pneumo.spec.experiment import Experiment
-from pneumo.spec.objective import OBJECTIVES, Direction
+from pneumo.spec.objective import OBJECTIVES, Direction, objective_metric
 from pneumo.spec.result import Trial
-from pneumo.spec.selection import Confirmed, pareto_front, ranked
+from pneumo.spec.run import TrialRun
+from pneumo.spec.selection import Confirmed, confirmed_ranking, pareto_front, ranked, value_of
 
 
 def best_metric(experiment: Experiment) -> tuple[str, Direction]:
@@ -28,7 +29,7 @@ def best_first(trials: Sequence[Trial], experiment: Experiment, confirmed: Seque
     return sorted(found, key=lambda trial: order.get(trial.number, len(order)))  # stable: the others as they were
 
 
-def kept(trials: Sequence[Trial], experiment: Experiment, confirmed: Collection[int] = ()) -> set[int]:
+def numbers_to_keep(trials: Sequence[Trial], experiment: Experiment, confirmed: Collection[int] = ()) -> set[int]:
     """The numbers of the trials whose models `search.keep` keeps; without it those of all.
 
     These are the best, of several objectives the whole front, the baseline, which a promotion may compare with, and those
@@ -40,3 +41,24 @@ def kept(trials: Sequence[Trial], experiment: Experiment, confirmed: Collection[
     best = best_first(trials, experiment)[: max(search.keep.best, search.confirm.top if search.confirm else 0)]
     front = pareto_front(trials, search.objectives) if len(search.objectives) > 1 else []
     return {trial.number for trial in [*best, *front]} | {*confirmed} | ({0} if search.baseline else set())
+
+
+def baseline_of(trials: Sequence[Trial], experiment: Experiment) -> Trial | None:
+    """The trial of the tutorial's own network, if there is one and it has ended."""
+    return next((t for t in trials if t.number == 0 and experiment.search.baseline), None)
+
+
+def confirmed_of(told: Sequence[Trial], experiment: Experiment, runs: Sequence[TrialRun]) -> list[Confirmed]:
+    """What MLflow's runs say of the trials that were trained again, best mean first."""
+    metric, direction = best_metric(experiment)
+    values: dict[int, list[float]] = {}
+    for run in runs:
+        if (value := run.metrics.get(objective_metric(metric))) is not None:
+            values.setdefault(run.number, []).append(value)
+    firsts = {trial.number: value_of(trial.result, metric, experiment.search.objectives) for trial in told}
+    found = [
+        Confirmed(number, tuple(some), first)
+        for number, some in values.items()
+        if (first := firsts.get(number)) is not None
+    ]
+    return confirmed_ranking(found, direction)

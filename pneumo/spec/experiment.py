@@ -16,7 +16,7 @@ from pneumo.spec.errors import RequestError
 from pneumo.spec.hyperparameters import NAMES, Value
 from pneumo.spec.promotion import PromoteSpec
 from pneumo.spec.search import ConfirmSpec, KeepSpec, SearchSpec, one_of
-from pneumo.spec.space import Choice, Range, Space, nearest, read_space, said
+from pneumo.spec.space import Choice, Range, Space, describe_fault, nearest, read_space
 
 SOURCES: tuple[str, ...] = ("kaggle", "folder", "medmnist", "phantom")
 
@@ -193,7 +193,7 @@ def make_experiment(document: Any, where: str) -> Experiment:
         raise RequestError(f"{where}: {_first(error)}") from None
 
 
-def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def setting_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs between two resolved experiments, as `search.pruner was none, now median`.
 
     What may change from one run of a study to the next (when it or a trial ends, what is confirmed, how the best is chosen,
@@ -322,7 +322,7 @@ def _first(error: ValidationError) -> str:
     if fault["type"] == "value_error":
         message = fault["msg"].removeprefix("Value error, ")
         return f"{key}.{message}" if key else message
-    return f"{key}: {said(fault)}"
+    return f"{key}: {describe_fault(fault)}"
 
 
 def _keys(model: type[BaseModel]) -> list[str]:

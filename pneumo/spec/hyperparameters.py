@@ -81,7 +81,7 @@ CONDITIONS: Mapping[str, Mapping[str, tuple[Value, ...]]] = {"momentum": {"optim
 """Hyperparameters that mean something only beside certain values of another."""
 
 
-def kind(name: str) -> type:
+def value_type(name: str) -> type:
     """The Python type of a hyperparameter's values: bool, int, float or str."""
     return type(getattr(TUTORIAL, name))
 
@@ -107,3 +107,18 @@ def unbuildable(values: Hyperparameters) -> str | None:
         f"layers={values.layers} with kernel_size={values.kernel_size} pool a picture of image_size="
         f"{values.image_size} to nothing; fewer layers or a larger image_size would do"
     )
+
+
+def count_parameters(values: Hyperparameters) -> int:
+    """The number of parameters of a network, as Keras counts them, trainable or not; 0 where it cannot be built."""
+    side = map_size(values)
+    if side == 0:
+        return 0
+    count, channels = 0, int(values.channels)
+    for k in range(values.layers):
+        filters = max(1, round(values.filters * values.filter_growth**k))
+        # Batch normalization has four of each filter in place of the bias.
+        count += filters * (channels * values.kernel_size**2 + (4 if values.batch_norm else 1))
+        channels = filters
+    features = channels * side**2 if values.head == "flatten" else channels
+    return count + (features + 1) * values.dense_units + values.dense_units + 1

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from pneumo.spec.algorithms import ALGORITHMS, PRUNERS, Algorithm, settings_of, that_take
 from pneumo.spec.objective import EPOCH_OBJECTIVES, OBJECTIVES
-from pneumo.spec.space import nearest, said
+from pneumo.spec.space import describe_fault, nearest
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DEFAULT = {"optuna": "tpe", "keras-tuner": "bayesian"}
@@ -163,4 +163,4 @@ def _settings(given: dict[str, Any], of: str, model: Any) -> dict[str, Any]:
         if first["type"] == "extra_forbidden":
             there = f"there is {', '.join(known)}" if known else "it has none"
             raise ValueError(f"{key}: there is no {setting!r}; {there}{nearest(setting, known)}") from None
-        raise ValueError(f"{key}.{setting}: {said(first)}") from None
+        raise ValueError(f"{key}.{setting}: {describe_fault(first)}") from None

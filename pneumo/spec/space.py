@@ -18,8 +18,8 @@ from pneumo.spec.hyperparameters import (
     TUTORIAL,
     Hyperparameters,
     Value,
-    kind,
     unbuildable,
+    value_type,
 )
 
 When = Mapping[str, tuple[Value, ...]]
@@ -271,11 +271,11 @@ def _choice(name: str, values: Any, when: When, where: str) -> Dimension:
 
 
 def _range(name: str, entry: Mapping[str, Any], when: When, where: str) -> Range:
-    if kind(name) not in (int, float) or name == "channels":
+    if value_type(name) not in (int, float) or name == "channels":
         raise RequestError(f"{where}: takes no range; give a list of its values")
     low, high = (_checked(name, entry[end], f"{where}.{end}") for end in ("low", "high"))
     log, step = entry.get("log", False), entry.get("step")
-    integer = kind(name) is int
+    integer = value_type(name) is int
     assert not isinstance(low, str)
     assert not isinstance(high, str)
     if not isinstance(log, bool):
@@ -322,11 +322,11 @@ def _checked(name: str, value: Any, where: str) -> Value:
             raise RequestError(f"{where}: a finite number, got {value}")
         checked: Value = _FIELDS[name].validate_python(value, strict=True)
     except ValidationError as error:
-        raise RequestError(f"{where}: {said(error.errors()[0])}") from None
+        raise RequestError(f"{where}: {describe_fault(error.errors()[0])}") from None
     return checked
 
 
-def said(error: Any) -> str:
+def describe_fault(error: Any) -> str:
     """One pydantic error as `what would be right, got what`."""
     message = str(error["msg"])
     message = message[0].lower() + message[1:].removesuffix(".")

@@ -18,7 +18,7 @@ REMOVED = "pneumo.model_removed"
 """Tag of a run whose model was removed: why."""
 
 
-def models(store: Store, study: str) -> dict[str, str]:
+def logged_models(store: Store, study: str) -> dict[str, str]:
     """The models of a recorded study's runs, whole or not, that were not removed: the run's id to the model's."""
     of = [experiment_id(store, study)]
     found = pages(lambda token: store.client.search_logged_models(of, max_results=100, page_token=token))

@@ -52,7 +52,7 @@ def at(store: Store, model: str, alias: str) -> Version | None:
         raise
 
 
-def models(store: Store) -> dict[str, dict[str, str]]:
+def registered_models(store: Store) -> dict[str, dict[str, str]]:
     """Every registered model: its aliases, each with its version's number."""
     found = pages(lambda token: store.client.search_registered_models(max_results=100, page_token=token))
     return {model.name: {alias: str(number) for alias, number in model.aliases.items()} for model in found}
@@ -60,7 +60,7 @@ def models(store: Store) -> dict[str, dict[str, str]]:
 
 def only_champion(store: Store) -> str:
     """The address of the one registered model that has a champion. Raises `RequestError` where there is none, or several."""
-    there = sorted(name for name, aliases in models(store).items() if CHAMPION in aliases)
+    there = sorted(name for name, aliases in registered_models(store).items() if CHAMPION in aliases)
     if len(there) == 1:
         return f"models:/{there[0]}@{CHAMPION}"
     if there:
@@ -98,7 +98,7 @@ def create(store: Store, model: str, *, model_id: str, run_id: str, tags: Mappin
     )
 
 
-def kind(store: Store, model: str) -> str | None:
+def pictures_kind(store: Store, model: str) -> str | None:
     """The kind of pictures that a registered model is of; None where there is no such model, or it is not of pneumo's."""
     try:
         return str(store.client.get_registered_model(model).tags.get("pneumo.data", ""))
@@ -135,7 +135,7 @@ def challenge(store: Store, model: str, version: str) -> None:
 def settle(store: Store, model: str) -> None:
     """Does what is left of a move that a process began and did not finish, if there is one."""
     client = store.client
-    if kind(store, model) is None:
+    if pictures_kind(store, model) is None:
         return
     registered = client.get_registered_model(model)
     if not (left := registered.tags.get(_MOVING)):
@@ -152,9 +152,9 @@ def roll_back(store: Store, model: str, alias: str) -> tuple[str, str]:
 
     Raises `RequestError` where there is nothing to go back to.
     """
-    if kind(store, model) is None:
+    if pictures_kind(store, model) is None:
         raise RequestError(
-            f"{store.shown} has no registered model {model!r}; there is {', '.join(models(store)) or 'none'}"
+            f"{store.shown} has no registered model {model!r}; there is {', '.join(registered_models(store)) or 'none'}"
         )
     settle(store, model)
     now, before = at(store, model, alias), at(store, model, previous_of(alias))

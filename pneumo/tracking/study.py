@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +22,7 @@ from mlflow.exceptions import MlflowException
 
 from pneumo.spec.errors import RequestError
 from pneumo.spec.hyperparameters import Value
+from pneumo.spec.run import TrialRun
 from pneumo.tracking.outbox import KEY, Outbox, fill, new_key, now, timed
 from pneumo.tracking.store import Store, pages
 from pneumo.tracking.views import view_tags
@@ -68,7 +69,7 @@ class Recorded:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class DatasetPart:
     """The pictures of one part of the split, as MLflow shows a dataset.
 
     `digest` covers pictures and split, at most 36 letters are kept. `source` is a path or an address, `counts` what
@@ -80,19 +81,6 @@ class Pictures:
     digest: str
     source: str
     counts: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class TrialRun:
-    """A trial's run as MLflow holds it. A metric has its last value; `state` is None where the trial has not ended."""
-
-    run_id: str
-    number: int
-    status: str
-    state: str | None
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def recorded(store: Store, name: str) -> Recorded | None:
@@ -189,7 +177,7 @@ def start_trial(
     number: int,
     parameters: Mapping[str, Value],
     seed: int,
-    pictures: Sequence[Pictures] = (),
+    pictures: Sequence[DatasetPart] = (),
     experiment_yaml: str | None = None,
     role: Role = "trial",
     extra_tags: Mapping[str, str] | None = None,
@@ -359,7 +347,7 @@ def _trial_run(run: Run) -> TrialRun:
     )
 
 
-def _input(pictures: Pictures) -> tuple[str, dict[str, str]]:
+def _input(pictures: DatasetPart) -> tuple[str, dict[str, str]]:
     dataset = {
         "name": pictures.name,
         "digest": pictures.digest[:_LONGEST_DIGEST],

@@ -37,7 +37,7 @@ def view_tags(objectives: Sequence[str], searched: Sequence[str]) -> dict[str, s
     }
 
 
-def page(experiment_id: str, view: str = STUDY_VIEW) -> str:
+def study_page_address(experiment_id: str, view: str = STUDY_VIEW) -> str:
     """The address of an experiment's page with a view, to be put behind the address of the MLflow server."""
     return f"/#/experiments/{experiment_id}/runs?viewStateShareKey={view}"
 

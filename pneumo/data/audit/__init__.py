@@ -13,12 +13,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pneumo.data.archive import shown
+from pneumo.data.archive import printable
 from pneumo.data.audit.findings import Audit, Finding, all_of, from_json, leaks, parts_of, to_json
 from pneumo.data.cache import cache_folder, replacing, unwritable
 from pneumo.data.decoding import UnreadableError
 from pneumo.data.pictures import Picture, Source
-from pneumo.data.sealed import open_test
+from pneumo.data.sealed import open_sealed_test
 from pneumo.data.split import FEWEST_TO_CHOOSE_BY
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _audited(source: Source, seen: Looks) -> Audit:
     findings += judged(near, parts, source.classes, kept, [alike for _, _, alike in pairs])
     findings += in_two_parts(pictures, parts, source.stated, kept, _agreeing([*exact, *near], parts))
     findings += [
-        Finding("unreadable", "fault", f"{shown(name)}: cannot be read: {reason}", (name,))
+        Finding("unreadable", "fault", f"{printable(name)}: cannot be read: {reason}", (name,))
         for name, reason in seen.unreadable.items()
     ]
     rows = rows_of(pictures, parts, source.classes, seen)
@@ -123,7 +123,7 @@ def _confirmed(source: Source, group: Sequence[Picture]) -> list[tuple[Picture, 
     pool = {picture.name for picture in source.pictures}
     if len({picture.name in pool for picture in group}) < 2:
         return [tuple(group)]
-    test, by_content = open_test(source), dict[bytes, list[Picture]]()
+    test, by_content = open_sealed_test(source), dict[bytes, list[Picture]]()
     for picture in group:
         try:
             encoded = (source if picture.name in pool else test).encoded(picture)

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumo.data.archive import shown
+from pneumo.data.archive import printable
 from pneumo.data.audit.findings import Finding
 from pneumo.data.pictures import Picture
 
@@ -106,7 +106,7 @@ def judged(
     for number, group in enumerate(groups):
         names = tuple(sorted((picture.name for picture in group), key=lambda name: parts[name] != "test"))
         how = f"looks like (correlation {alike[number]:.2f})" if alike else "is, byte for byte,"
-        said = f"{shown(names[0])} {how} {', '.join(shown(name) for name in names[1:])}"
+        said = f"{printable(names[0])} {how} {', '.join(printable(name) for name in names[1:])}"
         within = {parts[name] for name in names}
         leaking = "test" in within and len(within) > 1
         if leaking:

@@ -30,7 +30,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Row:
+class GroupRow:
     """One split and class: counts, share of the split, and the medians and means of its readable pictures.
 
     `width` and `height` are medians in pixels, `brightness` and `contrast` (mean and standard deviation of the grey values,
@@ -56,7 +56,7 @@ class Audit:
 
     description: str
     method: str
-    rows: tuple[Row, ...]
+    rows: tuple[GroupRow, ...]
     findings: tuple[Finding, ...]
 
     @property
@@ -93,5 +93,5 @@ def from_json(text: str) -> Audit:
     document = json.loads(text)
     findings = (Finding(**one | {"pictures": tuple(one["pictures"])}) for one in document["findings"])
     return Audit(
-        document["description"], document["method"], tuple(Row(**r) for r in document["rows"]), tuple(findings)
+        document["description"], document["method"], tuple(GroupRow(**r) for r in document["rows"]), tuple(findings)
     )

@@ -21,7 +21,7 @@ from pneumo.data.audit.findings import all_of
 from pneumo.data.cache import replacing
 from pneumo.data.decoding import UnreadableError, decode
 from pneumo.data.pictures import Picture, Source
-from pneumo.data.sealed import open_test
+from pneumo.data.sealed import open_sealed_test
 
 THUMBNAIL, SHARP = 64, 128
 """Sides of the squares, pixels: for thumbnails, brightness and contrast, and for sharpness."""
@@ -66,7 +66,7 @@ def looks(source: Source, folder: Path, progress: Callable[[int, int], None]) ->
     except Exception:  # noqa: S110 - none yet, or broken in any of NumPy's and zipfile's ways
         pass
     pictures = all_of(source)
-    test = open_test(source) if source.sealed else source
+    test = open_sealed_test(source) if source.sealed else source
 
     def one(picture: Picture, of: Source) -> _Look:
         content = ""

@@ -54,7 +54,7 @@ figcaption, .of1 p, .of2 p { font-size: 12px; overflow-wrap: anywhere } .how { c
 _TITLES = {"fault": "Faults", "warning": "Warnings", "note": "Notes"}
 
 
-def page(audit: Audit, source: Source, looks: Looks) -> str:
+def audit_page(audit: Audit, source: Source, looks: Looks) -> str:
     """The audit as HTML, with thumbnails of the pictures that findings name, as many as fit."""
     row_of = {picture.name: row for row, picture in enumerate(all_of(source))}
     left = MOST_THUMBNAILS

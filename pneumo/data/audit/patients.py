@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
 
-from pneumo.data.archive import shown
+from pneumo.data.archive import printable
 from pneumo.data.audit.findings import Finding
 from pneumo.data.pictures import Picture
 
@@ -67,8 +67,8 @@ def _between(
                 Finding(
                     "numbering-restarts",
                     "note",
-                    f"{len(twice)} of {fewer} numbers {shown(scheme)}<n> stand in {one} and in {other}: the numbering restarts "
-                    f"there, and they are taken as different patients (no picture agrees, but for those named)",
+                    f"{len(twice)} of {fewer} numbers {printable(scheme)}<n> stand in {one} and in {other}: the numbering "
+                    f"restarts there, and they are taken as different patients (no picture agrees, but for those named)",
                 )
             )
     return found
@@ -76,7 +76,7 @@ def _between(
 
 def _finding(patient: str, by_side: Mapping[str, Sequence[str]]) -> Finding:
     sides = sorted(by_side, reverse=True)
-    said = " and ".join(f"{side} ({', '.join(shown(name) for name in by_side[side][:3])})" for side in sides)
+    said = " and ".join(f"{side} ({', '.join(printable(name) for name in by_side[side][:3])})" for side in sides)
     pictures = tuple(name for side in sides for name in by_side[side])
     kind = "patient-leak" if "test" in sides else "patient-in-validation"
-    return Finding(kind, "fault", f"patient {shown(patient)} stands in {said}", pictures)
+    return Finding(kind, "fault", f"patient {printable(patient)} stands in {said}", pictures)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pneumo.data.audit.findings import Audit, Finding, Row, from_json, to_json
+from pneumo.data.audit.findings import Audit, Finding, GroupRow, from_json, to_json
 
 __all__ = ["from_json", "text", "to_json"]
 
@@ -73,13 +73,13 @@ def _verdict(audit: Audit) -> str:
     return f"{'Faults found' if audit.faults else 'No fault found'}: {said}."
 
 
-def _table(rows: Sequence[Row]) -> list[str]:
+def _table(rows: Sequence[GroupRow]) -> list[str]:
     cells = [HEAD, *(cells_of(row) for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(HEAD))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 
 
-def cells_of(row: Row) -> tuple[str, ...]:
+def cells_of(row: GroupRow) -> tuple[str, ...]:
     """A row of the table, as people read it."""
     modes = ", ".join(f"{mode} {n:,}" for mode, n in row.modes.items())
     figures = (f"{row.brightness:.1f}", f"{row.contrast:.1f}", f"{row.sharpness:.2f}")

@@ -9,9 +9,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumo.data.archive import shown
+from pneumo.data.archive import printable
 from pneumo.data.audit.copies import BLANK
-from pneumo.data.audit.findings import Finding, Row
+from pneumo.data.audit.findings import Finding, GroupRow
 from pneumo.data.audit.look import Looks
 from pneumo.data.pictures import Picture
 
@@ -29,7 +29,9 @@ OUTLIER, MOST_OUTLIERS = 5.0, 20
 five figures of 5,840 pictures normally distributed, one audit in 60 would name a picture."""
 
 
-def rows_of(pictures: Sequence[Picture], parts: Mapping[str, str], classes: Sequence[str], looks: Looks) -> list[Row]:
+def rows_of(
+    pictures: Sequence[Picture], parts: Mapping[str, str], classes: Sequence[str], looks: Looks
+) -> list[GroupRow]:
     """The table of splits and classes."""
     in_part = Counter(parts[picture.name] for picture in pictures)
     rows = []
@@ -42,7 +44,7 @@ def rows_of(pictures: Sequence[Picture], parts: Mapping[str, str], classes: Sequ
             width, height = np.median(looks.sizes[readable], axis=0).tolist() if readable else (0.0, 0.0)
             brightness, contrast, sharpness = looks.figures[readable].mean(axis=0).tolist() if readable else (0.0,) * 3
             rows.append(
-                Row(
+                GroupRow(
                     part=part,
                     label=name,
                     pictures=len(some),
@@ -76,15 +78,15 @@ def shifts(
                     continue
                 size = abs(b.mean() - a.mean()) / max(spread, 1e-9)
                 said = (
-                    f"{shown(name)}: {figure} is {'higher' if away > 0 else 'lower'} in {other} than in {one} by {size:.2f} "
-                    f"standard deviations of patients ({away:+.1f} standard errors): the two are not alike, and a figure "
-                    f"from one need not hold in the other"
+                    f"{printable(name)}: {figure} is {'higher' if away > 0 else 'lower'} in {other} than in {one} by "
+                    f"{size:.2f} standard deviations of patients ({away:+.1f} standard errors): the two are not alike, "
+                    f"and a figure from one need not hold in the other"
                 )
                 found.append(Finding("shift", "warning", said))
     return found
 
 
-def balances(rows: Sequence[Row]) -> list[Finding]:
+def balances(rows: Sequence[GroupRow]) -> list[Finding]:
     """Splits whose share of the positive class differs by more than their standard errors allow."""
     of = {part: [row.pictures for row in rows if row.part == part] for part in ("train", "val", "test")}
     found = []
@@ -93,7 +95,7 @@ def balances(rows: Sequence[Row]) -> list[Finding]:
         both = (a + b) / (a_all + b_all)
         error = np.sqrt(both * (1 - both) * (1 / a_all + 1 / b_all))
         if abs(a / a_all - b / b_all) > MOST_ERRORS * error:
-            name = shown([row.label for row in rows if row.part == one][1])
+            name = printable([row.label for row in rows if row.part == one][1])
             said = (
                 f"{name} is {a / a_all:.0%} of {one} and {b / b_all:.0%} of {other}: accuracy, precision and F1 of one need "
                 f"not hold in the other; sensitivity, specificity and AUC do not depend on it"
@@ -120,7 +122,7 @@ def odd_ones(pictures: Sequence[Picture], looks: Looks) -> list[Finding]:
         Finding(
             "blank",
             "fault",
-            f"{shown(pictures[n].name)}: shows nothing (contrast {looks.figures[n, 1]:.1f} of 255)",
+            f"{printable(pictures[n].name)}: shows nothing (contrast {looks.figures[n, 1]:.1f} of 255)",
             (pictures[n].name,),
         )
         for n in blank
@@ -149,7 +151,7 @@ def odd_ones(pictures: Sequence[Picture], looks: Looks) -> list[Finding]:
             break
         name = max(away, key=lambda figure: away[figure][n])
         picture = pictures[rest[n]].name
-        said = f"{shown(picture)}: far outside the rest in {name} ({int(width[n])} x {int(height[n])} pixels)"
+        said = f"{printable(picture)}: far outside the rest in {name} ({int(width[n])} x {int(height[n])} pixels)"
         found.append(Finding("outlier", "warning", said, (picture,)))
     return found
 

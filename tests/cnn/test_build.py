@@ -1,0 +1,177 @@
+"""The network: what it is by default, and what each hyperparameter makes of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from pneumo.cnn.build import UnbuildableError, build, compile_model, network_parameters
+from pneumo.cnn.save import saved
+from pneumo.spec.hyperparameters import TUTORIAL, Hyperparameters
+
+TINY: dict[str, Any] = {"image_size": 16, "filters": 4, "dense_units": 8}
+
+
+def built(**values: Any) -> keras.Model:
+    return build(Hyperparameters(**(TINY | values)), seed=0)
+
+
+def optimizer(**values: Any) -> keras.Optimizer:
+    model = built(**values)
+    compile_model(model, Hyperparameters(**(TINY | values)), steps=30)
+    return model.optimizer
+
+
+def test_the_defaults_are_the_tutorials_network() -> None:
+    model = build(TUTORIAL, seed=0)
+    compile_model(model, TUTORIAL, steps=1)
+    kinds = [type(layer).__name__ for layer in model.layers if layer.count_params() or "pooling" in layer.name]
+    assert network_parameters(model) == 3_937_409
+    assert model.input_shape == (None, 64, 64, 3)
+    assert kinds == ["Conv2D", "MaxPooling2D", "Dense", "Dense"]
+    assert model.get_layer("dense").activation is keras.activations.relu
+    assert model.get_layer("pneumonia").activation is keras.activations.sigmoid
+    assert isinstance(model.optimizer, keras.optimizers.Adam)
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.001)
+
+
+def test_layers_filters_growth_and_kernel_size() -> None:
+    model = built(layers=3, filters=5, filter_growth=1.5, kernel_size=2, image_size=20)
+    kernels = [layer.kernel.shape for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert kernels == [(2, 2, 3, 5), (2, 2, 5, 8), (2, 2, 8, 11)]
+    assert built(layers=2, filters=1, filter_growth=0.1).get_layer("convolution_2").filters == 1
+
+
+def test_pooling_head_dense_units_channels_and_dropout() -> None:
+    model = built(pooling="average", head="average", dense_units=9, channels=1, dropout=0.25)
+    assert isinstance(model.get_layer("pooling_1"), keras.layers.AveragePooling2D)
+    assert model.get_layer("dense").kernel.shape == (4, 9)
+    assert model.input_shape == (None, 16, 16, 1)
+    assert [layer.name for layer in model.layers][-3:] == ["dense", "dropout", "pneumonia"]
+    assert model.get_layer("dropout").rate == 0.25
+
+
+def test_batch_norm_stands_between_convolution_and_activation() -> None:
+    names = [layer.name for layer in built(batch_norm=True, activation="gelu").layers]
+    at = names.index("convolution_1")
+    assert names[at : at + 4] == ["convolution_1", "batch_norm_1", "activation_1", "pooling_1"]
+    assert built(activation="gelu").get_layer("activation_1").activation is keras.activations.gelu
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_standardize_gives_each_picture_zero_mean_and_unit_variance(precision: str) -> None:
+    model = built(normalization="standardize", precision=precision)
+    inside = keras.Model(model.input, model.get_layer("standardize").output)
+    pictures = np.random.default_rng(0).integers(40, 90, (3, 16, 16, 3)).astype(np.uint8)
+    seen = np.asarray(inside(pictures))
+    assert seen.dtype == np.float32
+    np.testing.assert_allclose(seen.mean(axis=(1, 2, 3)), 0, atol=1e-4)
+    np.testing.assert_allclose(seen.std(axis=(1, 2, 3)), 1, atol=1e-3)
+    np.testing.assert_allclose(seen[0], (pictures[0] - pictures[0].mean()) / pictures[0].std(), atol=2e-3)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_precision_is_the_layers_own(precision: str) -> None:
+    model = built(precision=precision, batch_norm=True, dropout=0.1)
+    computed = {layer.name: layer.compute_dtype for layer in model.layers}
+    assert computed["convolution_1"] == computed["batch_norm_1"] == computed["dense"] == precision
+    assert computed["rescale"] == computed["pneumonia"] == "float32"
+    assert {weight.dtype for weight in model.weights} == {"float32"}
+    assert keras.config.dtype_policy().name == "float32"
+    scaled = isinstance(optimizer(precision=precision), keras.optimizers.LossScaleOptimizer)
+    assert scaled == (precision == "float16")
+
+
+def test_precision_auto_must_be_settled_first() -> None:
+    with pytest.raises(ValueError, match="resolve"):
+        built(precision="auto")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("adam", keras.optimizers.Adam),
+        ("adamw", keras.optimizers.AdamW),
+        ("sgd", keras.optimizers.SGD),
+        ("rmsprop", keras.optimizers.RMSprop),
+    ],
+)
+def test_optimizers_take_their_rate_and_decay(name: str, kind: type[keras.Optimizer]) -> None:
+    made = optimizer(optimizer=name, learning_rate=0.5, weight_decay=0.25)
+    assert type(made) is kind
+    assert float(made.learning_rate) == 0.5
+    assert made.weight_decay == 0.25
+    assert not optimizer(optimizer=name).weight_decay
+
+
+@pytest.mark.parametrize("name", ["sgd", "rmsprop"])
+def test_momentum_reaches_the_optimizers_that_have_it(name: str) -> None:
+    assert optimizer(optimizer=name, momentum=0.75).momentum == 0.75
+
+
+def test_weight_decay_is_decoupled_from_the_gradient() -> None:
+    of_model = optimizer(optimizer="sgd", learning_rate=0.5, weight_decay=0.1)
+    made = keras.optimizers.SGD.from_config(of_model.get_config())
+    weight = keras.Variable([2.0])
+    made.apply([keras.ops.zeros(1)], [weight])
+    assert float(weight[0]) == pytest.approx(2.0 - 0.5 * 0.1 * 2.0)
+
+
+def test_cosine_ends_at_zero_after_all_steps() -> None:
+    made = optimizer(schedule="cosine", learning_rate=0.2)
+    rates = []
+    for step in (0, 15, 30):
+        made.iterations.assign(step)
+        rates.append(float(made.learning_rate))
+    assert rates == pytest.approx([0.2, 0.1, 0.0], abs=1e-7)
+
+
+def test_the_optimizer_has_its_variables_before_the_first_step() -> None:
+    made = optimizer(precision="float16")
+    assert made.built
+    assert made.inner_optimizer.built
+    assert len(optimizer().variables) == 2 + 2 * len(built().trainable_variables)
+
+
+def test_label_smoothing_is_in_the_training_loss() -> None:
+    model, values = built(), Hyperparameters(**TINY, label_smoothing=0.2)
+    compile_model(model, values, steps=1)
+    loss = float(model.loss(np.ones((1, 1), np.float32), np.full((1, 1), 0.9, np.float32)))
+    assert loss == pytest.approx(-0.9 * np.log(0.9) - 0.1 * np.log(0.1), rel=1e-5)
+
+
+def test_a_network_that_pools_to_nothing_is_refused_with_the_reason() -> None:
+    with pytest.raises(UnbuildableError, match=r"layers=4 .*image_size=16"):
+        built(layers=4)
+
+
+def test_the_seed_alone_decides_the_first_weights() -> None:
+    first = built(layers=2, dropout=0.5).get_weights()
+    keras.utils.set_random_seed(99)
+    again = built(layers=2, dropout=0.5).get_weights()
+    other = build(Hyperparameters(**TINY, layers=2, dropout=0.5), seed=2**31 - 1).get_weights()
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first[0], other[0])
+
+
+def test_a_saved_network_loads_without_this_package(tmp_path: Path) -> None:
+    model = built(layers=2, batch_norm=True, dropout=0.3, normalization="standardize", precision="bfloat16")
+    compile_model(model, TUTORIAL, steps=1)
+    path = tmp_path / "model.keras"
+    saved(model).save(path)
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3)).astype(np.uint8)
+    np.save(tmp_path / "pictures.npy", pictures)
+    script = (
+        "import sys, keras, numpy as np\n"
+        "model = keras.models.load_model('model.keras')\n"
+        "assert not model.compiled and not any(name.startswith('pneumo') for name in sys.modules)\n"
+        "np.save('probabilities.npy', model.predict(np.load('pictures.npy'), verbose=0))\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+    np.testing.assert_allclose(np.load(tmp_path / "probabilities.npy"), np.asarray(model(pictures)), atol=1e-6)

@@ -1,0 +1,171 @@
+"""An exported file says what the network says, or there is none."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from pneumo.cnn.export import MOST_DIFFERENCE, export
+from pneumo.cnn.load import load_network, logits
+from pneumo.evidence.scaling import scaled
+from pneumo.spec.errors import RequestError
+from tests.support.networks import brightness_network, network
+
+FORMATS = ["onnx", "tflite"]
+KINDS: list[dict[str, Any]] = [
+    {"activation": "gelu"},
+    {"layers": 3, "image_size": 64, "channels": 1, "activation": "leaky_relu", "dropout": 0.3},
+    {"layers": 2, "head": "average", "pooling": "average", "batch_norm": True, "activation": "silu"},
+    {"layers": 9, "image_size": 512, "kernel_size": 1, "activation": "selu"},
+    {"normalization": "standardize", "activation": "elu", "kernel_size": 4},
+    {"normalization": "standardize", "activation": "tanh", "channels": 1},
+]
+
+
+def noise(model: keras.Model, n: int = 100) -> npt.NDArray[np.uint8]:
+    side = model.input_shape[1]
+    return np.random.default_rng(0).integers(0, 256, (n, side, side), np.uint8)
+
+
+def greys(side: int, n: int = 100) -> npt.NDArray[np.uint8]:
+    """Plain pictures, from black to white."""
+    levels = np.linspace(0, 255, n).astype(np.uint8)
+    return np.broadcast_to(levels[:, None, None], (n, side, side))
+
+
+def raw(model: keras.Model, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    return np.repeat(pictures[..., None].astype(np.float32), model.input_shape[-1], axis=-1)
+
+
+def said(path: Path, kind: str, pictures: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """What the file says, as anybody would ask it."""
+    if kind == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        assert [(one.name, one.type, one.shape[1:]) for one in session.get_inputs()] == [
+            ("pictures", "tensor(float)", list(pictures.shape[1:]))
+        ]
+        return np.asarray(session.run(None, {"pictures": pictures})[0])
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(str(path)).get_signature_runner()
+    return np.asarray(runner(pictures=pictures)["output_0"])
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("values", KINDS, ids=str)
+def test_every_network_says_the_same_in_another_runtime(kind: str, values: dict[str, Any], tmp_path: Path) -> None:
+    model, path = network(**values), tmp_path / "network"
+    pictures = noise(model, 33)
+    assert export(model, 1.0, kind, path, pictures) < 1e-5
+    wanted = keras.ops.convert_to_numpy(model(raw(model, pictures), training=False))
+    for few in (1, 7):  # pictures at once
+        found = said(path, kind, raw(model, pictures[:few]))
+        assert found.shape == (few, 1)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, wanted[:few], atol=1e-5)
+    assert [file.name for file in tmp_path.iterdir()] == ["network"]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("temperature", [0.4, 1.8])
+def test_the_temperature_is_part_of_the_file(kind: str, temperature: float, tmp_path: Path) -> None:
+    model, path = brightness_network(steepness=12.0), tmp_path / "network"
+    pictures = greys(32)
+    assert export(model, temperature, kind, path, pictures) < 1e-5
+    own = keras.ops.convert_to_numpy(model(raw(model, pictures), training=False))
+    found = said(path, kind, raw(model, pictures))
+    np.testing.assert_allclose(found, scaled(own, temperature), atol=1e-5)
+    assert np.abs(found - own).max() > 0.05
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("temperature", [1.0, 20.0])
+def test_a_network_that_is_sure_is_exported_as_well(kind: str, temperature: float, tmp_path: Path) -> None:
+    # Logits from -100 to 100: the probabilities of the network itself are 0 and 1, or have no digits left.
+    model, path = brightness_network(steepness=200.0), tmp_path / "network"
+    pictures = greys(32)
+    assert export(model, temperature, kind, path, pictures) < MOST_DIFFERENCE
+    ends = said(path, kind, raw(model, pictures))[[0, -1]]
+    surest = scaled(np.array([[0.0], [1.0]]), temperature)
+    np.testing.assert_allclose(ends, surest, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("there", [False, True])
+def test_a_file_that_says_something_else_is_not_written(kind: str, there: bool, tmp_path: Path) -> None:
+    model, path = network(precision="bfloat16"), tmp_path / "network"
+    last = model.get_layer("pneumonia")
+    last.kernel.assign(last.kernel * 100)
+    if there:
+        path.write_bytes(b"earlier")
+    with pytest.raises(RequestError, match=r"differ by up to .* computes in bfloat16.*precision: float32"):
+        export(model, 1.0, kind, path, noise(model))
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == ([b"earlier"] if there else [])
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_half_precision_that_hardly_matters_is_exported(kind: str, tmp_path: Path) -> None:
+    model = brightness_network(steepness=0.01, precision="bfloat16")
+    assert 0 < export(model, 1.0, kind, tmp_path / "network", noise(model)) < MOST_DIFFERENCE
+
+
+@pytest.mark.parametrize(
+    ("kind", "package"), [("onnx", "tf2onnx"), ("onnx", "onnxruntime"), ("tflite", "ai_edge_litert")]
+)
+def test_a_missing_package_is_named(kind: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
+    model = network()
+    with pytest.raises(RequestError, match=rf"package {package}; pip install 'pneumo\[export\]'"):
+        export(model, 1.0, kind, tmp_path / "network", noise(model))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_written_or_is_no_format_is_refused(tmp_path: Path) -> None:
+    model = network()
+    for kind, path, message in (
+        ("onnx", tmp_path, "wants a file"),
+        ("onnx", tmp_path / "nowhere" / "network.onnx", "wants a file in a folder"),
+        ("onnx", tmp_path / ("long" * 100), "cannot be written"),
+        ("keras", tmp_path / "network", "wants onnx or tflite"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            export(model, 1.0, kind, path, noise(model, 2))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_network_no_converter_knows_is_refused(kind: str, tmp_path: Path) -> None:
+    inputs = keras.Input((16, 16, 1))
+    x = keras.ops.reshape(keras.ops.det(inputs[..., 0]), (-1, 1))
+    model = keras.Model(inputs, keras.layers.Dense(1, "sigmoid", name="pneumonia")(x))
+    with pytest.raises(RequestError, match="cannot be converted"):
+        export(model, 1.0, kind, tmp_path / "network", noise(model, 2))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_logits_are_those_of_the_probabilities() -> None:
+    model = network(batch_norm=True, dropout=0.5, layers=2)
+    pictures = raw(model, noise(model, 5))
+    probability = keras.ops.convert_to_numpy(model(pictures, training=False)).astype(np.float64)
+    logit = keras.ops.convert_to_numpy(logits(model, float32=True)(pictures, training=False))
+    np.testing.assert_allclose(logit, np.log(probability / (1 - probability)), atol=1e-5)
+
+
+def test_a_kept_network_is_loaded_and_a_broken_one_is_not(tmp_path: Path) -> None:
+    model, path = network(), tmp_path / "model.keras"
+    model.save(path)
+    pictures = raw(model, noise(model, 3))
+    same = keras.ops.convert_to_numpy(load_network(path)(pictures) == model(pictures))
+    assert same.all()
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(RequestError, match="no network that can be loaded"):
+        load_network(path)

@@ -1,0 +1,223 @@
+"""Training: the batches, the best epoch, and every way it can end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from pneumo.cnn.build import build
+from pneumo.cnn.device import release
+from pneumo.cnn.fit import AfterEpoch, AfterStep, DivergedError, EpochOutcome, Examples, Fitted, batches, fit, predictor
+from pneumo.cnn.save import saved
+from pneumo.spec.hyperparameters import Hyperparameters
+
+TINY: dict[str, Any] = {"image_size": 16, "filters": 2, "dense_units": 4, "batch_size": 8, "epochs": 3}
+PLAIN: dict[str, Any] = TINY | {"shear": 0.0, "zoom": 0.0, "horizontal_flip": False, "channels": 1}
+
+RNG = np.random.default_rng(0)
+LABELS = RNG.integers(0, 2, 60)
+PIXELS = (RNG.integers(0, 120, (60, 16, 16)) + 100 * LABELS[:, None, None]).astype(np.uint8)  # easily told apart
+
+
+def some(rows: npt.NDArray[np.int64]) -> Examples:
+    return Examples(PIXELS, rows, LABELS[rows])
+
+
+TRAINING, VALIDATION = some(np.arange(10, 60)), some(np.arange(10))
+
+
+def always(*_: Any) -> EpochOutcome:
+    return EpochOutcome(0.0, True)
+
+
+def trained(
+    values: dict[str, Any] = TINY,
+    *,
+    seed: int = 0,
+    after_epoch: AfterEpoch = always,
+    after_step: AfterStep | None = None,
+) -> tuple[keras.Model, Fitted]:
+    asked = Hyperparameters(**values)
+    model = build(asked, seed=seed)
+    return model, fit(model, asked, TRAINING, VALIDATION, seed=seed, after_epoch=after_epoch, after_step=after_step)
+
+
+def all_batches(values: dict[str, Any], seed: int = 0, first_epoch: int = 0) -> list[tuple[npt.NDArray[Any], ...]]:
+    dataset = batches(TRAINING, Hyperparameters(**values), seed=seed, first_epoch=first_epoch)
+    return list(dataset.as_numpy_iterator())
+
+
+def equal(one: list[Any], other: list[Any]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_an_epoch_holds_every_training_picture_once_with_its_label() -> None:
+    found = all_batches(PLAIN | {"epochs": 2})
+    assert [len(labels) for _, labels in found] == [8, 8, 8, 8, 8, 8, 2] * 2
+    first, second = (np.concatenate([p[..., 0] for p, _ in part]) for part in (found[:7], found[7:]))
+    expected = {(PIXELS[row].tobytes(), LABELS[row]) for row in TRAINING.rows}
+    labels = np.concatenate([labels[:, 0] for _, labels in found[:7]])
+    assert {(p.astype(np.uint8).tobytes(), int(y)) for p, y in zip(first, labels, strict=True)} == expected
+    assert {p.tobytes() for p in first} == {p.tobytes() for p in second}
+    assert not np.array_equal(first, second)  # another order
+
+
+def test_grey_is_repeated_to_the_channels_that_the_network_takes() -> None:
+    pictures = all_batches(TINY)[0][0]
+    assert pictures.shape == (8, 16, 16, 3)
+    assert pictures.dtype == np.float32
+    np.testing.assert_array_equal(pictures, np.repeat(pictures[..., :1], 3, axis=-1))
+
+
+def test_batches_depend_on_seed_epoch_and_step_alone() -> None:
+    whole, again, other = all_batches(TINY), all_batches(TINY), all_batches(TINY, seed=1)
+    later = all_batches(TINY, first_epoch=2)
+    assert all(equal(list(a), list(b)) for a, b in zip(whole, again, strict=True))
+    assert all(equal(list(a), list(b)) for a, b in zip(whole[14:], later, strict=True))
+    assert not equal(list(whole[0]), list(other[0]))
+
+
+def test_balanced_classes_weigh_the_same_in_sum() -> None:
+    found = all_batches(TINY | {"class_weight": "balanced", "epochs": 1})
+    labels, weights = (np.concatenate([batch[k][:, 0] for batch in found]) for k in (1, 2))
+    assert weights[labels == 0].sum() == pytest.approx(25, rel=1e-5)
+    assert weights[labels == 1].sum() == pytest.approx(25, rel=1e-5)
+    model, fitted = trained(TINY | {"class_weight": "balanced"})
+    assert fitted.spent.epochs == 3
+    release(model)
+
+
+def test_training_learns_and_tells_each_epoch_and_step(tmp_path: Path) -> None:
+    epochs: list[tuple[int, dict[str, float], npt.NDArray[np.float32]]] = []
+    steps: list[tuple[int, int, int]] = []
+
+    def after_epoch(epoch: int, metrics: dict[str, float], probabilities: npt.NDArray[np.float32]) -> EpochOutcome:
+        epochs.append((epoch, metrics, probabilities))
+        return EpochOutcome(float(epoch), True)
+
+    model, fitted = trained(
+        TINY | {"epochs": 12, "learning_rate": 0.003, "filters": 8, "dense_units": 32},
+        after_epoch=after_epoch,
+        after_step=lambda *step: steps.append(step),
+    )
+    assert [epoch for epoch, _, _ in epochs] == list(range(1, 13))
+    assert steps == [(epoch, step, 7) for epoch in range(1, 13) for step in range(1, 8)]
+    assert all(set(metrics) == {"loss", "accuracy", "auc", "epoch_seconds"} for _, metrics, _ in epochs)
+    assert epochs[-1][1]["loss"] < epochs[0][1]["loss"]
+    assert epochs[-1][1]["auc"] > 0.9
+    assert (fitted.spent.epochs, fitted.images, fitted.best_epoch) == (12, 600, 12)
+    assert fitted.images_per_second == pytest.approx(600 / fitted.spent.seconds)
+    assert sum(metrics["epoch_seconds"] for _, metrics, _ in epochs) <= fitted.spent.seconds
+    assert (
+        0 < fitted.spent.predict_ms * len(VALIDATION) < 1000 * min(metrics["epoch_seconds"] for _, metrics, _ in epochs)
+    )
+    # What the epochs were told is what a saved copy says of the raw pictures.
+    saved(model).save(tmp_path / "model.keras")
+    raw = np.repeat(PIXELS[VALIDATION.rows][..., None], 3, axis=-1)
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert fitted.probabilities.dtype == np.float32
+    np.testing.assert_array_equal(fitted.probabilities, epochs[-1][2])
+    np.testing.assert_allclose(loaded.predict(raw, verbose=0)[:, 0], fitted.probabilities, atol=1e-6)
+
+
+def test_the_best_epochs_weights_are_put_back() -> None:
+    seen: list[npt.NDArray[np.float32]] = []
+
+    def after_epoch(epoch: int, _: dict[str, float], probabilities: npt.NDArray[np.float32]) -> EpochOutcome:
+        seen.append(probabilities)
+        return EpochOutcome([float("nan"), 0.9, 0.9, float("nan")][epoch - 1], True)
+
+    model, fitted = trained(TINY | {"epochs": 4, "batch_norm": True}, after_epoch=after_epoch)
+    assert (fitted.best_epoch, fitted.spent.epochs) == (2, 4)
+    np.testing.assert_array_equal(fitted.probabilities, seen[1])
+    np.testing.assert_array_equal(predictor(model)(VALIDATION), seen[1])
+    assert not np.array_equal(seen[1], seen[3])
+
+
+def test_a_stopped_training_keeps_its_best_epoch() -> None:
+    seen: list[npt.NDArray[np.float32]] = []
+
+    def after_epoch(epoch: int, _: dict[str, float], probabilities: npt.NDArray[np.float32]) -> EpochOutcome:
+        seen.append(probabilities)
+        return EpochOutcome(-float(epoch), epoch < 2)
+
+    model, fitted = trained(TINY | {"epochs": 5}, after_epoch=after_epoch)
+    assert (fitted.best_epoch, fitted.spent.epochs, fitted.images) == (1, 2, 100)
+    np.testing.assert_array_equal(predictor(model)(VALIDATION), seen[0])
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not() -> None:
+    values = TINY | {"dropout": 0.3, "layers": 2}
+    (first, _), (again, _), (other, _) = (trained(values, seed=seed) for seed in (5, 5, 6))
+    assert equal(first.get_weights(), again.get_weights())
+    assert not equal(first.get_weights(), other.get_weights())
+
+
+def test_a_diverging_loss_ends_the_training_where_it_shows() -> None:
+    steps: list[int] = []
+    values = TINY | {"optimizer": "sgd", "learning_rate": 10.0, "momentum": 0.99, "epochs": 200, "layers": 3}
+    values |= {"image_size": 16, "kernel_size": 1, "filters": 64, "dense_units": 512}
+    with pytest.raises(DivergedError, match=r"epoch \d+, step \d+.*learning_rate"):
+        trained(values, after_step=lambda epoch, step, _: steps.append(7 * (epoch - 1) + step))
+    assert len(steps) < 7 * 200
+
+
+def test_what_the_caller_raises_comes_through() -> None:
+    class StopError(Exception):
+        pass
+
+    def after_step(epoch: int, step: int, _: int) -> None:
+        if (epoch, step) == (2, 3):
+            raise StopError
+
+    with pytest.raises(StopError):
+        trained(after_step=after_step)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision_trains(precision: str) -> None:
+    model, fitted = trained(TINY | {"precision": precision, "layers": 2, "batch_norm": True, "schedule": "cosine"})
+    assert fitted.probabilities.dtype == np.float32
+    assert np.isfinite(fitted.probabilities).all()
+    assert not equal(
+        model.get_weights(), build(Hyperparameters(**TINY, layers=2, batch_norm=True), seed=0).get_weights()
+    )
+
+
+def test_pictures_may_be_a_memory_map_larger_than_one_validation_batch(tmp_path: Path) -> None:
+    np.save(tmp_path / "pixels.npy", np.tile(PIXELS, (9, 1, 1)))
+    mapped = np.load(tmp_path / "pixels.npy", mmap_mode="r")
+    model = build(Hyperparameters(**TINY), seed=0)
+    rows = np.arange(540)
+    got = predictor(model)(Examples(mapped, rows, np.tile(LABELS, 9)))
+    np.testing.assert_allclose(got, np.tile(predictor(model)(some(np.arange(60))), 9), atol=1e-6)
+
+
+def test_prediction_time_holds_neither_the_first_call_nor_a_disturbed_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([0.5, 0.0, 0.5])
+
+    def predictor_that_waits(model: keras.Model) -> Callable[[Examples], npt.NDArray[np.float32]]:
+        def predict(pictures: Examples) -> npt.NDArray[np.float32]:
+            time.sleep(next(seconds))
+            return np.zeros(len(pictures), np.float32)
+
+        return predict
+
+    monkeypatch.setattr("pneumo.cnn.fit.predictor", predictor_that_waits)
+    _, fitted = trained(TINY | {"epochs": 2})
+    assert fitted.spent.predict_ms * len(VALIDATION) < 250
+
+
+def test_pictures_of_the_wrong_size_or_none_are_refused() -> None:
+    larger, values = Hyperparameters(**TINY | {"image_size": 20}), Hyperparameters(**TINY)
+    with pytest.raises(ValueError, match=r"\(16, 16\).*image_size=20"):
+        fit(build(larger, seed=0), larger, TRAINING, VALIDATION, seed=0, after_epoch=always)
+    with pytest.raises(ValueError, match="no validation pictures"):
+        fit(build(values, seed=0), values, TRAINING, some(np.arange(0)), seed=0, after_epoch=always)

@@ -1,0 +1,252 @@
+"""The audit: what it finds in the real archive, in a planted copy of it, and in small sets made for one fault each."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from pneumo.data.audit import Audit, audit, cheap, leaks, look, report, verdict
+from pneumo.data.audit.page import audit_page
+from pneumo.data.pictures import Picture, Source
+from pneumo.data.sources import source_at
+from tests.support.pictures import archive_files, encoded, write_zip
+
+ROOT = "chest_xray/"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PNEUMO_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def of_kind(audited: Audit, kind: str) -> list[set[str]]:
+    return [set(finding.pictures) for finding in audited.findings if finding.kind == kind]
+
+
+def altered(content: bytes, **how: float) -> bytes:
+    """A JPEG shifted by so many pixels, brightened, and encoded again at a quality."""
+    image = Image.open(io.BytesIO(content)).convert("L")
+    shift = int(how.get("shift", 0))
+    if shift:
+        moved = Image.new("L", image.size)
+        moved.paste(image, (shift, shift))
+        image = moved
+    out = io.BytesIO()
+    ImageEnhance.Brightness(image).enhance(how.get("bright", 1.0)).save(
+        out, "JPEG", quality=int(how.get("quality", 90))
+    )
+    return out.getvalue()
+
+
+def test_the_real_archive_has_exact_copies_and_no_leak(archive: Path) -> None:
+    source = source_at(str(archive))
+    result, _ = audit(source)
+    (copies,) = of_kind(result, "copies")
+    assert len(copies) == 50
+    assert "24 groups of exact copies (50 pictures)" in report.text(result)
+    assert result.faults == ()
+    assert leaks(result.findings) == []
+    assert of_kind(result, "near-copies") == []
+    assert {row.part: row.pictures for row in result.rows if row.label == "NORMAL"} == {
+        "train": 1099,
+        "val": 8,
+        "test": 234,
+    }
+    notes = {finding.kind: finding.message for finding in result.findings if finding.severity == "note"}
+    assert set(notes) == {"small-val", "class-balance"}
+    assert "PNEUMONIA is 76% of train and 62% of test" in notes["class-balance"]
+    assert len(of_kind(result, "outlier")) == 5
+    assert [finding.message for finding in cheap(source) if finding.kind == "copies"] == [
+        finding.message for finding in result.findings if finding.kind == "copies"
+    ]
+
+
+@pytest.fixture
+def planted(archive: Path, tmp_path: Path) -> Iterator[tuple[Path, dict[str, set[str]]]]:
+    """A copy of the archive with faults planted in it, and those faults by kind."""
+    with zipfile.ZipFile(archive) as real:
+        names = [n.removeprefix(ROOT) for n in real.namelist() if n.startswith(f"{ROOT}train/") and n.endswith(".jpeg")]
+        normal = [name for name in names if "/NORMAL/" in name]
+        ill = [name for name in names if "/PNEUMONIA/" in name]
+
+        def read(name: str) -> bytes:
+            return real.read(ROOT + name)
+
+        leaks = {
+            "test/NORMAL/IM-7001-0001.jpeg": (normal[10], read(normal[10])),
+            "test/PNEUMONIA/person7002_virus_1.jpeg": (ill[20], read(ill[20])),
+            "test/NORMAL/IM-7003-0001.jpeg": (normal[30], altered(read(normal[30]), quality=40)),
+            "test/PNEUMONIA/person7004_virus_1.jpeg": (ill[40], altered(read(ill[40]), quality=75)),
+            "test/NORMAL/IM-7005-0001.jpeg": (normal[50], altered(read(normal[50]), shift=4, bright=1.15)),
+        }
+        conflicts = {f"train/PNEUMONIA/person800{n}_virus_1.jpeg": normal[60 + n] for n in range(3)}
+        broken = {f"train/NORMAL/IM-810{n}-0001.jpeg": read(normal[70 + n])[: 500 * (n + 1)] for n in range(4)}
+        patient = ill[100].rsplit("/", 1)[1].split("_")[0]
+        with zipfile.ZipFile(tmp_path / "planted.zip", "w") as copy:
+            for name in real.namelist():
+                if name.startswith((f"{ROOT}train/", f"{ROOT}val/", f"{ROOT}test/")):
+                    copy.writestr(name, real.read(name))
+            for name, (_, content) in leaks.items():
+                copy.writestr(ROOT + name, content)
+            for name, other in conflicts.items():
+                copy.writestr(ROOT + name, read(other))
+            for name, content in broken.items():
+                copy.writestr(ROOT + name, content)
+            stranger = f"test/PNEUMONIA/{patient}_virus_9999.jpeg"
+            copy.writestr(ROOT + stranger, encoded(5, (224, 224)))
+        near = ["IM-7003", "person7004", "IM-7005"]
+        yield (
+            tmp_path / "planted.zip",
+            {
+                "copy-leak": {name for name in leaks if not any(n in name for n in near)},
+                "near-copy-leak": {name for name in leaks if any(n in name for n in near)},
+                "label-conflict": set(conflicts),
+                "unreadable": set(broken),
+                "patient-leak": {stranger},
+                "originals": {original for original, _ in leaks.values()} | set(conflicts.values()),
+            },
+        )
+
+
+def test_all_that_is_planted_is_reported_by_name(planted: tuple[Path, dict[str, set[str]]]) -> None:
+    path, wanted = planted
+    source = source_at(str(path))
+    result, looks = audit(source)
+    said = report.text(result)
+    for kind in ("copy-leak", "near-copy-leak", "label-conflict", "unreadable", "patient-leak"):
+        found = of_kind(result, kind)
+        assert len(found) == len(wanted[kind]), kind
+        for name in wanted[kind]:
+            assert any(name in pictures for pictures in found), (kind, name)
+            assert name in said
+    named = {name for finding in result.faults for name in finding.pictures}
+    assert named >= wanted["originals"]
+    assert {finding.kind for finding in result.faults} == set(wanted) - {"originals"}
+    shown = audit_page(result, source, looks)
+    assert all(name in shown for kind in wanted for name in wanted[kind])
+    assert shown.count("data:image/jpeg;base64,") >= 10
+    assert "http" not in shown
+
+
+def test_exact_leaks_are_found_without_decoding_and_confirmed_by_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a picture was decoded")
+
+    monkeypatch.setattr(look, "decode", refuse)
+    files = archive_files()
+    train, test = "train/NORMAL/IM-0001-0001.jpeg", "test/NORMAL/IM-9009-0001.jpeg"
+    source = source_at(str(write_zip(tmp_path / "a.zip", files | {test: files[train]})))
+    (leak,) = leaks(cheap(source))
+    assert leak.pictures == (test, train)
+    assert cheap(source_at(str(write_zip(tmp_path / "b.zip", files)))) == ()
+
+    # The same CRC-32 and size by chance is no copy.
+    def read(picture: Picture) -> bytes:
+        return picture.name.encode()
+
+    pool, sealed = Picture("train/NORMAL/a.png", 0, "a", "same"), Picture("test/NORMAL/b.png", 0, "b", "same")
+    assert cheap(Source("kaggle", "chance", (pool,), (sealed,), read)) == ()
+
+
+def test_a_patient_who_is_stated_on_both_sides_is_a_leak_and_restarted_numbering_is_not() -> None:
+    def source(patients: int, shared: int, stated: bool) -> Source:
+        pool = [Picture(f"train/PNEUMONIA/person{n}_virus_1.jpeg", 1, f"person{n}", f"a{n}") for n in range(patients)]
+        test = [Picture(f"test/PNEUMONIA/person{n}_virus_2.jpeg", 1, f"person{n}", f"b{n}") for n in range(shared)]
+        test += [Picture(f"test/PNEUMONIA/person9{n}_virus_2.jpeg", 1, f"person9{n}", f"c{n}") for n in range(100, 120)]
+        names = frozenset(picture.name for picture in pool + test) if stated else frozenset()
+        return Source("kaggle", "numbers", tuple(pool), tuple(test), lambda picture: b"", stated=names)
+
+    kinds = [(finding.kind, finding.severity) for finding in cheap(source(200, 170, stated=False))]
+    assert kinds == [("numbering-restarts", "note")]
+    few = leaks(cheap(source(200, 2, stated=False)))
+    assert [finding.pictures for finding in few] == [
+        (f"train/PNEUMONIA/person{n}_virus_1.jpeg", f"test/PNEUMONIA/person{n}_virus_2.jpeg") for n in range(2)
+    ]
+    assert len(leaks(cheap(source(200, 170, stated=True)))) == 170
+
+
+def test_numbering_that_restarts_is_a_leak_where_pictures_agree(tmp_path: Path) -> None:
+    files: dict[str, bytes] = {}
+    for part, seed in (("train", 0), ("test", 50)):
+        files |= {f"{part}/PNEUMONIA/person{n}_virus_{part}.jpeg": encoded(seed + n) for n in range(20)}
+        files |= {f"{part}/NORMAL/IM-{seed + n:04d}-1.jpeg": encoded(100 + seed + n) for n in range(5)}
+    files["test/PNEUMONIA/person7_virus_test.jpeg"] = files["train/PNEUMONIA/person7_virus_train.jpeg"]
+    findings = cheap(source_at(str(write_zip(tmp_path / "a.zip", files))))
+    assert [finding.kind for finding in findings] == ["copy-leak", "patient-leak", "numbering-restarts"]
+    assert "patient person7 " in findings[1].message
+
+
+def test_what_looks_odd_is_named(tmp_path: Path) -> None:
+    files = archive_files(12, 2)
+    blank, wide = "train/NORMAL/IM-0900-0001.jpeg", "train/NORMAL/IM-0901-0001.jpeg"
+    out = io.BytesIO()
+    Image.new("L", (80, 60), 90).save(out, "JPEG")
+    files |= {blank: out.getvalue(), wide: encoded(900, (800, 10))}
+    for case, widths in enumerate(([80], range(80, 89))):  # the others' sizes all equal, or not
+        usual = [name for name in files if name not in (blank, wide)]
+        files |= {name: encoded(n, (widths[n % len(widths)], 60)) for n, name in enumerate(usual)}
+        result, _ = audit(source_at(str(write_zip(tmp_path / f"{case}.zip", files))))
+        assert of_kind(result, "blank") == [{blank}]
+        assert of_kind(result, "outlier") == [{wide}]
+
+
+def test_a_split_that_is_brighter_is_said(tmp_path: Path) -> None:
+    def files(lift: int) -> dict[str, bytes]:
+        found = {}
+        for n, name in enumerate(archive_files(40, 1, 40)):
+            base = np.asarray(Image.open(io.BytesIO(encoded(n))), np.float64)
+            out = io.BytesIO()
+            Image.fromarray((base * 0.6 + (lift if name.startswith("test/") else 0)).astype(np.uint8)).save(out, "JPEG")
+            found[name] = out.getvalue()
+        return found
+
+    shifted, _ = audit(source_at(str(write_zip(tmp_path / "a.zip", files(40)))))
+    said = [finding.message for finding in shifted.findings if finding.kind == "shift"]
+    assert [line.split(" is ")[0] for line in said] == ["NORMAL: brightness", "PNEUMONIA: brightness"]
+    assert all("higher in test than in train" in line for line in said)
+    alike, _ = audit(source_at(str(write_zip(tmp_path / "b.zip", files(0)))))
+    assert of_kind(alike, "shift") == of_kind(alike, "class-balance") == []
+
+
+def test_the_verdict_is_kept_for_the_same_content_and_not_read_where_it_is_damaged(tmp_path: Path, cache: Path) -> None:
+    files = archive_files()
+    source = source_at(str(write_zip(tmp_path / "a.zip", files)))
+    assert verdict(source) is None
+    result, _ = audit(source)
+    assert verdict(source) == result
+    assert report.from_json(report.to_json(result)) == result
+    assert json.loads(report.to_json(result))["description"] == "a.zip"
+    other = source_at(str(write_zip(tmp_path / "b.zip", files | {"train/NORMAL/IM-0001-0001.jpeg": encoded(77)})))
+    assert verdict(other) is None
+    (kept,) = cache.glob("audits/*/audit.json")
+    kept.write_text(kept.read_text()[:100])
+    assert verdict(source) is None
+
+
+def test_a_second_audit_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = source_at(str(write_zip(tmp_path / "a.zip", archive_files())))
+    first, _ = audit(source)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a picture was decoded")
+
+    monkeypatch.setattr(look, "decode", refuse)
+    assert audit(source)[0] == first
+
+
+def test_names_cannot_write_html_into_the_page(tmp_path: Path) -> None:
+    name = "train/NORMAL/<img src=x onerror=alert(1)>.jpeg"
+    source = source_at(str(write_zip(tmp_path / "a.zip", archive_files() | {name: b"no picture"})))
+    result, looks = audit(source)
+    assert of_kind(result, "unreadable") == [{name}]
+    assert "<img src=x" not in audit_page(result, source, looks)

@@ -1,0 +1,173 @@
+"""A folder of one's own: layouts, classes, patients, and what is set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pneumo.data.pictures import Source
+from pneumo.data.sources import open_source, source_at
+from pneumo.data.split import split
+from pneumo.spec.errors import RequestError
+from pneumo.spec.experiment import DataSpec
+from tests.support.pictures import archive_files, encoded, write_folder, write_zip
+
+
+def opened(path: Path, **spec: object) -> Source:
+    return open_source(DataSpec.model_validate({"source": "folder", "path": str(path)} | spec))
+
+
+def flat(patients: int = 20, classes: tuple[str, str] = ("normal", "Pneumonia")) -> dict[str, bytes]:
+    """`<class>/...` with one picture a patient."""
+    numbered = [(label, name, n) for label, name in enumerate(classes) for n in range(patients)]
+    return {f"{name}/p{n:02d}.png": encoded(n + 100 * label, kind="PNG") for label, name, n in numbered}
+
+
+def names(source: Source) -> tuple[set[str], set[str]]:
+    return {picture.name for picture in source.pictures}, {picture.name for picture in source.sealed}
+
+
+@pytest.mark.parametrize("outer", ["", "deep/er"])
+def test_classes_alone_are_cut_by_patient_and_the_test_pictures_stay_the_same(tmp_path: Path, outer: str) -> None:
+    files = flat()
+    zipped = opened(write_zip(tmp_path / "a.zip", files, f"{outer}/" if outer else ""))
+    folder = opened(write_folder(tmp_path / "tree", files, outer))
+    assert zipped.pictures == folder.pictures
+    assert zipped.sealed == folder.sealed
+    pool, sealed = names(zipped)
+    assert pool | sealed == set(files)
+    assert not pool & sealed
+    assert [sum(picture.label == label for picture in zipped.sealed) for label in (0, 1)] == [3, 3]
+    assert "no test folder" in zipped.notes[0]
+    assert zipped.encoded(zipped.pictures[0]) == files[zipped.pictures[0].name]
+
+
+def test_splits_by_their_usual_names_and_folders_below_the_class(tmp_path: Path) -> None:
+    files = {
+        f"{part}/{label}/{'site/' * (n % 2)}{n}.jpg": encoded(n)
+        for part in ("Training", "testing")
+        for label in ("NORMAL", "PNEUMONIA")
+        for n in range(4)
+    }
+    pool, sealed = names(opened(write_zip(tmp_path / "a.zip", files)))
+    assert {name.partition("/")[0] for name in pool} == {"Training"}
+    assert {name.partition("/")[0] for name in sealed} == {"testing"}
+    assert len(pool) == len(sealed) == 8
+
+
+def test_classes_of_the_experiment_the_negative_first(tmp_path: Path) -> None:
+    path = write_folder(tmp_path, flat(classes=("healthy", "tb")), "")
+    with pytest.raises(RequestError, match=r"but (healthy, tb|tb, healthy); name the two classes.*classes"):
+        opened(path)
+    source = opened(path, classes=["Healthy", "TB"])
+    assert source.classes == ("Healthy", "TB")
+    assert {picture.name.partition("/")[0]: picture.label for picture in source.pictures} == {"healthy": 0, "tb": 1}
+    with pytest.raises(RequestError, match=r"no folders healthy and covid, as data\.classes says"):
+        opened(write_folder(tmp_path / "b", flat(classes=("a", "b")), ""), classes=["healthy", "covid"])
+    assert source_at(str(path), classes=("healthy", "tb")).kind == "folder"
+
+
+def test_patients_csv_is_honoured(tmp_path: Path) -> None:
+    path = write_folder(tmp_path, flat(8), "")
+    table = path / "patients.csv"
+    # By a path and by a bare name are both ways; a table of a spreadsheet begins with a mark.
+    table.write_text(
+        "\ufefffile,patient,note\nnormal/p00.png,anna,x\nnormal/p01.png,anna,\nPneumonia/p01.png,ben,\n", "utf-8"
+    )
+    source = opened(path)
+    patients = {picture.name: picture.patient for picture in (*source.pictures, *source.sealed)}
+    assert patients["normal/p00.png"] == patients["normal/p01.png"] == "anna"
+    assert patients["Pneumonia/p01.png"] == "ben"
+    assert source.stated == {"normal/p00.png", "normal/p01.png", "Pneumonia/p01.png"}
+    assert any("13 of 16 pictures are not in it" in note for note in source.notes)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("name,who\n", "wants the columns file,patient"),
+        ("file,patient\nnormal/p77.png,anna\n", r"patients.csv:2: .*p77.png.* is no picture"),
+        ("file,patient\nnormal/p00.png,\n", r"patients.csv:2: .* has no patient"),
+        ("file,patient\np00.png,anna\n", r"patients.csv:2: .* is the name of 2 pictures"),
+        ("file,patient\nnormal/p00.png,a\nnormal/p00.png,b\n", r"patients.csv:3: .* twice"),
+    ],
+)
+def test_a_wrong_patients_csv_is_refused_by_line(tmp_path: Path, table: str, said: str) -> None:
+    path = write_folder(tmp_path, flat(4), "")
+    (path / "patients.csv").write_text(table)
+    with pytest.raises(RequestError, match=said):
+        opened(path)
+
+
+def with_val(size: int, shared: bool = False) -> dict[str, bytes]:
+    files = archive_files(20, 1)
+    small = encoded(3)
+    for label in ("NORMAL", "PNEUMONIA"):
+        files |= {f"val/{label}/person{'' if shared else 5}{n}_virus_{label}.jpeg": small for n in range(size)}
+    return files
+
+
+def test_a_val_folder_is_kept_where_it_is_large_enough_and_has_patients_of_its_own(tmp_path: Path) -> None:
+    kept = opened(write_zip(tmp_path / "a.zip", with_val(40)))
+    assert kept.validation == {name for name in with_val(40) if name.startswith("val/")}
+    training, validation = split(kept.pictures, 0.12, 0, kept.validation)
+    assert {kept.pictures[row].name for row in validation} == kept.validation
+    assert len(training) + len(validation) == len(kept.pictures)
+    small = opened(write_zip(tmp_path / "b.zip", with_val(8)))
+    assert small.validation == frozenset()
+    assert any("too few to choose by" in note for note in small.notes)
+    shared = opened(write_zip(tmp_path / "c.zip", with_val(40, shared=True)))
+    assert shared.validation == frozenset()
+    assert any("stand in train too" in note for note in shared.notes)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"normal/a.png": b""}, "no training pictures of PNEUMONIA"),
+        ({"readme.txt": b""}, "there are no pictures"),
+        (flat(4) | {"train/normal/x.png": b"", "train/pneumonia/y.png": b""}, "stands beside the split folders"),
+        (
+            dict.fromkeys(["train/NORMAL/a.png", "train/PNEUMONIA/b.png", "test/NORMAL/x.png"], b""),
+            "test has no pictures of PNEUMONIA",
+        ),
+    ],
+)
+def test_what_is_no_layout_is_refused(tmp_path: Path, files: Mapping[str, bytes], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        opened(write_zip(tmp_path / "a.zip", files, ""))
+
+
+LETTERS = st.text("abpIM-_ .0123456789é", min_size=1, max_size=8).filter(lambda text: text.strip(" .") == text)
+STEMS = st.one_of(LETTERS, st.builds("person{}_virus_{}".format, st.integers(0, 9), st.integers(0, 99)))
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), seed=st.integers(0, 1000))
+def test_every_picture_once_and_no_patient_on_two_sides(tmp_path: Path, data: st.DataObject, seed: int) -> None:
+    layout = data.draw(st.sampled_from(["{label}", "train/{label}", "Training/{label}/deeper"]))
+    files = {}
+    for label, name in enumerate(data.draw(st.sampled_from([("NORMAL", "PNEUMONIA"), ("normal", "pneumonia")]))):
+        # Two patients at least whom the other class does not share; three where a third goes to the test set.
+        for stem in [f"IM-900{label}{n}-1" for n in range(4)] + data.draw(st.lists(STEMS, max_size=12)):
+            files[f"{layout.format(label=name)}/{stem}.png"] = f"{label}{stem}".encode()
+    order = data.draw(st.permutations(sorted(files)))
+    sides = []
+    for number, listed in enumerate((sorted(files), order)):
+        source = opened(write_zip(tmp_path / f"{number}.zip", {name: files[name] for name in listed}, ""))
+        training, validation = split(source.pictures, 0.2, seed, source.validation)
+        parts = [
+            [source.pictures[row] for row in training],
+            [source.pictures[row] for row in validation],
+            list(source.sealed),
+        ]
+        assert sorted(picture.name for part in parts for picture in part) == sorted(files)
+        patients = [{picture.patient for picture in part} for part in parts]
+        assert not patients[0] & patients[1]
+        assert not (patients[0] | patients[1]) & patients[2]
+        sides.append([{picture.name for picture in part} for part in parts])
+    assert sides[0] == sides[1]

@@ -1,0 +1,311 @@
+"""What every engine promises, over every engine, algorithm and pruner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+
+from pneumo.engines import retrying
+from pneumo.engines.protocol import Engine, open_again, open_engine
+from pneumo.engines.retrying import RetryingEngine
+from pneumo.spec.algorithms import ALGORITHMS
+from pneumo.spec.candidate import Candidate, Done
+from pneumo.spec.errors import RequestError
+from pneumo.spec.experiment import Experiment
+from pneumo.spec.result import TrialResult
+from tests.support.engine_studies import ask, experiment, play, quality, tell, without_torch
+from tests.support.scripted_engine import ScriptedEngine
+from tests.support.spaces import blocks
+
+ENGINES = [
+    pytest.param((engine, algorithm), id=f"{engine}/{algorithm}", marks=[without_torch] if algorithm == "gp" else [])
+    for engine, algorithms in ALGORITHMS.items()
+    for algorithm in algorithms
+]
+ENGINES.append(pytest.param(("scripted", "random"), id="scripted"))
+ENGINES += [pytest.param(("retrying", algorithm), id=f"retrying/{algorithm}") for algorithm in ("tpe", "bayesian")]
+
+Open = Callable[[Experiment, str], Engine]
+"""Opens an engine on a storage."""
+
+
+def open_scripted(asked: Experiment, storage: str) -> Engine:
+    file = Path(storage.removeprefix("sqlite:///")).with_suffix(".json")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return ScriptedEngine(asked, file)
+
+
+def open_retrying(asked: Experiment, storage: str) -> Engine:
+    """A `RetryingEngine` whose storage fails at every tenth call or so: before it is carried out, or after."""
+    chance = Random(0)
+
+    def fails(made: Engine) -> Engine:
+        return cast(Engine, Failing(made, chance))
+
+    engine: RetryingEngine = RetryingEngine(
+        fails(open_engine(asked, storage)), lambda: fails(open_again(asked, storage, engine.id)), "it", 60, print
+    )
+    return engine
+
+
+class Failing:
+    """An engine whose every method fails at times, as where a database goes away or an answer is lost."""
+
+    def __init__(self, engine: Engine, chance: Random) -> None:
+        self.id, self._engine, self._chance = engine.id, engine, chance
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            if self._chance.random() < 0.05:
+                raise OSError("away")
+            answer = getattr(self._engine, name)(*arguments)
+            if self._chance.random() < 0.05:
+                raise OSError("the answer is lost")
+            return answer
+
+        return call
+
+
+def holds(asked: Experiment, candidate: Candidate) -> bool:
+    """Whether the space holds a candidate, or that of which it is a rung."""
+    values = dict(candidate.hyperparameters)
+    if candidate.full_epochs is not None:
+        assert 0 <= candidate.first_epoch < candidate.epochs <= candidate.full_epochs
+        values["epochs"] = candidate.full_epochs
+    return asked.space.holds(values)
+
+
+@pytest.fixture(params=ENGINES)
+def which(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Engine and algorithm."""
+    engine, algorithm = request.param
+    return engine, algorithm
+
+
+@pytest.fixture
+def make(which: tuple[str, str]) -> Callable[..., Experiment]:
+    return lambda *args, **keywords: experiment(*which, *args, **keywords)
+
+
+@pytest.fixture
+def begin(which: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> Open:
+    monkeypatch.setattr(retrying, "FIRST_PAUSE", 0.001)
+    return {"scripted": open_scripted, "retrying": open_retrying}.get(which[0], open_engine)
+
+
+def test_candidates_lie_in_the_space_and_the_first_is_the_tutorials(
+    make: Callable[..., Experiment], begin: Open, storage: str
+) -> None:
+    asked = make()
+    trials = play(begin(asked, storage), 12)
+    assert [t.number for t in trials] == list(range(12))
+    assert trials[0].candidate.hyperparameters == asked.space.baseline()
+    for trial in trials:
+        values = trial.candidate.hyperparameters
+        assert holds(asked, trial.candidate)
+        assert ("momentum" in values) == (values["optimizer"] == "sgd")
+        assert trial.candidate.searched == {d.name for d in asked.space.searched} & set(values)
+
+
+def test_without_baseline_the_engine_begins(make: Callable[..., Experiment], begin: Open, storage: str) -> None:
+    asked = make(baseline=False, seed=3)
+    assert ask(begin(asked, storage)).hyperparameters != asked.space.baseline()
+
+
+def test_the_same_seed_proposes_the_same(make: Callable[..., Experiment], begin: Open, folder: Path) -> None:
+    first = play(begin(make(), f"sqlite:///{folder}/a.db"), 4)
+    assert play(begin(make(), f"sqlite:///{folder}/b.db"), 4) == first
+    if make().search.algorithm != "grid" or make().search.engine == "optuna":  # Keras Tuner's grid knows no seed
+        assert play(begin(make(seed=1), f"sqlite:///{folder}/c.db"), 4) != first
+
+
+@pytest.mark.parametrize(("killed_at", "pruner"), [(0, "none"), (6, "none"), (6, "hyperband")])
+def test_a_killed_study_goes_on_as_if_it_had_not_been(
+    make: Callable[..., Experiment], begin: Open, folder: Path, killed_at: int, pruner: str
+) -> None:
+    if pruner != "none" and not make().search.takes.pruners:
+        pytest.skip("takes no pruner")
+    asked = make(pruner=pruner)
+    whole = play(begin(asked, f"sqlite:///{folder}/whole.db"), 10)
+
+    cut = f"sqlite:///{folder}/cut.db"
+    engine = begin(asked, cut)
+    play(engine, killed_at)
+    lost = ask(engine)
+    for epoch in (1, 2):
+        if not engine.report(lost.number, epoch, quality(lost) * epoch / 3):
+            break
+    # here the process is gone, with nothing closed
+    again = begin(asked, cut)
+    assert [t.number for t in again.trials()] == list(range(killed_at))
+    play(again, 10 - killed_at)
+    assert list(begin(asked, cut).trials()) == whole
+
+
+def test_what_was_under_way_is_proposed_again_first(make: Callable[..., Experiment], begin: Open, storage: str) -> None:
+    engine = begin(make(), storage)
+    play(engine, 2)
+    lost = [ask(engine), ask(engine)]
+    again = begin(make(), storage)
+    assert [ask(again), ask(again)] == lost
+    assert ask(again).number == 4
+
+
+def test_a_study_in_which_nothing_was_told_takes_a_new_experiment(
+    make: Callable[..., Experiment], begin: Open, storage: str
+) -> None:
+    first = begin(make(), storage)
+    ask(first)
+    block = make().hyperparameters | {"epochs": 3}
+    again = begin(make(block, objective="val_loss"), storage)
+    assert again.id == first.id
+    assert ask(again).epochs == 3
+    again.tell(TrialResult(0, "run", "complete", 0.5))
+    assert begin(make(block, objective="val_loss"), storage).id == first.id
+
+
+def test_candidates_under_way_have_numbers_of_their_own(
+    make: Callable[..., Experiment], begin: Open, storage: str
+) -> None:
+    engine = begin(make(), storage)
+    under_way = [ask(engine) for _ in range(4)]
+    for candidate in reversed(under_way):
+        tell(engine, candidate)
+    assert [t.candidate for t in engine.trials()] == under_way
+
+
+def test_failures_are_kept_and_the_study_goes_on(make: Callable[..., Experiment], begin: Open, storage: str) -> None:
+    engine = begin(make(), storage)
+    failed = TrialResult(ask(engine).number, "run", "failed", error="out of memory")
+    engine.tell(failed)
+    play(engine, 2)
+    assert begin(make(), storage).trials()[0].result == failed
+
+
+def test_known_configurations_follow_the_baseline(make: Callable[..., Experiment], begin: Open, storage: str) -> None:
+    known: list[dict[str, Any]] = [{"layers": 3}, {"layers": 2, "learning_rate": 0.005}]
+    asked = make(**{"try": known})
+    engine = begin(asked, storage)
+    trials = play(engine, 2)
+    trials += play(begin(asked, storage), 3)
+    said = [trial.candidate.hyperparameters for trial in trials]
+    assert said[0] == asked.space.baseline()
+    for wanted, values in zip(known, said[1:3], strict=True):
+        assert values == {**values, **wanted}
+        assert asked.space.holds(values)
+    assert trials[3].candidate.hyperparameters not in said[:3]
+
+
+def test_what_an_earlier_study_found_takes_no_number(
+    make: Callable[..., Experiment], begin: Open, folder: Path
+) -> None:
+    asked = make()
+    earlier = [
+        t for t in play(begin(asked, f"sqlite:///{folder}/a.db"), 6) if asked.space.holds(t.candidate.hyperparameters)
+    ]
+    storage = f"sqlite:///{folder}/b.db"
+    engine = begin(asked, storage)
+    engine.learn(earlier)
+    assert engine.trials() == ()
+    again = begin(asked, storage)
+    again.learn(earlier)  # as a search that was killed in between does
+    trials = play(again, 3)
+    assert [trial.number for trial in trials] == [0, 1, 2]
+    assert trials[0].candidate.hyperparameters == asked.space.baseline()
+    last = begin(asked, storage)
+    assert last.trials() == tuple(trials)
+    assert ask(last).number == 3
+
+
+def test_failures_in_a_row_leave_the_engine_proposing(
+    make: Callable[..., Experiment], begin: Open, storage: str
+) -> None:
+    engine = begin(make(), storage)
+    for number in range(7):
+        candidate = ask(engine)
+        assert candidate.number == number
+        engine.tell(TrialResult(number, "run", "failed", error="out of memory"))
+    assert [t.result.state for t in begin(make(), storage).trials()] == ["failed"] * 7
+
+
+def test_a_small_space_is_exhausted_or_repeated_but_never_left(
+    make: Callable[..., Experiment], begin: Open, storage: str
+) -> None:
+    layers = [1, 2] if make().search.takes.choices else {"low": 1, "high": 2}
+    engine, asked = begin(make({"layers": layers}), storage), make({"layers": layers})
+    for _ in range(40):
+        proposal = engine.ask()
+        if not isinstance(proposal, Candidate):
+            assert isinstance(proposal, Done)
+            assert proposal.reason
+            assert isinstance(engine.ask(), Done)
+            break
+        assert holds(asked, proposal)
+        tell(engine, proposal)
+
+
+@pytest.mark.slow
+def test_a_thousand_proposals_lie_in_their_spaces(which: tuple[str, str], begin: Open, folder: Path) -> None:
+    if which[0] == "retrying":
+        pytest.skip("proposes what the engine does that it calls")
+    takes = ALGORITHMS["optuna" if which[0] == "scripted" else which[0]][which[1]]
+    # Keras Tuner's Gaussian process takes up to seconds a proposal, more with each trial that it knows.
+    few: dict[str, Any] = (
+        {"algorithm_settings": {"num_initial_points": 18}} if which == ("keras-tuner", "bayesian") else {}
+    )
+    spaces, counted = 0, 0
+
+    @settings(max_examples=500, deadline=None, derandomize=True, database=None)
+    @given(blocks(takes))
+    def run(block: dict[str, Any]) -> None:
+        nonlocal spaces, counted
+        if counted >= 1000:
+            return
+        try:
+            asked = experiment(*which, block, **few)
+        except RequestError:
+            return  # more combinations than a grid may have
+        spaces += 1
+        engine = begin(asked, f"sqlite:///{folder}/{spaces}.db")
+        for _ in range(20 if few else 50):
+            proposal = engine.ask()
+            if isinstance(proposal, Done):
+                break
+            assert isinstance(proposal, Candidate)
+            if proposal.number:  # the first is the tutorial's, wherever it lies
+                assert holds(asked, proposal), proposal
+            engine.tell(TrialResult(proposal.number, "run", "complete", quality(proposal)))
+            counted += 1
+
+    run()
+    assert counted >= 1000
+
+
+def test_a_baseline_outside_the_space_is_still_the_first(
+    make: Callable[..., Experiment], begin: Open, storage: str
+) -> None:
+    layers = [2, 3] if make().search.takes.choices else {"low": 2, "high": 3}
+    asked = make({"layers": layers, "learning_rate": {"low": 0.002, "high": 0.008, "step": 0.002}})
+    trials = play(begin(asked, storage), 6)
+    assert trials[0].candidate.values.layers == 1
+    assert all(holds(asked, t.candidate) for t in trials[1:])
+    assert begin(asked, storage).trials() == tuple(trials)
+
+
+@pytest.mark.parametrize("name", ["optuna", "keras-tuner"])
+@pytest.mark.parametrize("layers", [[1, 2], [2, 3]], ids=["baseline inside", "baseline outside"])
+def test_a_grid_proposes_each_combination_once_and_ends(storage: str, layers: list[int], name: str) -> None:
+    asked = experiment(name, "grid", {"layers": layers, "optimizer": ["adam", "sgd"], "momentum": [0.0, 0.5]})
+    engine = open_engine(asked, storage)
+    trials = []
+    while isinstance(proposal := engine.ask(), Candidate):
+        trials.append(tell(engine, proposal))
+    assert isinstance(proposal, Done)
+    outside = 0 if 1 in layers else 1
+    assert len(trials) == 6 + outside
+    assert len({tuple(sorted(t.candidate.hyperparameters.items())) for t in trials}) == 6 + outside

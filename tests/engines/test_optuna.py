@@ -1,0 +1,107 @@
+"""What is Optuna's own: pruners, its storage, what needs PyTorch."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from pneumo.engines.protocol import open_engine
+from pneumo.spec.candidate import Candidate, Done
+from pneumo.spec.errors import RequestError
+from pneumo.spec.experiment import make_experiment
+from pneumo.spec.result import TrialResult
+from tests.support.engine_studies import ask, experiment, play, without_torch
+
+
+def test_optuna_minimizes_what_is_better_when_less(storage: str) -> None:
+    open_engine(experiment("optuna", "tpe", objective="val_loss"), storage)
+    study = optuna.load_study(study_name="study", storage=storage)
+    assert study.direction == optuna.study.StudyDirection.MINIMIZE
+
+
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+def test_a_pruner_stops_poor_trials_but_never_the_baseline(storage: str, pruner: str) -> None:
+    engine = open_engine(experiment("optuna", "random", pruner=pruner), storage)
+    baseline = ask(engine)
+    assert all(engine.report(baseline.number, epoch, 0.0) for epoch in range(1, 10))
+    engine.tell(TrialResult(0, "run", "complete", 0.0))
+    for _ in range(6):
+        candidate = ask(engine)
+        for epoch in range(1, 10):
+            if not engine.report(candidate.number, epoch, 0.9):
+                break
+        engine.tell(TrialResult(candidate.number, "run", "complete", 0.9))
+    poor = [ask(engine) for _ in range(3)]
+    stopped = [not all(engine.report(c.number, epoch, 0.1) for epoch in range(1, 10)) for c in poor]
+    assert any(stopped)
+
+
+def test_optunas_own_tools_read_the_study(storage: str) -> None:
+    engine = open_engine(experiment("optuna", "tpe"), storage)
+    trials = play(engine, 5)
+    study = optuna.load_study(study_name="study", storage=storage)
+    assert study.best_value == max(t.result.value or 0 for t in trials)
+    assert [t.params["layers"] for t in study.trials] == [t.candidate.hyperparameters["layers"] for t in trials]
+
+
+@pytest.mark.parametrize(
+    "storage_url",
+    [
+        "not a url",
+        "nosuchdatabase://host/x",
+        "sqlite:////proc/nowhere/x.db",
+        "postgresql+psycopg://u:secret@127.0.0.1:1/x",
+    ],
+)
+def test_a_storage_that_cannot_be_opened_is_one_line_without_its_password(storage_url: str) -> None:
+    with pytest.raises(RequestError, match="--storage") as caught:
+        open_engine(experiment("optuna", "tpe"), storage_url)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@without_torch
+def test_optunas_terminator_ends_a_study_that_gains_nothing_more(storage: str) -> None:
+    asked = experiment("optuna", "tpe", {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}, terminator=True)
+    engine = open_engine(asked, storage)
+    for _ in range(60):
+        proposal = engine.ask()
+        if isinstance(proposal, Done):
+            break
+        assert isinstance(proposal, Candidate)
+        value = 0.98 - 0.01 * (math.log10(proposal.values.learning_rate) + 3) ** 2
+        engine.tell(TrialResult(proposal.number, "run", "complete", value))
+    assert proposal == Done("Optuna's terminator expects no better value")
+    assert len(engine.trials()) >= 20
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is here")
+@pytest.mark.parametrize("options", [{"algorithm": "gp"}, {"algorithm": "tpe", "terminator": True}])
+def test_without_pytorch_one_line_says_what_to_install(storage: str, options: dict[str, Any]) -> None:
+    asked = make_experiment({"name": "study", "search": options}, "test")
+    with pytest.raises(RequestError, match=r"needs PyTorch, .*pip install 'pneumo\[gp\]'.*; or take (tpe|patience)"):
+        open_engine(asked, storage)
+
+
+def test_a_proposal_that_was_half_made_is_made_again_as_it_would_have_been(folder: Path) -> None:
+    storage = f"sqlite:///{folder}/studies.db"
+    engine = open_engine(experiment("optuna", "random", baseline=False), storage)
+    play(engine, 2)
+    whole = ask(engine)
+    with closing(sqlite3.connect(folder / "studies.db")) as database, database:
+        # As a process leaves it that is killed after its second value.
+        (trial,) = database.execute("SELECT max(trial_id) FROM trials").fetchone()
+        database.execute("DELETE FROM trial_user_attributes WHERE trial_id = ?", (trial,))
+        kept = "SELECT param_id FROM trial_params WHERE trial_id = ? ORDER BY param_id LIMIT 2"
+        database.execute(f"DELETE FROM trial_params WHERE trial_id = ? AND param_id NOT IN ({kept})", (trial, trial))
+    again = open_engine(experiment("optuna", "random", baseline=False), storage)
+    assert ask(again) == whole
+    found = optuna.load_study(study_name="study", storage=storage).trials[-1]
+    assert found.params == pytest.approx({name: whole.hyperparameters[name] for name in whole.searched})

@@ -1,0 +1,99 @@
+"""Which run a promotion is of, as MLflow's runs tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from pneumo.promote.choose import ChosenRun, choose_run
+from pneumo.search.confirm import FIRST_SEED
+from pneumo.spec.errors import RequestError
+from pneumo.spec.experiment import make_experiment
+from pneumo.tracking.promotions import asked
+from pneumo.tracking.store import Store, connect
+from pneumo.tracking.study import End, Role, end_study, end_trial, start_trial, trial_runs
+from pneumo.tracking.trial_log import TrialLog
+from tests.support.outboxes import send
+from tests.support.recorded import begun
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """With one study of four trials: 0.90, 0.94 (large), 0.93, and one that was pruned with 0.99."""
+    folder = tmp_path_factory.mktemp("pick")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        store = connect(f"sqlite:///{folder}/mlflow.db")
+        for name in ("plain", "confirmed"):
+            _study(store, name)
+        yield store
+
+
+def _study(store: Store, name: str) -> None:
+    study = begun(store, name)
+
+    def run(number: int, end: End, metrics: Mapping[str, float], seed: int = 0, role: Role = "trial") -> None:
+        key = start_trial(study, number, {"layers": 1}, seed, role=role)
+        TrialLog(study.outbox, key).finish(metrics)
+        end_trial(study, key, end)
+
+    run(0, "complete", {"best_val_auc": 0.90, "parameters": 100})
+    run(1, "killed", {"best_val_auc": 0.5})
+    run(1, "complete", {"best_val_auc": 0.94, "parameters": 9000})
+    run(2, "complete", {"best_val_auc": 0.93, "parameters": 50})
+    run(3, "pruned", {"best_val_auc": 0.99, "parameters": 1})
+    if name == "confirmed":
+        for number, value in ((0, 0.91), (1, 0.89), (2, 0.92)):
+            for seed in (FIRST_SEED, FIRST_SEED + 1):
+                run(number, "complete", {"best_val_auc": value}, seed, "confirm")
+    end_study(study, "FINISHED", metrics={}, artifacts={})
+    send(study.outbox, store)
+
+
+def picked(store: Store, study: str, run_id: str | None = None, **promote: object) -> ChosenRun:
+    experiment = make_experiment({"name": study, "promote": promote}, "the test")
+    return choose_run(store, asked(store, run_id or study), experiment, trial_runs(store, study))
+
+
+def test_the_best_complete_trial_by_the_objective(store: Store) -> None:
+    found = picked(store, "plain")
+    assert (found.run.number, found.run.state) == (1, "complete")
+    assert found.why == "trial 1, the best of 3 by val_auc 0.9400"
+
+
+def test_where_trials_were_confirmed_the_mean_decides(store: Store) -> None:
+    found = picked(store, "confirmed")
+    assert found.run.number == 2
+    assert found.run.tags["pneumo.role"] == "trial", "the trial's own run, not one of those that repeat it"
+    assert found.why == "trial 2, the best of 3 by mean val_auc 0.9200 over 2 other seeds"
+
+
+def test_the_rule_of_the_experiment_decides(store: Store) -> None:
+    bound = {"parameters": {"max": 200}}
+    assert picked(store, "plain", max="val_auc", subject_to=bound).run.number == 2
+    assert picked(store, "plain", min="parameters").run.number == 2
+    with pytest.raises(RequestError, match=r"no complete trial that keeps the bounds of promote\.subject_to"):
+        picked(store, "plain", max="val_auc", subject_to={"parameters": {"max": 10}})
+
+
+def test_a_run_that_is_named_is_taken_where_it_is_complete(store: Store) -> None:
+    runs = trial_runs(store, "confirmed")
+    found = picked(store, "confirmed", runs[0].run_id)
+    assert (found.run.number, found.why) == (0, "trial 0, named by its run")
+    (again, *_) = trial_runs(store, "confirmed", "confirm")
+    assert picked(store, "confirmed", again.run_id).run.run_id == again.run_id
+    pruned = next(run for run in runs if run.state == "pruned")
+    with pytest.raises(RequestError, match="this run is pruned; wants a trial that is complete"):
+        picked(store, "confirmed", pruned.run_id)
+    killed = next(run for run in runs if run.status == "KILLED")
+    with pytest.raises(RequestError, match="this run is KILLED"):
+        picked(store, "confirmed", killed.run_id)
+
+
+def test_a_studys_run_stands_for_the_study_and_none_for_the_last_one(store: Store) -> None:
+    last = asked(store, None)
+    assert last.study == "confirmed"
+    assert asked(store, last.recorded.run_id) == last
+    with pytest.raises(RequestError, match=r"neither a study nor a run in .*; there is confirmed, plain"):
+        asked(store, "nobody")

@@ -1,0 +1,80 @@
+"""A search on pictures that leak from training into the sealed test set."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.support.pictures import archive_files, write_zip
+from tests.support.program import LONGEST, client, command, runs, search, write
+
+TRAIN, TEST = "train/NORMAL/IM-0001-0001.jpeg", "test/NORMAL/IM-9009-0001.jpeg"
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    return write(tmp_path, data={"source": "kaggle", "validation": 0.3}, search={"trials": 1})
+
+
+def audit(path: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "pneumo.data", "audit", str(path)]
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=LONGEST, check=False)
+
+
+def test_a_study_on_leaking_pictures_is_refused_unless_the_experiment_says_why(
+    tmp_path: Path, experiment: Path
+) -> None:
+    files = archive_files(6, 2)
+    path = write_zip(tmp_path / "planted.zip", files | {TEST: files[TRAIN]})
+    refused = search(experiment, "--data", path, folder=tmp_path)
+    assert refused.returncode == 2
+    (line,) = refused.stderr.splitlines()
+    assert TRAIN in line
+    assert TEST in line
+    assert "allow_leaks" in line
+    assert "python -m pneumo.data audit" in line
+    assert sorted(child.name for child in tmp_path.iterdir()) == ["experiment.yaml", "planted.zip"]
+
+    reason = "the copies are of the calibration phantom"
+    allowed = search(experiment, "--data", path, "--set", f"data.allow_leaks={reason}", folder=tmp_path)
+    assert allowed.returncode == 0, allowed.stderr
+    parent, _ = runs(tmp_path, "small")
+    assert parent.data.tags["pneumo.allow_leaks"] == reason
+    assert reason in parent.data.tags["mlflow.note.content"]
+    assert parent.data.tags["pneumo.audit"].startswith("1 fault,")
+    kept = client(tmp_path).download_artifacts(parent.info.run_id, "audit.json", str(tmp_path))
+    faults = [one for one in json.loads(Path(kept).read_text())["findings"] if one["severity"] == "fault"]
+    assert [{TRAIN, TEST} <= set(one["pictures"]) for one in faults] == [True]
+
+
+def test_a_full_audit_of_the_same_content_counts_for_the_search(tmp_path: Path, experiment: Path) -> None:
+    """A copy that was encoded again has another digest: only the audit sees it."""
+    files = archive_files(6, 2)
+    out = io.BytesIO()
+    Image.open(io.BytesIO(files[TRAIN])).save(out, "JPEG", quality=60)
+    path = write_zip(tmp_path / "planted.zip", files | {TEST: out.getvalue()})
+    before = search(experiment, "--data", path, "--dry-run", folder=tmp_path)
+    assert before.returncode == 0, before.stderr
+
+    audited = audit(path, tmp_path)
+    assert audited.returncode == 1, audited.stderr
+    assert TRAIN in audited.stdout
+    assert TEST in audited.stdout
+    refused = search(experiment, "--data", path, folder=tmp_path)
+    assert refused.returncode == 2
+    assert TRAIN in refused.stderr
+    assert TEST in refused.stderr
+
+
+def test_missing_pictures_name_the_command_that_fetches_them(tmp_path: Path, experiment: Path) -> None:
+    for line in (command(experiment), command(experiment, "--data", "nowhere.zip")):
+        done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False, env=os.environ)
+        assert done.returncode == 2
+        assert "python -m pneumo.data fetch kaggle" in done.stderr

@@ -1,0 +1,171 @@
+"""The loop: a real engine, real processes, and a record that is a list."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from pneumo.compute.local import LocalProcesses
+from pneumo.compute.place import Channel
+from pneumo.console.display import Screen
+from pneumo.engines.protocol import Engine, open_engine
+from pneumo.search.loop import Ending, Study
+from pneumo.spec.candidate import Candidate
+from pneumo.spec.experiment import Experiment, make_experiment
+from pneumo.spec.result import TrialResult
+
+
+def ready() -> None:
+    """Nothing to warm up."""
+
+
+@contextmanager
+def train(payload: tuple[Candidate, str], channel: Channel) -> Iterator[TrialResult]:
+    yield trained(*payload, channel)
+
+
+def trained(candidate: Candidate, run_id: str, channel: Channel) -> TrialResult:
+    """A trial whose value is its learning rate; a third layer kills the process, a second fails."""
+    layers, rate = candidate.values.layers, candidate.values.learning_rate
+    if layers == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if layers == 2:
+        return TrialResult(candidate.number, run_id, "failed", error="no luck")
+    for epoch in range(1, candidate.epochs + 1):
+        channel.progress(epoch, 1, 1)
+        if not channel.report(epoch, rate * epoch, {"val_auc": rate * epoch}):
+            return TrialResult(candidate.number, run_id, "pruned", rate * epoch)
+    return TrialResult(candidate.number, run_id, "complete", rate)
+
+
+class Log:
+    """A `Record` in memory."""
+
+    def __init__(self) -> None:
+        self.ends: dict[str, tuple[str, str | None]] = {}
+
+    def begin(self, candidate: Candidate) -> str:
+        self.ends[run_id := f"run-{candidate.number}-{len(self.ends)}"] = ("running", None)
+        return run_id
+
+    def end(self, run_id: str, state: str, error: str | None = None, output: str = "") -> None:
+        self.ends[run_id] = (state, error)
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Callable[..., tuple[Ending, Engine, Log, str]]:
+    storage = f"sqlite:///{tmp_path}/studies.db"
+
+    def run(
+        block: dict[str, Any], interrupted: Callable[[], bool] = lambda: False, **search: Any
+    ) -> tuple[Ending, Engine, Log, str]:
+        document = {"name": "s", "hyperparameters": {"epochs": 2} | block, "search": search}
+        asked: Experiment = make_experiment(document, "test")
+        engine, log, shown = open_engine(asked, storage), Log(), io.StringIO()
+        screen = Screen(asked, Console(file=shown, width=200))
+        place = LocalProcesses(train, ready, asked.search.workers, ())
+        study = Study(asked.search, engine=engine, place=place, record=log, payload=lambda *both: both, screen=screen)
+        try:
+            with screen:
+                ending = study.run(interrupted)
+        finally:
+            place.close()
+        return ending, engine, log, shown.getvalue()
+
+    return run
+
+
+Play = Callable[..., tuple[Ending, Engine, Log, str]]
+RATES = {"low": 0.001, "high": 0.01}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_budget_of_trials_is_a_total(play: Play, workers: int) -> None:
+    ending, engine, log, shown = play({"learning_rate": RATES}, trials=3, workers=workers)
+    assert ending == Ending("all 3 trials are done")
+    assert [t.result.state for t in engine.trials()] == ["complete"] * 3
+    assert sorted(log.ends.values()) == [("complete", None)] * 3
+    assert [t.result.history for t in engine.trials()] == [
+        (t.candidate.values.learning_rate, 2 * t.candidate.values.learning_rate) for t in engine.trials()
+    ]
+    assert all(0 < t.result.started <= t.result.ended for t in engine.trials())
+    assert shown.count("complete") == 3
+
+    ending, engine, log, shown = play({"learning_rate": RATES}, trials=5, workers=workers)
+    assert [t.number for t in engine.trials()] == list(range(5))
+    assert len(log.ends) == 2
+
+
+def test_bad_trials_cost_themselves_only(play: Play) -> None:
+    ending, engine, log, shown = play({"layers": [1, 2, 3, 5]}, trials=9, algorithm="grid")
+    assert ending.reason == "every combination of the grid was proposed"
+    ends = {t.candidate.values.layers: (t.result.state, t.result.error) for t in engine.trials()}
+    assert ends[1] == ("complete", None)
+    assert ends[2] == ("failed", "no luck")
+    assert ends[3][0] == "failed"
+    assert str(ends[3][1]).startswith("the worker process was ended by SIGKILL (out of memory, perhaps; a smaller")
+    assert ends[5][0] == "failed"
+    assert "pool a picture of image_size=64 to nothing" in str(ends[5][1])
+    assert sorted(log.ends.values(), key=str) == sorted(ends.values(), key=str)
+    assert "SIGKILL" in shown
+
+
+def test_an_interruption_closes_what_is_under_way_and_it_runs_again(play: Play) -> None:
+    answers = iter([False, False])  # the trial is handed out, then comes the interruption
+    ending, engine, log, _ = play({"learning_rate": RATES}, interrupted=lambda: next(answers, True), trials=3)
+    assert ending.interrupted
+    assert list(log.ends.values())[-1] == ("killed", None)
+    told = len(engine.trials())
+
+    ending, engine, log, _ = play({"learning_rate": RATES}, trials=3)
+    assert not ending.interrupted
+    assert [t.number for t in engine.trials()] == [0, 1, 2]
+    assert len(log.ends) == 3 - told
+
+
+def test_no_trial_starts_after_the_time(play: Play) -> None:
+    ending, engine, _, _ = play({"learning_rate": RATES}, trials=1000, timeout=1e-9)
+    assert ending.reason.startswith("the time of")
+    assert engine.trials() == ()
+
+
+def test_a_pruned_trial_is_told_as_pruned(play: Play) -> None:
+    block = {"learning_rate": RATES, "epochs": 4}
+    _, engine, log, _ = play(block, trials=14, pruner="median", algorithm="random")
+    states = {t.result.state for t in engine.trials()}
+    assert states == {"complete", "pruned"}
+    assert sorted(state for state, _ in log.ends.values()) == sorted(t.result.state for t in engine.trials())
+
+
+def test_a_search_that_finds_nothing_better_ends_early_and_stays_ended(play: Play) -> None:
+    # A third epoch's report is never better than the tutorial's rate times its epochs: the baseline stays the best.
+    block = {"learning_rate": {"low": 1e-5, "high": 1e-4}}
+    ending, engine, _, _ = play(block, trials=50, patience=4)
+    assert ending == Ending("no better value in the last 4 finished trials", exhausted=True)
+    assert len(engine.trials()) == 5
+    ending, engine, log, _ = play(block, trials=50, patience=4)
+    assert ending.exhausted
+    assert log.ends == {}
+    assert len(play(block, trials=50, patience=6)[1].trials()) == 7
+
+
+def test_trial_after_trial_that_fails_ends_the_search_with_the_common_cause(play: Play) -> None:
+    ending, engine, _, _ = play({"layers": 2}, trials=50, max_failures=3, baseline=False)
+    assert ending == Ending("3 trials in a row failed, 3 of them: no luck", broken=True)
+    assert len(engine.trials()) == 3
+    # Taken up, it is given another chance.
+    assert len(play({"layers": 2}, trials=50, max_failures=3, baseline=False)[1].trials()) == 6
+
+
+def test_what_cannot_be_built_does_not_count_as_failing_in_a_row(play: Play) -> None:
+    ending, engine, _, _ = play({"layers": [1, 5]}, trials=12, max_failures=2, algorithm="random", seed=1)
+    assert ending == Ending("all 12 trials are done")
+    assert sum(t.result.state == "failed" for t in engine.trials()) > 2

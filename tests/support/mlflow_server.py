@@ -1,0 +1,82 @@
+"""A real MLflow server on this machine; a test module takes it with `pytest_plugins = ["tests.support.mlflow_server"]`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import Retry
+
+
+class Server:
+    """`mlflow server` with its database and artifacts in a folder, at one port, however often it is stopped and started."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}"
+        self._folder = folder
+        self._options = options or ("--serve-artifacts", "--artifacts-destination", str(folder / "artifacts"))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns when it answers, after about ten seconds."""
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self._folder / 'mlflow.db'}", *self._options]
+        settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        with (self._folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, cwd=self._folder, env=os.environ | settings, stdout=log, stderr=log, start_new_session=True
+            )
+        up(self.address, self._folder)
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal to all its processes: SIGSTOP makes it hang, SIGCONT go on."""
+        assert self._process is not None
+        os.killpg(self._process.pid, number)
+
+    def stop(self) -> None:
+        if self._process is None:
+            return
+        self.send(signal.SIGTERM)
+        self._process.wait(30)
+        self._process = None
+
+
+@contextmanager
+def serve(folder: Path, *options: str) -> Iterator[str]:
+    """Runs a server in a folder; yields its address, stops it at the end."""
+    server = Server(folder, *options)
+    try:
+        server.start()
+        yield server.address
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of one server for the whole session; takes about ten seconds to come up."""
+    with serve(tmp_path_factory.mktemp("mlflow-server")) as address:
+        yield address
+
+
+def up(address: str, folder: Path) -> str:
+    """The address, as soon as it answers."""
+    with requests.Session() as session:
+        session.mount("http://", HTTPAdapter(max_retries=Retry(90, backoff_factor=0.1, backoff_max=1)))
+        try:
+            session.get(f"{address}/health", timeout=5).raise_for_status()
+        except requests.RequestException:
+            pytest.fail(f"mlflow server did not come up:\n{(folder / 'server.log').read_text()[-2000:]}")
+    return address

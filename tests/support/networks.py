@@ -1,0 +1,74 @@
+"""Networks whose answer is known, because their weights were set by hand, and registered models that hold them."""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import mlflow.tensorflow
+import numpy as np
+
+from pneumo.cnn.build import build
+from pneumo.data import decoding
+from pneumo.spec.hyperparameters import Hyperparameters
+from pneumo.tracking.registry import CHAMPION, Version, create, move
+from pneumo.tracking.served import Decision, log_served, save_served
+from pneumo.tracking.store import Store
+from tests.support.pictures import encoded
+
+SMALL: dict[str, Any] = {"image_size": 32, "filters": 2, "dense_units": 4}
+
+
+def network(**values: Any) -> keras.Model:
+    """A small network with random weights."""
+    return build(Hyperparameters(**(SMALL | values)), seed=0)
+
+
+def brightness_network(steepness: float = 20.0, **values: Any) -> keras.Model:
+    """A network that looks at brightness alone, place by place: its logit is `steepness` * (mean brightness - 1/2).
+
+    Each convolution hands its middle pixel on in its first filter, so that, but for the pooling, the last feature map is the
+    picture. Brightness is 0 to 1.
+    """
+    model = network(**values)
+    for variable in model.weights:
+        variable.assign(np.zeros(variable.shape))
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    for layer in convolutions:
+        kernel = np.zeros(layer.kernel.shape)
+        middle = layer.kernel_size[0] // 2
+        if layer is convolutions[0]:
+            kernel[middle, middle, :, 0] = 1 / kernel.shape[2]
+        else:
+            kernel[middle, middle, 0, 0] = 1
+        layer.kernel.assign(kernel)
+    dense, last = model.get_layer("dense"), model.get_layer("pneumonia")
+    kernel = np.zeros(dense.kernel.shape)
+    kernel[:: convolutions[-1].filters, 0] = convolutions[-1].filters / len(kernel)
+    dense.kernel.assign(kernel)
+    kernel = np.zeros(last.kernel.shape)
+    kernel[0] = steepness
+    last.kernel.assign(kernel)
+    last.bias.assign([-steepness / 2])
+    return model
+
+
+def register(store: Store, model: keras.Model, name: str, **decided: Any) -> Version:
+    """Registers a network as a model that takes pictures, and makes it the champion; `decided` as of `Decision`."""
+    usual: dict[str, Any] = {"classes": ("NORMAL", "PNEUMONIA"), "threshold": 0.5, "temperature": 1.0, "phantom": False}
+    decision = Decision(**(usual | decided), image_size=model.input_shape[1], channels=model.input_shape[-1])
+    client = store.client
+    run = client.create_run(client.create_experiment(name))
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder, "trial")
+        mlflow.tensorflow.save_model(model, str(trial), pip_requirements=[])
+        decoder, served = Path(decoding.__file__).parent, Path(folder, "served")
+        save_served(trial, decoder, decision, base64.b64encode(encoded()).decode(), served)
+        model_id = log_served(store, run.info.run_id, served, {})
+    tags = {"pneumo.data": "phantom" if decision.phantom else "folder"}
+    version = create(store, name, model_id=model_id, run_id=run.info.run_id, tags=tags, card="made by hand")
+    move(store, name, CHAMPION, version.number)
+    return version

@@ -1,0 +1,71 @@
+"""A small registered model: a network with weights from a seed, logged as a trial's, served as a promoted one's."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pneumo.data import decoding
+from pneumo.spec.hyperparameters import Hyperparameters
+from pneumo.tracking import registry
+from pneumo.tracking.outbox import open_outbox
+from pneumo.tracking.served import Decision, Served, load_served, log_served, model_folder, save_served
+from pneumo.tracking.store import Store, connect
+from pneumo.tracking.study import model_of, start_trial
+from pneumo.tracking.trial_log import TrialLog
+from tests.support.outboxes import sent
+from tests.support.pictures import encoded
+from tests.support.recorded import begun
+
+SIDE = 32
+DECODER = Path(decoding.__file__).parent
+CLASSES = ("NORMAL", "PNEUMONIA")
+
+
+@dataclass(frozen=True)
+class Small:
+    """A store with one registered model, `small`, whose version 1 is the champion; and the network's folder."""
+
+    store: Store
+    served: Served
+    network: Path
+    trial_run: str
+
+
+def register(folder: Path, decision: Decision, name: str = "small", seed: int = 0) -> Small:
+    """Makes it all: the store in a folder, the trial's run and model, the version, the alias."""
+    import numpy as np
+
+    from pneumo.cnn.build import build
+
+    store = connect(f"sqlite:///{folder}/mlflow.db")
+    outbox = open_outbox(folder / "outbox")
+    key = start_trial(begun(store, name, outbox), 0, {"layers": 1}, seed)
+    values = Hyperparameters.model_validate(
+        {"image_size": decision.image_size, "channels": decision.channels, "filters": 4, "dense_units": 8}
+    )
+    TrialLog(outbox, key).model(
+        build(values, seed=seed), np.zeros((1, decision.image_size, decision.image_size, decision.channels), np.uint8)
+    )
+    run_id = sent(outbox, store, key)
+    network = model_folder(store, f"models:/{model_of(store, run_id)}")
+    to = folder / f"{name}-{seed}"
+    save_served(network, DECODER, decision, base64.b64encode(encoded()).decode(), to)
+    model_id = log_served(store, run_id, to, {})
+    tags = {"pneumo.data": "kaggle", "test_auc": "0.9 (0.8 to 0.95)", "pneumo.gate": "passed"}
+    version = registry.create(store, name, model_id=model_id, run_id=run_id, tags=tags, card="A card.")
+    registry.move(store, name, registry.CHAMPION, version.number)
+    return Small(store, load_served(store, f"models:/{name}@champion"), network, run_id)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
+    """One for the whole session; its threshold lies within what its network says of pictures of noise."""
+    folder = tmp_path_factory.mktemp("served")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # MLflow puts a local store's artifacts into the current folder
+        yield register(folder, Decision(CLASSES, 0.5, 1.0, SIDE, 3))

@@ -1,0 +1,225 @@
+"""The outbox with a real MLflow: what it refuses, what happens while nobody answers, and what arrives late."""
+
+from __future__ import annotations
+
+import os
+import queue
+import socket
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from mlflow.entities import ViewType
+
+from pneumo.spec.errors import RequestError
+from pneumo.tracking.outbox import Outbox, open_outbox
+from pneumo.tracking.sender import Away, Sender, check_same_store
+from pneumo.tracking.store import Store, connect
+from pneumo.tracking.study import close_left_over, end_trial, start_trial
+from pneumo.tracking.trial_log import TrialLog
+from tests.support.outboxes import saved_model, send, sent
+from tests.support.postgres import Postgres
+from tests.support.recorded import begun
+
+
+def test_what_is_refused_is_said_once_and_kept_while_the_rest_goes_on(store: Store, outbox: Outbox) -> None:
+    study = begun(store, "refused", outbox)
+    first, second = (sent(outbox, store, start_trial(study, number, {}, 0)) for number in range(2))
+    store.client.delete_run(first)
+    for run_id in (first, second):
+        TrialLog(outbox, run_id).epoch({"loss": 0.5}, 1)
+        end_trial(study, run_id, "complete")
+    said: list[str] = []
+    with Sender(outbox, store, say=pytest.fail, complain=said.append) as sender:
+        assert sender.flush(0)
+    assert len(said) == 1
+    assert "refuses" in said[0]
+    assert str(outbox.path) in said[0]
+    assert store.client.get_run(second).info.status == "FINISHED"
+    assert store.client.get_run(first).data.metrics == {}
+
+    store.client.restore_run(first)
+    send(open_outbox(outbox.path), store)
+    assert store.client.get_run(first).data.metrics == {"loss": 0.5}
+    assert store.client.get_run(first).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("damaged", ["", "flavors: [", "\0"])
+def test_a_damaged_model_is_refused_while_the_rest_goes_on(store: Store, outbox: Outbox, damaged: str) -> None:
+    study = begun(store, "damaged", outbox)
+    key = start_trial(study, 0, {}, 0)
+    with outbox.filling(key, "log_model") as folder:
+        (folder / "MLmodel").write_text(damaged)
+    TrialLog(outbox, key).epoch({"loss": 0.5}, 1)
+    said: list[str] = []
+    with Sender(outbox, store, say=pytest.fail, complain=said.append) as sender:
+        assert sender.flush(0)
+    assert len(said) == 1
+    assert "refuses what belongs to a run: log_model: " in said[0]
+    assert store.client.get_run(str(outbox.run_id(key))).data.metrics == {"loss": 0.5}
+    assert outbox.left() == 0
+    assert list(outbox.waiting().values()) == [1]
+
+
+def test_a_model_that_cannot_be_removed_keeps_nobody_waiting(project: Path) -> None:
+    store, outbox = connect(f"sqlite:///{project}/mlflow.db"), open_outbox(project / "outbox")
+    client = store.client
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and never listens
+        away = f"ftp://127.0.0.1:{taken.getsockname()[1]}/models"
+        experiment = client.create_experiment("stuck", artifact_location=away)
+        run_id = client.create_run(experiment).info.run_id
+        client.create_logged_model(experiment, name="model", source_run_id=run_id)
+        outbox.append(run_id, "remove_model", why="not among the best")
+        TrialLog(outbox, run_id).epoch({"loss": 0.5}, 1)
+        said: list[str] = []
+        with Sender(outbox, store, say=pytest.fail, complain=said.append) as sender:
+            assert sender.flush(0)
+    assert len(said) == 1
+    assert f"the model of run {run_id} cannot be removed: " in said[0]
+    assert client.get_run(run_id).data.metrics == {"loss": 0.5}
+    assert (outbox.left(), outbox.waiting()) == (0, {run_id: 1})
+    assert open_outbox(outbox.path).left() == 1  # it is tried again
+    assert len(client.search_logged_models([experiment])) == 1
+
+
+def test_a_trial_whose_run_is_refused_keeps_nobody_waiting(store: Store, outbox: Outbox) -> None:
+    study = begun(store, "refused-run", outbox)
+    store.client.delete_experiment(study.experiment_id)
+    key = start_trial(study, 0, {}, 0)
+    TrialLog(outbox, key).epoch({"loss": 0.5}, 1)
+    said: list[str] = []
+    with Sender(outbox, store, say=pytest.fail, complain=said.append) as sender:
+        assert sender.flush(0)
+        assert sender.run_id(key) == key
+    assert len(said) == 1
+
+    store.client.restore_experiment(study.experiment_id)
+    run_id = sent(open_outbox(outbox.path), store, key)
+    assert store.client.get_run(run_id).data.metrics == {"loss": 0.5}
+
+
+def test_where_nobody_answers_all_is_kept_and_arrives_later(store: Store, outbox: Outbox) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and never listens
+        away = Store(f"http://someone:secret@127.0.0.1:{taken.getsockname()[1]}")
+        study = begun(store, "away", outbox)
+        said: list[str] = []
+        waited: list[Away | None] = []
+        key = start_trial(study, 0, {}, 0)
+        with Sender(outbox, away, say=said.append, complain=pytest.fail) as sender:
+            assert sender.run_id(key) == key
+            TrialLog(outbox, key).epoch({"loss": 0.5}, 1)
+            assert not sender.flush(0.5, waiting=waited.append)
+            assert not sender.flush(1e9, hurry=lambda: True)
+            assert sender.away is not None
+            assert sender.away.reason == "connection refused"
+    assert [line.startswith("MLflow is away (connection refused)") for line in said] == [True]
+    assert [one and one.reason for one in waited] == ["connection refused"]
+    assert outbox.left() > 0
+    run_id = sent(outbox, store, key)
+    assert store.client.get_run(run_id).data.metrics == {"loss": 0.5}
+
+
+def test_who_is_in_a_hurry_waits_for_no_server_that_hangs(store: Store, outbox: Outbox) -> None:
+    with socket.socket() as hanging:
+        hanging.bind(("127.0.0.1", 0))
+        hanging.listen()  # and never answers
+        start_trial(begun(store, "hurry", outbox), 0, {}, 0)
+        before = os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]
+        with Sender(
+            outbox, Store(f"http://127.0.0.1:{hanging.getsockname()[1]}"), say=pytest.fail, complain=pytest.fail
+        ) as sender:
+            assert not sender.flush(1e9, hurry=lambda: True)
+            assert sender.away is None  # it was not waited for until it was noticed
+        assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == before
+    send(outbox, store)
+
+
+def test_what_a_late_answer_doubled_is_deleted(store: Store, outbox: Outbox) -> None:
+    study = begun(store, "doubled", outbox)
+    key = start_trial(study, 0, {}, 0)
+    saved_model(outbox, key)
+    run_id, client = sent(outbox, store, key), store.client
+    client.create_run(study.experiment_id, tags={"pneumo.key": key})
+    client.create_logged_model(study.experiment_id, name="model", source_run_id=run_id)
+    end_trial(study, key, "complete")
+    send(outbox, store)
+    active = client.search_runs([study.experiment_id], "tags.`pneumo.key` != ''", run_view_type=ViewType.ACTIVE_ONLY)
+    assert [run.info.run_id for run in active] == [run_id]
+    (model,) = client.search_logged_models([study.experiment_id])
+    assert str(model.status) == "READY"
+
+    # One that comes even later is found by who takes the study up.
+    tags = {"pneumo.key": key, "mlflow.parentRunId": study.run_id}
+    later = client.create_run(study.experiment_id, tags=tags).info.run_id
+    assert close_left_over(study, {key: ("complete", None)}) == [later]
+    send(outbox, store)
+    active = client.search_runs([study.experiment_id], "tags.`pneumo.key` != ''", run_view_type=ViewType.ACTIVE_ONLY)
+    assert [(run.info.run_id, run.info.status) for run in active] == [(run_id, "FINISHED")]
+
+
+def test_a_run_that_was_made_late_is_closed_as_its_trial_ended(store: Store, outbox: Outbox, tmp_path: Path) -> None:
+    study = begun(store, "late", outbox)
+    run_id = sent(outbox, store, key := start_trial(study, 0, {}, 0))
+    elsewhere = begun(
+        store, "late", other := open_outbox(tmp_path / "other")
+    )  # in another folder, or on another machine
+    assert close_left_over(elsewhere, {key: ("complete", None)}) == [run_id]
+    send(other, store)
+    run = store.client.get_run(run_id)
+    assert (run.info.status, run.data.tags["pneumo.state"]) == ("FINISHED", "complete")
+
+
+@pytest.mark.slow
+def test_a_database_that_is_locked_is_away_like_a_server(
+    outbox: Outbox, project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store = connect(f"sqlite:///{project}/locked.db")
+    key = start_trial(begun(store, "locked", outbox), 0, {}, 0)
+    said: queue.Queue[str] = queue.Queue()
+    capfd.readouterr()
+    with Sender(outbox, store, say=said.put, complain=pytest.fail) as sender:
+        with closing(sqlite3.connect(project / "locked.db", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            assert "database is locked" in said.get(timeout=120)
+        assert said.get(timeout=120) == "MLflow is back"
+        assert sender.flush(0)
+    assert store.client.get_run(outbox.run_id(key) or "").data.params == {"seed": "0"}
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_a_database_without_a_free_connection_refuses_nothing(
+    outbox: Outbox, project: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking._tracking_service.utils import _get_store
+
+    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "1")
+    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW", "1")
+    store = connect(postgres.create("crowded"))
+    key = start_trial(begun(store, "crowded", outbox), 0, {}, 0)
+    said: queue.Queue[str] = queue.Queue()
+    with Sender(outbox, store, say=said.put, complain=pytest.fail) as sender:
+        engine = _get_store(store.uri).engine  # type: ignore[no-untyped-call]
+        with engine.connect(), engine.connect():
+            assert "no answer in time" in said.get(timeout=120)
+        assert said.get(timeout=120) == "MLflow is back"
+        assert sender.flush(0)
+    assert store.client.get_run(outbox.run_id(key) or "").data.params == {"seed": "0"}
+
+
+def test_what_is_left_for_another_mlflow_is_not_sent_to_this_one(store: Store, outbox: Outbox, project: Path) -> None:
+    other = connect(f"sqlite:///{project}/other.db")
+    check_same_store(outbox, other)  # nothing is left
+    start_trial(begun(store, "elsewhere", outbox), 0, {}, 0)
+    check_same_store(outbox, store)
+    with pytest.raises(RequestError, match=r"for another MLflow than .*other\.db; set MLFLOW_TRACKING_URI"):
+        check_same_store(outbox, other)
+
+
+def test_a_disk_that_takes_nothing_is_an_error_of_the_system(outbox: Outbox) -> None:
+    os.truncate(outbox.path / "outbox.db", 100)
+    with pytest.raises(OSError, match=r"outbox"):
+        TrialLog(outbox, "run").epoch({"loss": 0.5}, 1)

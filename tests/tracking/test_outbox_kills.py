@@ -1,0 +1,175 @@
+"""The outbox and who dies: what was appended arrives once and in order, and the record can be read, after every death."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from mlflow import MlflowClient
+
+from pneumo.tracking.delivery import deliver
+from pneumo.tracking.inventory import DELETED, inventory
+from pneumo.tracking.outbox import Outbox, open_outbox
+from pneumo.tracking.store import Store
+from pneumo.tracking.study import start_trial
+from tests.support.outboxes import files, record, saved_model, send, sent, write_trials
+from tests.support.recorded import begun
+
+# Delivers each operation until it is done, in a process of its own for each attempt: the first dies after its first call of
+# MLflow, the second after its second, and so on; after each the record is read as --check reads it. Says how many died.
+DYING = """
+import os, sys
+from pathlib import Path
+import sqlalchemy
+from mlflow import MlflowClient
+import mlflow.store.tracking.sqlalchemy_store
+from pneumo.tracking.delivery import deliver
+from pneumo.tracking.inventory import inventory
+from pneumo.tracking.outbox import Outbox
+from pneumo.tracking.store import Store
+
+class Dying(MlflowClient):
+    calls = 0
+    def __getattribute__(self, name):
+        found = super().__getattribute__(name)
+        if name.startswith("_") or not callable(found):
+            return found
+        def call(*arguments, **named):
+            result = found(*arguments, **named)
+            Dying.calls -= 1
+            if not Dying.calls:
+                os._exit(9)
+            return result
+        return call
+
+def child(work):
+    # The exit status of a process that does this.
+    if not (made := os.fork()):
+        work()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(made, 0)[1])
+
+def attempt():
+    Dying.calls = calls
+    deliver(Dying(sys.argv[1]), outbox, operations[0])
+
+sqlalchemy.orm.configure_mappers()  # here, not in each process
+outbox, died = Outbox(Path(sys.argv[2])), 0
+while operations := outbox.first(1):
+    for calls in range(1, 100):
+        status = child(attempt)
+        assert status in (0, 9), status
+        assert child(lambda: inventory(Store(sys.argv[1]), sys.argv[3])) == 0, operations
+        died += status == 9
+        if status == 0:
+            break
+    outbox.remove(operations[0])
+print(died)
+"""
+
+# Appends as often as it is told, and says what is safe.
+APPENDING = """
+import sys
+from pathlib import Path
+from pneumo.tracking.outbox import Outbox, timed
+
+outbox, run = Outbox(Path(sys.argv[1])), sys.argv[2]
+for number in range(1, int(sys.argv[3]) + 1):
+    outbox.append(run, "log_batch", metrics=timed({"loss": number}, number))
+    outbox.append_files(run, {f"{number}.txt": "x" * 10_000})
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_what_arrives_once_arrives_the_same_when_who_sends_it_dies_after_every_call(
+    store: Store, outbox: Outbox, tmp_path: Path
+) -> None:
+    undisturbed = begun(store, "undisturbed", outbox)
+    write_trials(undisturbed)
+    send(outbox, store)
+    expected = record(store.client, undisturbed.experiment_id)
+    assert [len(one["models"]) for one in expected] == [0, 1, 1, 0]
+    assert expected[1]["metrics"]["loss"] == [(1, "1.0"), (2, "0.5"), (3, str(1 / 3))]
+    assert expected[1]["models"][0][1:] == ({"best_val_auc": 0.5}, {"layers": "0", "seed": "7"})
+
+    disturbed = begun(store, "disturbed", other := open_outbox(tmp_path / "other"))
+    write_trials(disturbed)
+    operations = other.left()
+    done = subprocess.run(
+        [sys.executable, "-c", DYING, store.uri, str(other.path), "disturbed"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > operations  # each died once at least
+    assert record(store.client, disturbed.experiment_id) == expected
+    models = store.client.search_logged_models([disturbed.experiment_id])
+    assert [str(model.status) for model in models] == ["READY", "READY"]
+    assert list((other.path / "files").iterdir()) == []
+
+
+def test_the_record_can_be_read_after_each_write(store: Store, outbox: Outbox) -> None:
+    study = begun(store, "step-by-step", outbox)
+    write_trials(study)
+    seen = []
+    while operations := outbox.first(1):
+        deliver(store.client, outbox, operations[0])
+        outbox.remove(operations[0])
+        found = inventory(store, "step-by-step")
+        assert found is not None
+        seen.append([model.status for trial in found.trials for model in trial.models])
+    assert [] in seen
+    assert ["READY", "READY", "READY"] in seen
+    assert ["READY", "READY", DELETED] in seen or [DELETED, "READY", "READY"] in seen
+    assert seen[-1] == ["READY", "READY"]
+
+
+def test_what_a_process_appended_before_it_was_killed_is_there_and_whole(store: Store, outbox: Outbox) -> None:
+    key = start_trial(study := begun(store, "killed", outbox), 0, {}, 0)
+    command = [sys.executable, "-c", APPENDING, str(outbox.path), key, "100000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        said = [int(next(program.stdout)) for _ in range(20)]
+        program.send_signal(signal.SIGKILL)
+        said += [int(line) for line in program.stdout]
+    run_id = sent(open_outbox(outbox.path), store, key)
+    assert study.experiment_id == store.client.get_run(run_id).info.experiment_id
+    steps = [point.step for point in store.client.get_metric_history(run_id, "loss")]
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(said) <= len(steps) <= len(said) + 1
+    names = {Path(name).stem for name in files(store.client, run_id)}
+    assert {str(number) for number in said} <= names <= {str(number) for number in steps}
+    assert list((outbox.path / "files").iterdir()) == []
+
+
+def test_processes_append_at_once(store: Store, outbox: Outbox) -> None:
+    study = begun(store, "at-once", outbox)
+    keys = [start_trial(study, number, {}, 0) for number in range(3)]
+    command = [sys.executable, "-c", APPENDING, str(outbox.path)]
+    programs = [subprocess.Popen([*command, key, "10"], stdout=subprocess.DEVNULL) for key in keys]
+    assert [program.wait() for program in programs] == [0, 0, 0]
+    send(outbox, store)
+    for key in keys:
+        steps = [point.step for point in store.client.get_metric_history(outbox.run_id(key) or "", "loss")]
+        assert steps == list(range(1, 11))
+
+
+def test_an_attempt_leaves_what_waits_as_it_was(store: Store, outbox: Outbox) -> None:
+    class Gone(MlflowClient):
+        def finalize_logged_model(self, model_id: str, status: object) -> NoReturn:
+            raise ConnectionError(f"{model_id} is all there, and not yet {status}")
+
+    saved_model(outbox, sent(outbox, store, start_trial(begun(store, "attempted", outbox), 0, {}, 0)))
+    (operation,) = outbox.first(9)
+    assert operation.folder is not None
+    before = {path.name: path.read_bytes() for path in operation.folder.iterdir()}
+    assert set(before) == {"data", "MLmodel"}
+    with pytest.raises(ConnectionError, match="not yet READY"):
+        deliver(Gone(store.uri), outbox, operation)
+    assert {path.name: path.read_bytes() for path in operation.folder.iterdir()} == before

@@ -1,0 +1,255 @@
+"""What `mlflow ui`, typed in the project's folder, shows of a study: MLflow's own pages in a real browser."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from mlflow.entities import Run
+from playwright.sync_api import Browser, Error, Locator, Page, expect, sync_playwright
+from requests.adapters import HTTPAdapter
+from urllib3 import Retry
+
+from pneumo.tracking.views import BEST_VIEW, study_page_address
+from tests.support.program import client, runs, search, write
+
+pytestmark = pytest.mark.slow
+
+LONGEST = 60
+"""Seconds until a page that does not come counts as broken; an idle machine needs one or two."""
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A study of four trials, the address of the `mlflow ui` that shows it and the page that the search named."""
+
+    folder: Path
+    address: str
+    page: str
+    parent: Run
+    trials: list[Run]
+
+    def run_page(self, run: Run, part: str = "") -> str:
+        return f"{self.address}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}{part}"
+
+    def curves(self, trials: list[Run]) -> dict[str, dict[int, float]]:
+        """Each trial's `val_auc` by epoch, as MLflow holds it."""
+        store = client(self.folder)
+        history = {name(run): store.get_metric_history(run.info.run_id, "val_auc") for run in trials}
+        return {trial: {metric.step: metric.value for metric in metrics} for trial, metrics in history.items()}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium, or the one that Playwright has fetched."""
+    installed = next(filter(None, map(shutil.which, BROWSERS)), None)
+    with sync_playwright() as playwright:
+        try:
+            chromium = playwright.chromium.launch(
+                executable_path=installed,
+                chromium_sandbox=os.geteuid() != 0,  # Chromium refuses a sandbox to root
+                args=["--disable-gpu", "--disable-sync"],
+            )
+        except Error:
+            if installed or os.environ.get("CI"):
+                raise
+            pytest.skip(f"there is no browser: none of {', '.join(BROWSERS)}, and Playwright has fetched none")
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def shown(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+    """Takes the browser so that nothing is trained where there is none."""
+    folder = tmp_path_factory.mktemp("browser")
+    space = {"layers": [1, 2], "learning_rate": {"low": 0.0005, "high": 0.01, "log": True}, "epochs": 2}
+    done = search(write(folder, hyperparameters=space, search={"trials": 4}), folder=folder)
+    assert done.returncode == 0, done.stderr
+    named = re.search(r"mlflow ui    and open http://127\.0\.0\.1:5000(/#/\S+)", done.stdout)
+    assert named, done.stdout
+    parent, trials = runs(folder, "small")
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with (folder / "ui.log").open("wb") as log:
+        command = [str(Path(sys.executable).with_name("mlflow")), "ui", "--port", str(port)]
+        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+    try:
+        yield Shown(folder, up(f"http://127.0.0.1:{port}", folder / "ui.log"), named[1], parent, trials)
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(30)
+        with suppress(ProcessLookupError):  # whoever of its workers did not end with it
+            os.killpg(server.pid, signal.SIGKILL)
+
+
+def up(address: str, log: Path) -> str:
+    """The address, as soon as it answers."""
+    with requests.Session() as session:
+        session.mount("http://", HTTPAdapter(max_retries=Retry(120, backoff_factor=0.1, backoff_max=1)))
+        try:
+            session.get(f"{address}/health", timeout=LONGEST).raise_for_status()
+        except requests.RequestException:
+            pytest.fail(f"mlflow ui did not come up:\n{log.read_text()[-2000:]}")
+    return address
+
+
+@pytest.fixture
+def tab(browser: Browser, tmp_path: Path) -> Iterator[Page]:
+    """An empty page that has never seen MLflow; how it ended is in `page.png`, to be looked at."""
+    expect.set_options(timeout=LONGEST * 1000)
+    with browser.new_context(viewport={"width": 1400, "height": 1000}) as context:
+        context.set_default_timeout(LONGEST * 1000)
+        opened = context.new_page()
+        yield opened
+        opened.screenshot(path=tmp_path / "page.png")
+
+
+def test_the_page_that_the_search_names_shows_the_study_and_its_trials(tab: Page, shown: Shown) -> None:
+    visit(tab, shown.address + shown.page)
+    expect(tab.locator(".ag-header-cell").get_by_text("best_val_auc", exact=True)).to_be_visible()
+    expect(table_row(tab, "small")).to_be_visible()
+    expect(trial_links(tab)).to_have_count(0)
+    expand(tab)
+    expect(trial_links(tab)).to_have_text(["trial-0003", "trial-0002", "trial-0001", "trial-0000"])
+    for run in shown.trials:
+        row = table_row(tab, name(run)).get_attribute("row-index")
+        expect(cell(tab, row, "metrics", "best_val_auc")).to_have_text(str(run.data.metrics["best_val_auc"]))
+        expect(cell(tab, row, "params", "layers")).to_have_text(run.data.params["layers"])
+        expect(cell(tab, row, "params", "learning_rate")).to_have_text(run.data.params["learning_rate"])
+
+
+def test_three_trials_compare_by_hyperparameters_and_learning_curves(tab: Page, shown: Shown) -> None:
+    three = [shown.trials[number] for number in (0, 1, 3)]
+    visit(tab, shown.address + shown.page)
+    expand(tab)
+    for run in three:
+        table_row(tab, name(run)).get_by_role("checkbox").check()
+    tab.get_by_role("button", name="Compare", exact=True).click()
+
+    expect(tab.get_by_role("heading", name="Comparing 3 Runs from 1 Experiment")).to_be_visible()
+    expect(compared(tab, "Run Name:")).to_have_text([name(run) for run in three])
+    for parameter in ("layers", "learning_rate", "optimizer"):
+        expect(compared(tab, parameter)).to_have_text([run.data.params[parameter] for run in three])
+
+    scroll_through_metrics(tab)
+    tab.get_by_role("link", name="val_auc", exact=True).click()
+    tab.wait_for_url("**/metric?**")
+    for run in three:
+        expect(tab.get_by_text(f"{name(run)} (val_auc)")).to_be_visible()
+    assert drawn(tab.locator(".js-plotly-plot"), 3) == shown.curves(three)
+
+
+def test_the_charts_of_the_trials_begin_with_their_learning_curves(tab: Page, shown: Shown) -> None:
+    visit(tab, shown.address + study_page_address(shown.parent.info.experiment_id, BEST_VIEW))
+    best_first = sorted(shown.trials, key=lambda run: -run.data.metrics["best_val_auc"])
+    for place, run in enumerate(best_first):
+        expect(cell(tab, place, "metrics", "best_val_auc")).to_have_text(str(run.data.metrics["best_val_auc"]))
+    expect(trial_links(tab)).to_have_count(4)
+    tab.locator("label").filter(has=tab.locator("input[value=CHART]")).click()  # its only name is an icon
+    cards = tab.get_by_test_id("experiment-view-compare-runs-card")
+    expect(cards.nth(0)).to_contain_text("val_auc")
+    expect(cards.nth(1)).to_contain_text("Parallel Coordinates")
+    assert drawn(cards.nth(0).locator(".js-plotly-plot"), 4) == shown.curves(shown.trials)
+
+
+def test_a_trials_page_shows_its_plots_and_its_model(tab: Page, shown: Shown) -> None:
+    trial = shown.trials[1]
+    visit(tab, shown.run_page(trial))
+    expect(tab.get_by_text("Logged models (1)")).to_be_visible()
+    expect(tab.get_by_role("link", name="model", exact=True).last).to_be_visible()
+    tab.get_by_role("tab", name="Artifacts").click()
+    tab.get_by_text("plots", exact=True).click()
+    tab.get_by_text("learning_curves.png", exact=True).click()
+    picture = tab.get_by_role("img", name="plots/learning_curves.png")
+    expect(picture).to_be_visible()
+    assert picture.evaluate("picture => picture.decode().then(() => picture.naturalWidth)") > 500
+
+
+def test_the_studys_own_plots_draw_inside_mlflow(tab: Page, shown: Shown) -> None:
+    """MLflow shows HTML in a frame that can reach neither its page nor a second file."""
+    visit(tab, shown.run_page(shown.parent, "/artifacts"))
+    tab.get_by_text("study.html", exact=True).click()
+    frame = tab.frame_locator("iframe[sandbox=allow-scripts]")
+    expect(frame.get_by_role("heading", name="small (phantoms)")).to_be_visible()
+    for heading in ("Optimization history", "Objective by epoch", "Timeline"):
+        section = frame.locator("section").filter(has_text=heading)
+        expect(section.locator(".js-plotly-plot .main-svg").first).to_be_visible()
+
+
+def name(run: Run) -> str:
+    return str(run.data.tags["mlflow.runName"])
+
+
+def visit(tab: Page, address: str) -> None:
+    """Opens a page of MLflow and closes the assistant that offers itself on a first visit."""
+    tab.goto(address)
+    tab.get_by_role("button", name="Close", exact=True).click()
+
+
+def trial_links(tab: Page) -> Locator:
+    return tab.get_by_role("link", name=re.compile(r"^trial-\d{4}$"))
+
+
+def table_row(tab: Page, run: str) -> Locator:
+    """The part of a run's row in the experiment's table, an ag-Grid, that has its name."""
+    return tab.locator(".ag-row").filter(has=tab.get_by_role("link", name=run, exact=True))
+
+
+def cell(tab: Page, row: int | str | None, kind: str, column: str) -> Locator:
+    """A metric or parameter in the part of a row, by its index, that slides to the left."""
+    return tab.locator(f'.ag-row[row-index="{row}"] .ag-cell[col-id="{kind}.`{column}`"]')
+
+
+def expand(tab: Page) -> None:
+    """Shows the trials under their study: MLflow keeps them folded, and takes no view that says otherwise."""
+    table_row(tab, "small").get_by_role("button").first.click()
+    expect(trial_links(tab)).to_have_count(4)
+
+
+def compared(tab: Page, what: str) -> Locator:
+    """A line of the compare page, one cell a run."""
+    header = tab.get_by_role("rowheader", name=what, exact=True)
+    return tab.get_by_role("row").filter(has=header).get_by_role("cell")
+
+
+def scroll_through_metrics(tab: Page) -> None:
+    """Scrolls to the end of the compare page's metrics, of which it holds only the lines in sight.
+
+    In small steps: the names, which link to the charts, follow the values one step behind.
+    """
+    tab.get_by_role("grid").last.evaluate(
+        """async values => {
+            for (let top = 0; top < values.scrollHeight; top += 20) {
+                values.scrollTop = top;
+                await new Promise(requestAnimationFrame);
+            }
+        }"""
+    )
+
+
+def drawn(plot: Locator, count: int) -> dict[str, dict[int, float]]:
+    """The lines of a Plotly chart by name. MLflow draws each twice, smoothed and as it is; here they have to agree."""
+    expect(plot.locator(".scatterlayer .trace")).to_have_count(2 * count)
+    traces: list[dict[str, Any]] = plot.evaluate(
+        "plot => plot.data.map(trace => ({name: trace.name, x: Array.from(trace.x), y: Array.from(trace.y)}))"
+    )
+    lines = [(trace["name"], dict(zip(trace["x"], trace["y"], strict=True))) for trace in traces]
+    assert all(line == dict(lines)[trial] for trial, line in lines)
+    return dict(lines)

@@ -1,0 +1,184 @@
+"""The aliases of a registered model: who has them after a promotion, a refusal, a rollback, and a death in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow.exceptions import MlflowException
+
+from pneumo.spec.errors import RequestError
+from pneumo.tracking import registry
+from pneumo.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS
+from pneumo.tracking.store import Store, connect
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """One for the module, since making its database takes seconds; each test has a model of its own."""
+    folder = tmp_path_factory.mktemp("registry")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield connect(f"sqlite:///{folder}/mlflow.db")
+
+
+@pytest.fixture
+def model(request: pytest.FixtureRequest) -> str:
+    return str(request.node.name)
+
+
+def version(store: Store, number: int, model: str) -> str:
+    """A version with evidence; it has no files, which the registry does not look at."""
+    client = store.client
+    experiment = client.get_experiment_by_name("any")
+    experiment_id = experiment.experiment_id if experiment else client.create_experiment("any")
+    run_id = client.create_run(experiment_id).info.run_id
+    logged = client.create_logged_model(experiment_id, name="served", source_run_id=run_id)
+    client.finalize_logged_model(logged.model_id, "READY")
+    tags = {"pneumo.data": "kaggle", "pneumo.promotion": run_id, "test_auc": f"0.{number}"}
+    made = registry.create(store, model, model_id=logged.model_id, run_id=run_id, tags=tags, card=f"Card {number}.")
+    assert made.number == str(number)
+    return made.number
+
+
+def aliases(store: Store, model: str) -> dict[str, str]:
+    return registry.registered_models(store)[model]
+
+
+def test_a_version_is_born_with_its_evidence(store: Store, model: str) -> None:
+    version(store, 1, model)
+    made = store.client.get_model_version(model, "1")
+    assert (made.description, made.tags["test_auc"]) == ("Card 1.", "0.1")
+    found = registry.version_with(store, model, "pneumo.promotion", made.tags["pneumo.promotion"])
+    assert found is not None
+    assert found.number == "1"
+    assert registry.version_with(store, model, "pneumo.promotion", "another") is None
+    assert registry.version_with(store, "nobody", "pneumo.promotion", "another") is None
+
+
+def test_the_one_before_becomes_previous(store: Store, model: str) -> None:
+    one, two, three = (version(store, number, model) for number in (1, 2, 3))
+    assert registry.at(store, model, CHAMPION) is None
+    assert registry.move(store, model, CHAMPION, one) is None
+    assert aliases(store, model) == {CHAMPION: one}
+    assert registry.move(store, model, CHAMPION, two) == one
+    assert aliases(store, model) == {CHAMPION: two, PREVIOUS: one}
+    assert registry.move(store, model, CHAMPION, two) is None
+    assert aliases(store, model) == {CHAMPION: two, PREVIOUS: one}
+    registry.challenge(store, model, three)
+    assert aliases(store, model) == {CHAMPION: two, PREVIOUS: one, CHALLENGER: three}
+    assert registry.move(store, model, CHAMPION, three) == two
+    assert aliases(store, model) == {CHAMPION: three, PREVIOUS: two}, "a challenger that was promoted is none any more"
+
+
+def test_another_alias_has_its_own_previous(store: Store, model: str) -> None:
+    one, two = version(store, 1, model), version(store, 2, model)
+    for alias in (CHAMPION, "staging"):
+        registry.move(store, model, alias, one)
+    registry.move(store, model, "staging", two)
+    assert aliases(store, model) == {CHAMPION: one, "staging": two, "staging-previous": one}
+
+
+def test_rolling_back_changes_places(store: Store, model: str) -> None:
+    one, two = version(store, 1, model), version(store, 2, model)
+    registry.move(store, model, CHAMPION, one)
+    with pytest.raises(RequestError, match="nothing to go back to"):
+        registry.roll_back(store, model, CHAMPION)
+    registry.move(store, model, CHAMPION, two)
+    assert registry.roll_back(store, model, CHAMPION) == (one, two)
+    assert aliases(store, model) == {CHAMPION: one, PREVIOUS: two}
+    assert registry.roll_back(store, model, CHAMPION) == (two, one)
+    assert aliases(store, model) == {CHAMPION: two, PREVIOUS: one}
+    with pytest.raises(RequestError, match=f"no registered model 'nobody'; there is .*{model}"):
+        registry.roll_back(store, "nobody", CHAMPION)
+
+
+class Died(BaseException):
+    """As a kill would end the process: nothing after it runs."""
+
+
+WRITES = [
+    f"{verb}_registered_model_{what}"
+    for verb, what in (("set", "tag"), ("set", "alias"), ("delete", "alias"), ("delete", "tag"))
+]
+
+
+@pytest.fixture
+def dying(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The registry's writes die from the n-th on, counted from 0; an empty list: none does."""
+    from mlflow import MlflowClient
+
+    at: list[int] = []
+    done = [0]
+
+    def before(name: str) -> None:
+        original = getattr(MlflowClient, name)
+
+        def write(self: object, *arguments: object, **named: object) -> object:
+            if at and done[0] >= at[0]:
+                raise Died(name)
+            done[0] += 1
+            return original(self, *arguments, **named)
+
+        monkeypatch.setattr(MlflowClient, name, write)
+
+    for name in WRITES:
+        before(name)
+    yield at
+    assert done[0]
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_a_move_that_died_is_finished_by_the_next(store: Store, model: str, dying: list[int], step: int) -> None:
+    one, two, three = (version(store, number, model) for number in (1, 2, 3))
+    registry.move(store, model, CHAMPION, one)
+    registry.move(store, model, CHAMPION, two)
+    registry.challenge(store, model, three)
+    before, after = {CHAMPION: two, PREVIOUS: one, CHALLENGER: three}, {CHAMPION: three, PREVIOUS: two}
+    # So far: tag, champion and tag; tag, champion, previous and tag; challenger.
+    dying.append(3 + 4 + 1 + step)
+    try:
+        registry.move(store, model, CHAMPION, three)
+        died = False
+    except Died:
+        died = True
+    dying.clear()
+    assert died == (step < 5), "tag, champion, challenger taken away, previous, tag taken away"
+    assert aliases(store, model)[CHAMPION] == (two if step < 2 else three), "champion moves in one step"
+    if step == 0:
+        assert aliases(store, model) == before
+        registry.settle(store, model)
+        assert aliases(store, model) == before, "nothing was begun"
+    else:
+        registry.settle(store, model)
+        assert aliases(store, model) == after
+    registry.settle(store, model)
+    registry.move(store, model, CHAMPION, three)
+    assert aliases(store, model) == after
+    assert "pneumo.moving" not in store.client.get_registered_model(model).tags
+
+
+def test_the_only_champion_is_found_and_several_are_named(project: Path) -> None:
+    store = connect()
+    with pytest.raises(RequestError, match="no champion yet"):
+        registry.only_champion(store)
+    registry.move(store, "lungs", CHAMPION, version(store, 1, "lungs"))
+    version(store, 1, "without")
+    assert registry.only_champion(store) == "models:/lungs@champion"
+    registry.move(store, "other", CHAMPION, version(store, 1, "other"))
+    with pytest.raises(RequestError, match=r"2 champions \(lungs, other\)"):
+        registry.only_champion(store)
+
+
+def test_an_error_that_is_not_about_absence_comes_through(
+    store: Store, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    def refuse(*_: object, **__: object) -> None:
+        raise MlflowException("the disk is full")
+
+    monkeypatch.setattr(MlflowClient, "get_model_version_by_alias", refuse)
+    with pytest.raises(MlflowException, match="disk is full"):
+        registry.at(store, model, CHAMPION)

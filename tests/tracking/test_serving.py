@@ -1,0 +1,151 @@
+"""A real `mlflow models serve` on loopback: what it answers is what is predicted offline, and nothing bad ends it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.support.mlflow_server import up
+from tests.support.pictures import encoded
+from tests.support.served import Small
+
+pytestmark = pytest.mark.slow
+
+CLIENTS, REQUESTS = 4, 200
+FULL_SIZE = (1300, 1000)
+
+
+@pytest.fixture(scope="module")
+def server(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server of the small model's champion."""
+    folder = tmp_path_factory.mktemp("serve")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    beside = Path(sys.executable).parent
+    command = [str(beside / "mlflow"), "models", "serve", "-m", "models:/small@champion", "--env-manager", "local"]
+    settings = {
+        "MLFLOW_TRACKING_URI": small.store.uri,
+        "PATH": f"{beside}{os.pathsep}{os.environ['PATH']}",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "--port", str(port)],
+            cwd=folder,
+            env=os.environ | settings,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield up(f"http://127.0.0.1:{port}", folder)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+def ask(server: str, document: object) -> requests.Response:
+    return send(server, json.dumps(document).encode())
+
+
+def send(server: str, body: bytes) -> requests.Response:
+    headers = {"Content-Type": "application/json"}
+    return requests.post(f"{server}/invocations", body, headers=headers, timeout=60)
+
+
+def text(picture: bytes) -> str:
+    return base64.b64encode(picture).decode()
+
+
+def huge_png(side: int = 30_000) -> bytes:
+    """A PNG whose header claims so many pixels, with next to nothing behind it."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        checked = name + content
+        return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(1000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def test_four_clients_get_what_is_predicted_offline(server: str, small: Small) -> None:
+    pictures = [encoded(seed, FULL_SIZE) for seed in range(20)]
+    offline = [one.probability for one in small.served.predict(pictures)]
+
+    def client(first: int) -> list[tuple[int, int, float]]:
+        answers = []
+        with requests.Session() as session:
+            for number in range(first, REQUESTS, CLIENTS):
+                which = number % len(pictures)
+                answer = session.post(f"{server}/invocations", json={"inputs": [text(pictures[which])]}, timeout=60)
+                (row,) = answer.json()["predictions"]
+                answers.append((which, answer.status_code, row["probability"]))
+        return answers
+
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        answers = [answer for each in clients.map(client, range(CLIENTS)) for answer in each]
+    assert len(answers) == REQUESTS
+    assert {which for which, *_ in answers} == set(range(len(pictures)))
+    assert all((status, probability) == (200, offline[which]) for which, status, probability in answers)
+
+
+def test_bad_pictures_get_an_error_and_the_server_goes_on(server: str, small: Small, tmp_path: Path) -> None:
+    good = encoded(1, FULL_SIZE)
+    secret = tmp_path / "of-the-server.jpeg"
+    secret.write_bytes(good)
+    bad = {
+        "truncated": text(good[: len(good) // 2]),
+        "neither a JPEG nor a PNG nor a DICOM": text(b"a text file\n" * 50),
+        "pixels": text(huge_png()),
+        "an empty text": "",
+        "no base64": str(secret),
+        "no picture but": {"not": "a picture"},
+    }
+    (offline,) = small.served.predict([good])
+    answer = ask(server, {"inputs": [text(good), *bad.values(), text(good)]})
+    assert answer.status_code == 200
+    first, *rows, last = answer.json()["predictions"]
+    assert first == last
+    assert (first["probability"], first["label"], first["error"]) == (offline.probability, offline.label, None)
+    assert first["threshold"] == small.served.decision.threshold
+    for said, row in zip(bad, rows, strict=True):
+        assert (row["probability"], row["label"]) == (None, None)
+        assert said in row["error"]
+
+
+@pytest.mark.parametrize("body", [b"", b"not JSON", b"{}", b'{"inputs": {"a": ["x"], "b": ["y"]}}', b"\xff\xfe"])
+def test_a_bad_request_gets_status_400_and_the_server_goes_on(server: str, body: bytes) -> None:
+    answer = send(server, body)
+    assert answer.status_code == 400
+    assert answer.json()["message"]
+    assert ask(server, {"inputs": [text(encoded())]}).json()["predictions"][0]["error"] is None
+
+
+def test_every_form_of_a_request_is_taken(server: str) -> None:
+    picture = text(encoded(2))
+    forms: list[dict[str, object]] = [
+        {"inputs": [picture]},
+        {"instances": [picture]},
+        {"dataframe_split": {"columns": ["picture"], "data": [[picture]]}},
+        {"dataframe_records": [{"picture": picture}]},
+    ]
+    answers = [ask(server, form) for form in forms]
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({str(answer.json()["predictions"]) for answer in answers}) == 1
+    pixels = ask(server, {"inputs": [[[0, 255, 0], [255, 0, 255]]]}).json()["predictions"]
+    assert pixels[0]["error"] is None

@@ -1,0 +1,259 @@
+"""A trial that goes on, from its own checkpoint after a kill or from another trial's, comes to what an unbroken one does."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.entities import Run
+
+from pneumo.data.prepare import prepare
+from pneumo.data.sources import open_source
+from pneumo.spec.candidate import Candidate
+from pneumo.spec.experiment import DataSpec, PhantomSpec
+from pneumo.spec.hyperparameters import Value
+from pneumo.spec.objective import objective_metric
+from pneumo.spec.result import TrialResult
+from pneumo.tracking.outbox import open_outbox
+from pneumo.tracking.store import connect
+from pneumo.tracking.trial_log import TrialLog
+from pneumo.training.trial import TrialTask, run_trial
+from tests.support.outboxes import send
+
+FULL = 4
+"""Epochs of the whole training."""
+
+SPEED = {"train_seconds", "images_per_second", "predict_ms", "model_bytes"}
+"""Metrics of a trial that are of the machine's speed, or hold the time of writing."""
+
+OF_ITS_PART = SPEED | {"epochs_trained"}
+
+
+class Place:
+    """Runs trials here, on a few phantoms, each in a run of its own in a new MLflow."""
+
+    def __init__(self) -> None:
+        source = open_source(DataSpec(source="phantom", phantom=PhantomSpec(patients=12, size=64)))
+        self.data = prepare(source, [32], 0.3, 0)
+        self.store, self.outbox = connect(), open_outbox(Path("outbox"))
+        self.reported: list[int] = []
+        self.retired = False
+        self.error: Exception = ConnectionError("the driver is gone")
+        self._experiment = self.store.client.create_experiment("chain")
+        self._prune_after = self._error_after = 0
+
+    def progress(self, epoch: int, step: int, steps: int) -> None:
+        pass
+
+    def report(self, epoch: int, value: float, metrics: Mapping[str, float]) -> bool:
+        assert value == metrics["val_auc"]
+        self.reported.append(epoch)
+        if epoch == self._error_after:
+            raise self.error
+        return epoch != self._prune_after
+
+    def retire(self) -> None:
+        self.retired = True
+
+    def trial(
+        self,
+        epochs: int,
+        *,
+        resume: Path | None = None,
+        keep: Path | None = None,
+        prune_after: int = 0,
+        error_after: int = 0,
+        seed: int = 3,
+    ) -> tuple[TrialResult, Run]:
+        """A rung of a training of `FULL` epochs, and its run as MLflow has it."""
+        self._prune_after, self._error_after, self.reported = prune_after, error_after, []
+        values: dict[str, Value] = {
+            "image_size": 32,
+            "filters": 4,
+            "dense_units": 8,
+            "dropout": 0.3,
+            "schedule": "cosine",
+        }
+        values |= {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.01, "epochs": epochs}
+        task = TrialTask(
+            study="chain",
+            candidate=Candidate(0, values, full_epochs=FULL),
+            run_id=self.store.client.create_run(self._experiment).info.run_id,
+            outbox=self.outbox,
+            objectives=("val_auc", "predict_ms", "model_bytes"),
+            seed=seed,
+            data=self.data,
+            resume=str(resume) if resume else None,
+            keep=str(keep) if keep else None,
+        )
+        with run_trial(task, self) as result:
+            assert isinstance(result, TrialResult)
+            send(self.outbox, self.store)
+            return result, self.store.client.get_run(task.run_id)
+
+    def killed(self, epochs: int, *, after: int, **asked: Any) -> None:
+        """A trial whose driver is gone before it has judged an epoch."""
+        with pytest.raises(ConnectionError):
+            self.trial(epochs, error_after=after, **asked)
+
+    def curves(self, result: TrialResult) -> dict[str, list[tuple[int, float]]]:
+        names, client = ("loss", "accuracy", "auc", "val_loss", "val_accuracy", "val_auc"), self.store.client
+        return {name: [(m.step, m.value) for m in client.get_metric_history(result.run_id, name)] for name in names}
+
+    def tables(self, result: TrialResult) -> list[list[dict[str, str]]]:
+        """The lines of history.csv, without their time, and of predictions.csv."""
+        paths = (
+            self.store.client.download_artifacts(result.run_id, f"{name}.csv") for name in ("history", "predictions")
+        )
+        tables = [list(csv.DictReader(Path(path).read_text(encoding="utf-8").splitlines())) for path in paths]
+        return [[row | {"epoch_seconds": ""} for row in table] for table in tables]
+
+    def same(self, one: TrialResult, other: TrialResult, but: set[str] = SPEED) -> bool:
+        return (
+            (one.state, one.value) == (other.state, other.value)
+            and without(one.metrics, but) == without(other.metrics, but)
+            and self.curves(one) == self.curves(other)
+            and self.tables(one) == self.tables(other)
+        )
+
+
+@pytest.fixture
+def place(project: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.setattr("pneumo.cnn.checkpoint.MOST_TIME", math.inf)  # after every epoch, however quick it is
+    return Place()
+
+
+def test_a_trial_that_is_killed_again_and_again_is_as_one_that_was_not(place: Place, project: Path) -> None:
+    path = project / "kept" / "0.npz"
+    whole, record = place.trial(FULL, keep=project / "other.npz")
+    assert (place.reported, whole.metrics["epochs_trained"]) == ([1, 2, 3, 4], FULL)
+    assert "pneumo.continued" not in record.data.tags
+    place.killed(FULL, after=1, keep=path)
+    assert not path.exists()  # it was not judged yet
+    place.killed(FULL, after=2, keep=path)
+    place.killed(FULL, after=4, keep=path)
+    assert place.reported == [1, 2, 3, 4]  # the first one from before
+    rest, record = place.trial(FULL, keep=path)
+    assert place.reported == [1, 2, 3, 4]
+    assert record.data.tags["pneumo.continued"] == "after epoch 3"
+    assert "pneumo.restarted" not in record.data.tags
+    assert place.same(rest, whole)
+    assert rest.metrics["epochs_trained"] == FULL
+    seconds = [value for _, value in curve(place, rest, "epoch_seconds")]
+    assert rest.metrics["train_seconds"] >= sum(seconds)
+    assert rest.metrics["images_per_second"] <= FULL * len(place.data.training) / sum(seconds)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prune_after", [0, 2])
+def test_what_is_killed_while_it_is_recorded_is_not_trained_again(
+    place: Place, project: Path, monkeypatch: pytest.MonkeyPatch, prune_after: int
+) -> None:
+    def gone(*_: Any) -> None:
+        raise ConnectionError("the driver is gone")
+
+    path, last = project / "0.npz", prune_after or FULL
+    whole, _ = place.trial(FULL, prune_after=prune_after)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialLog, "artifacts", gone)
+        place.killed(FULL, after=0, keep=path, prune_after=prune_after)
+    rest, record = place.trial(FULL, keep=path, prune_after=prune_after)
+    assert place.reported == list(range(1, last + 1))
+    assert record.data.tags["pneumo.continued"] == f"after epoch {last}"
+    assert place.same(rest, whole)
+
+
+def test_two_trials_in_a_chain_are_one_trial(place: Place, project: Path) -> None:
+    first, second = project / "kept" / "0.npz", project / "kept" / "1.npz"
+    whole, _ = place.trial(FULL)
+    assert place.reported == [1, 2, 3, 4]
+    rung, _ = place.trial(2, keep=first)
+    rest, record = place.trial(FULL, resume=first, keep=second)
+    assert place.reported == [3, 4]
+    assert [result.state for result in (whole, rung, rest)] == ["complete"] * 3
+    assert [result.metrics["epochs_trained"] for result in (whole, rung, rest)] == [4, 2, 2]
+    assert rest.value == whole.value == rest.metrics["best_val_auc"]
+    assert place.same(rest, whole, OF_ITS_PART)
+    assert len(place.tables(rest)[0]) == FULL
+    assert [file.name for file in sorted(first.parent.iterdir())] == ["0.npz", "1.npz"]
+    assert not {"pneumo.restarted", "pneumo.continued"} & set(record.data.tags)
+    assert record.data.metrics["epochs_trained"] == 2
+    assert record.data.metrics["predict_ms"] == rest.metrics["predict_ms"] > 0
+    assert {objective_metric(name) for name in ("val_auc", "predict_ms", "model_bytes")} <= set(rest.metrics)
+
+
+@pytest.mark.slow
+def test_a_rung_that_is_killed_goes_on_from_its_own_epochs_else_from_the_rung_below(
+    place: Place, project: Path
+) -> None:
+    below, own = project / "0.npz", project / "1.npz"
+    whole, _ = place.trial(FULL)
+    place.trial(1, keep=below)
+    place.killed(FULL, after=4, resume=below, keep=own)
+    rest, record = place.trial(FULL, resume=below, keep=own)
+    assert place.reported == [2, 3, 4]  # those of the rung below were its own
+    assert record.data.tags["pneumo.continued"] == "after epoch 3"
+    assert place.same(rest, whole, OF_ITS_PART)
+    assert rest.metrics["epochs_trained"] == 3
+
+    os.truncate(own, own.stat().st_size // 2)
+    rest, record = place.trial(FULL, resume=below, keep=own)
+    assert place.reported == [2, 3, 4]
+    assert record.data.tags["pneumo.restarted"].startswith("checkpoint 1.npz: cannot be read: ")
+    assert "pneumo.continued" not in record.data.tags
+    assert place.same(rest, whole, OF_ITS_PART)
+    below.unlink()
+    own.write_bytes(b"")
+    rest, record = place.trial(FULL, resume=below, keep=own)
+    assert place.reported == [1, 2, 3, 4]
+    assert all(name in record.data.tags["pneumo.restarted"] for name in ("1.npz", "0.npz"))
+    assert place.same(rest, whole)
+
+
+@pytest.mark.slow
+def test_a_rung_leaves_its_last_epoch_however_long_writing_takes(
+    place: Place, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pneumo.cnn.checkpoint.MOST_TIME", 0.0)
+    path = project / "0.npz"
+    place.killed(FULL, after=3, keep=path)
+    _, record = place.trial(3, keep=path)
+    assert record.data.tags["pneumo.continued"] == "after epoch 1"  # the first writing is always due
+    rest, _ = place.trial(FULL, resume=path)
+    assert (place.reported, rest.metrics["epochs_trained"]) == ([4], 1)
+
+
+@pytest.mark.slow
+def test_a_wrong_checkpoint_is_said_and_the_trial_begins_anew(place: Place, project: Path) -> None:
+    path = project / "0.npz"
+    place.trial(2, keep=path)
+    other, record = place.trial(2, resume=path, seed=4)
+    assert place.reported == [1, 2]
+    assert record.data.tags["pneumo.restarted"] == "checkpoint 0.npz: is of another training: its seed is 3, not 4"
+    assert place.same(other, place.trial(2, seed=4)[0])
+
+
+def test_memory_that_runs_out_is_said_with_what_helps_and_the_process_takes_no_other_trial(place: Place) -> None:
+    place.error = MemoryError("Unable to allocate 9.00 TiB for an array")
+    failed, record = place.trial(2, error_after=1)
+    assert (failed.state, place.retired) == ("failed", True)
+    assert failed.error is not None
+    assert failed.error.startswith("out of memory on the host; a smaller batch_size, image_size")
+    text = Path(place.store.client.download_artifacts(record.info.run_id, "error.txt")).read_text(encoding="utf-8")
+    assert "Unable to allocate 9.00 TiB" in text
+    place.retired, place.error = False, ValueError("something else")
+    failed, _ = place.trial(2, error_after=1)
+    assert (failed.error, place.retired) == ("ValueError: something else", False)
+
+
+def curve(place: Place, result: TrialResult, name: str) -> list[tuple[int, float]]:
+    return [(m.step, m.value) for m in place.store.client.get_metric_history(result.run_id, name)]
+
+
+def without(metrics: Mapping[str, float], names: set[str]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if name not in names}
