@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pneumo.promote.steps import Outcome
     from pneumo.spec.experiment import Experiment
-    from pneumo.tracking.promotions import Asked, Opening
+    from pneumo.tracking.promotions import Opening, PromotionRequest
     from pneumo.tracking.store import Store
 
 MOST_OPENINGS = 5
@@ -91,7 +91,7 @@ def main(
     validation pictures; every figure has a 95 % interval, by patient.
     """
     from pneumo.console.display import open_console
-    from pneumo.tracking.promotions import asked as ask
+    from pneumo.tracking.promotions import find_request
     from pneumo.tracking.store import ERRORS, connect_existing
 
     if force is not None and not force.strip():
@@ -101,7 +101,7 @@ def main(
     console = open_console()
     store = connect_existing()
     try:
-        asked = ask(store, what) if what or not (rollback and model) else None
+        asked = find_request(store, what) if what or not (rollback and model) else None
         name = model or (asked.study if asked else "")
         with hold_folder_lock(f"promote-{_file_name(name)}", f"model {name}: another promotion is under way here"):
             if rollback:
@@ -123,7 +123,7 @@ def main(
 
 def _promote(
     store: Store,
-    asked: Asked,
+    asked: PromotionRequest,
     model: str,
     alias: str,
     force: str | None,
@@ -153,7 +153,7 @@ def _promote(
     return NOTHING_FIT if outcome.promotion.alias != alias else OK
 
 
-def _experiment(asked: Asked, settings: list[str], data: str | None) -> Experiment:
+def _experiment(asked: PromotionRequest, settings: list[str], data: str | None) -> Experiment:
     from pneumo.spec.experiment import parsed_experiment
 
     text = asked.recorded.experiment_yaml

@@ -9,12 +9,14 @@ from pneumo.spec.experiment import Experiment
 if TYPE_CHECKING:
     from pneumo.data.pictures import Source
     from pneumo.evidence.model_card import Facts
-    from pneumo.spec.run import TrialRun
-    from pneumo.tracking.promotions import Asked
+    from pneumo.spec.run import RecordedRun
+    from pneumo.tracking.promotions import PromotionRequest
     from pneumo.tracking.served import Decision
 
 
-def facts(asked: Asked, experiment: Experiment, source: Source, run: TrialRun, why: str, decided: Decision) -> Facts:
+def facts(
+    asked: PromotionRequest, experiment: Experiment, source: Source, run: RecordedRun, why: str, decided: Decision
+) -> Facts:
     """The facts of the card of a trial's network. Decodes nothing."""
     from pneumo.evidence.model_card import Facts
 

@@ -14,8 +14,8 @@ from pneumo.spec.result import Trial, TrialResult
 from pneumo.spec.selection import value_of
 
 if TYPE_CHECKING:
-    from pneumo.spec.run import TrialRun
-    from pneumo.tracking.promotions import Asked
+    from pneumo.spec.run import RecordedRun
+    from pneumo.tracking.promotions import PromotionRequest
     from pneumo.tracking.store import Store
 
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 class ChosenRun:
     """The trial's run that is to be promoted, and why it is this one."""
 
-    run: TrialRun
+    run: RecordedRun
     why: str
 
 
-def choose_run(store: Store, asked: Asked, experiment: Experiment, runs: list[TrialRun]) -> ChosenRun:
+def choose_run(store: Store, asked: PromotionRequest, experiment: Experiment, runs: list[RecordedRun]) -> ChosenRun:
     """The run that was named, or of `runs` the best trial by the study's rule. Raises `RequestError` where there is none."""
     from pneumo.tracking.study import confirmations
 
@@ -53,6 +53,6 @@ def choose_run(store: Store, asked: Asked, experiment: Experiment, runs: list[Tr
     return ChosenRun(run, f"trial {run.number}, the best of {len(told)} by {by}")
 
 
-def _told(run: TrialRun, objective: str) -> Trial:
+def _told(run: RecordedRun, objective: str) -> Trial:
     value = run.metrics.get(objective_metric(objective))
     return Trial(Candidate(run.number, {}), TrialResult(run.number, run.run_id, "complete", value, run.metrics))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pneumo.data.pictures import Picture, Source
     from pneumo.evidence.gate import Gate
     from pneumo.evidence.intervals import Interval
-    from pneumo.spec.run import TrialRun
+    from pneumo.spec.run import RecordedRun
     from pneumo.tracking.registry import Version
     from pneumo.tracking.served import Decision, Prediction, Served
     from pneumo.tracking.store import Store
@@ -59,7 +59,7 @@ class Evaluation:
     files: dict[str, str | bytes]
 
 
-def decision(store: Store, run: TrialRun, experiment: Experiment, source: Source) -> Decision:
+def decision(store: Store, run: RecordedRun, experiment: Experiment, source: Source) -> Decision:
     """The operating point of a trial's network, from its validation pictures alone."""
     from pneumo.evidence.metrics import operating_point
     from pneumo.evidence.scaling import scaled, temperature
@@ -73,7 +73,7 @@ def decision(store: Store, run: TrialRun, experiment: Experiment, source: Source
     return Decision(source.classes, threshold, heat, size, channels, phantom=source.kind == "phantom")
 
 
-def served(store: Store, run: TrialRun, decided: Decision, source: Source, to: Path) -> Served:
+def served(store: Store, run: RecordedRun, decided: Decision, source: Source, to: Path) -> Served:
     """A trial's network as a model that takes pictures, in a new folder. Raises `RequestError` where the run has no model."""
     from pneumo.data import decoding
     from pneumo.tracking.models import REMOVED
@@ -96,8 +96,8 @@ def choose_reference(
     store: Store,
     experiment: Experiment,
     source: Source,
-    runs: Sequence[TrialRun],
-    picked: TrialRun,
+    runs: Sequence[RecordedRun],
+    picked: RecordedRun,
     champion: Version | None,
 ) -> Reference:
     """The present champion, or where there is none the study's baseline, the tutorial's own network, among `runs`."""
@@ -187,7 +187,9 @@ def evaluate(
     return Evaluation(figures, gate, counts, unreadable, files)
 
 
-def _validation(store: Store, run: TrialRun, classes: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _validation(
+    store: Store, run: RecordedRun, classes: Sequence[str]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Labels and probabilities of the validation pictures, as the run recorded them."""
     from pneumo.evidence.tables import cell
     from pneumo.tracking.study import artifact

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from pneumo.data.pictures import Source
     from pneumo.evidence.gate import Gate
     from pneumo.evidence.intervals import Interval
-    from pneumo.spec.run import TrialRun
-    from pneumo.tracking.promotions import Asked, Opening
+    from pneumo.spec.run import RecordedRun
+    from pneumo.tracking.promotions import Opening, PromotionRequest
     from pneumo.tracking.registry import Version
     from pneumo.tracking.served import Decision
     from pneumo.tracking.store import Store
@@ -52,7 +52,7 @@ class Outcome:
 
 def promote(
     store: Store,
-    asked: Asked,
+    asked: PromotionRequest,
     experiment: Experiment,
     source: Source,
     *,
@@ -118,7 +118,7 @@ def promote(
     return _outcome(store, asked, source, promotion, figures, gate, decided)
 
 
-def _check_pictures(store: Store, asked: Asked, source: Source, model: str) -> None:
+def _check_pictures(store: Store, asked: PromotionRequest, source: Source, model: str) -> None:
     """Refuses other test pictures than the study's, and phantoms beside X-rays under one name."""
     from pneumo.tracking import registry
 
@@ -154,7 +154,7 @@ def _classes(source: Source) -> str:
 
 def _judge_and_record(
     store: Store,
-    asked: Asked,
+    asked: PromotionRequest,
     experiment: Experiment,
     source: Source,
     picked: ChosenRun,
@@ -205,7 +205,7 @@ def _judge_and_record(
 
 def _register(
     store: Store,
-    asked: Asked,
+    asked: PromotionRequest,
     source: Source,
     picked: ChosenRun,
     decided: Decision,
@@ -268,7 +268,9 @@ def _register(
     return promotion
 
 
-def _again(store: Store, asked: Asked, source: Source, champion: Version, alias: str, decided: Decision) -> Outcome:
+def _again(
+    store: Store, asked: PromotionRequest, source: Source, champion: Version, alias: str, decided: Decision
+) -> Outcome:
     """What was decided when the version that has the alias got it; a run that was left open then is closed."""
     from pneumo.tracking import promotions as record
 
@@ -282,7 +284,7 @@ def _again(store: Store, asked: Asked, source: Source, champion: Version, alias:
 
 def _outcome(
     store: Store,
-    asked: Asked,
+    asked: PromotionRequest,
     source: Source,
     promotion: Promotion,
     figures: Mapping[str, Interval],
@@ -323,7 +325,9 @@ def _metrics(judged: Evaluation) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if value == value}  # noqa: PLR0124  (NaN)
 
 
-def _run_tags(asked: Asked, run: TrialRun, source: Source, model: str, against: Reference) -> dict[str, str]:
+def _run_tags(
+    asked: PromotionRequest, run: RecordedRun, source: Source, model: str, against: Reference
+) -> dict[str, str]:
     shared = {
         key: asked.recorded.tags[key] for key in ("pneumo.engine", "pneumo.algorithm") if key in asked.recorded.tags
     }
@@ -351,13 +355,13 @@ def _params(experiment: Experiment, decided: Decision, alias: str) -> dict[str, 
     }
 
 
-def _decision_key(run: TrialRun, decided: Decision, source: Source) -> str:
+def _decision_key(run: RecordedRun, decided: Decision, source: Source) -> str:
     """Tells a network with its operating point, judged on these test pictures."""
     return _hash([run.run_id, asdict(decided), source.test_digest])
 
 
 def _key(
-    run: TrialRun, decided: Decision, against: Reference, experiment: Experiment, model: str, source: Source
+    run: RecordedRun, decided: Decision, against: Reference, experiment: Experiment, model: str, source: Source
 ) -> str:
     """Tells a promotion: the same key is the same question, which is not put to the test pictures twice."""
     spec = experiment.promote

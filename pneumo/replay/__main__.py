@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pneumo.spec.candidate import Candidate
     from pneumo.spec.experiment import Experiment
     from pneumo.spec.hyperparameters import Value
-    from pneumo.tracking.recorded import RecordedTrial
+    from pneumo.tracking.recorded import RecordedTraining
     from pneumo.training.trial import Trained
 
 DIFFERENT = 1
@@ -74,7 +74,7 @@ def main(
     candidate = _candidate(recorded, experiment)
     source = open_source(experiment.data)
     # Before the worker starts, which inherits it.
-    if (threads := recorded.tags.get("pneumo.threads", "")).isdigit():
+    if (threads := recorded.run.tags.get("pneumo.threads", "")).isdigit():
         os.environ[THREADS] = threads
     console = open_console()
     place = LocalProcesses(trial.replay_trial, trial.warm_up_deterministic)
@@ -89,18 +89,18 @@ def main(
         place.close()
 
 
-def _recorded(run_id: str) -> RecordedTrial:
-    from pneumo.tracking.recorded import recorded_trial
+def _recorded(run_id: str) -> RecordedTraining:
+    from pneumo.tracking.recorded import read_training
     from pneumo.tracking.store import ERRORS, connect_existing
 
     store = connect_existing()
     try:
-        return recorded_trial(store, run_id)
+        return read_training(store, run_id)
     except ERRORS as error:
         raise RequestError(f"tracking store {store.shown}: {masked(str(error))[:300]}") from None
 
 
-def _experiment(recorded: RecordedTrial, data: str | None) -> Experiment:
+def _experiment(recorded: RecordedTraining, data: str | None) -> Experiment:
     """The experiment of the trial's study, on the pictures at `data` where that is given."""
     from pneumo.spec.experiment import read_experiment
 
@@ -110,31 +110,31 @@ def _experiment(recorded: RecordedTrial, data: str | None) -> Experiment:
         try:
             return read_experiment(path, (), {} if data is None else {"data.path": data})
         except RequestError as error:
-            message = str(error).replace(str(path), f"{recorded.run_id}: its experiment.yaml")
+            message = str(error).replace(str(path), f"{recorded.run.run_id}: its experiment.yaml")
             raise RequestError(message) from None
 
 
-def _candidate(recorded: RecordedTrial, experiment: Experiment) -> Candidate:
+def _candidate(recorded: RecordedTraining, experiment: Experiment) -> Candidate:
     """What was trained. Its precision is what `auto` came to."""
     from pydantic import ValidationError
 
     from pneumo.spec.candidate import Candidate
     from pneumo.spec.hyperparameters import NAMES
 
-    where, values = f"{recorded.run_id}: its parameter", {}
-    for name, text in recorded.parameters.items():
+    where, values = f"{recorded.run.run_id}: its parameter", {}
+    for name, text in recorded.run.parameters.items():
         if name == "seed":
             continue
         if name not in NAMES:
             raise RequestError(f"{where} {name} is none that this version has; take the version that trained it")
         values[name] = _typed(name, text, where)
-    if precision := recorded.tags.get("pneumo.precision"):
+    if precision := recorded.run.tags.get("pneumo.precision"):
         values["precision"] = precision
     search = experiment.search
-    rung = recorded.role == "trial" and (search.engine, search.algorithm) == ("keras-tuner", "hyperband")
+    rung = recorded.run.role == "trial" and (search.engine, search.algorithm) == ("keras-tuner", "hyperband")
     full = int(experiment.space.possible("epochs")[0]) if rung else None
     searched = frozenset(dimension.name for dimension in experiment.space.searched) & set(values)
-    candidate = Candidate(recorded.number, values, searched, full_epochs=full)
+    candidate = Candidate(recorded.run.number, values, searched, full_epochs=full)
     try:
         _ = candidate.values, candidate.epochs
     except (ValidationError, KeyError) as error:
@@ -155,7 +155,7 @@ def _typed(name: str, text: str, where: str) -> Value:
 
 
 def _replay(
-    recorded: RecordedTrial,
+    recorded: RecordedTraining,
     experiment: Experiment,
     candidate: Candidate,
     source: Source,
@@ -180,42 +180,43 @@ def _replay(
             say=lambda line: print(line, file=sys.stderr),
         )
     screen.say(describe_split(data.description, data.counts, data.classes))
-    screen.say(f"MLflow: {recorded.store}, where this leaves nothing")
+    screen.say(f"MLflow: {recorded.store_uri}, where this leaves nothing")
     device = _result(place, candidate.number, None, last, screen)
     if isinstance(device, TrialError):
         raise RequestError(f"no training can be run here: {device}")
     _say_changes(environment_changes(recorded, data, device), screen)
     task = TrialTask(
-        study=recorded.study,
+        study=recorded.run.study,
         candidate=candidate,
-        run_id=recorded.run_id,
+        run_id=recorded.run.run_id,
         outbox=None,
         objectives=experiment.search.objectives,
-        seed=int(recorded.parameters["seed"]),
+        seed=int(recorded.run.parameters["seed"]),
         data=data,
     )
     with screen:
         screen.begun(candidate)
         trained = _result(place, candidate.number, task, last, screen)
     if isinstance(trained, TrialError):
-        print(f"pneumo.replay: the training, recorded as {recorded.state}, failed: {trained}", file=sys.stderr)
+        print(f"pneumo.replay: the training, recorded as {recorded.run.state}, failed: {trained}", file=sys.stderr)
         return DIFFERENT
     return _compare(recorded, trained, data, console)
 
 
-def _title(recorded: RecordedTrial, candidate: Candidate) -> str:
+def _title(recorded: RecordedTraining, candidate: Candidate) -> str:
     from pneumo.spec.wording import describe_candidate
 
-    again = "" if recorded.role == "trial" else ", trained once more to confirm it"
+    again = "" if recorded.run.role == "trial" else ", trained once more to confirm it"
     last, full = len(recorded.epochs), candidate.full_epochs or candidate.epochs
     epochs = f"{last} epoch{'' if last == 1 else 's'}" if last == full else f"epochs 1 to {last} of {full}"
-    if recorded.state == "pruned":
+    if recorded.run.state == "pruned":
         epochs += ", after which it was pruned"
-    if below := recorded.tags.get("pneumo.resumed_from"):
+    if below := recorded.run.tags.get("pneumo.resumed_from"):
         epochs += f" (the record goes on from trial {below})"
+    searched = describe_candidate(candidate) or "nothing searched"
     return (
-        f"Trial {recorded.number} of study {recorded.study}{again}: {describe_candidate(candidate) or 'nothing searched'}; "
-        f"seed {recorded.parameters['seed']}; {epochs}"
+        f"Trial {recorded.run.number} of study {recorded.run.study}{again}: {searched}; "
+        f"seed {recorded.run.parameters['seed']}; {epochs}"
     )
 
 
@@ -247,7 +248,7 @@ def _result(place: Place, number: int, payload: Any, last: int, screen: Screen) 
                 return TrialError(reason)
 
 
-def _compare(recorded: RecordedTrial, trained: Trained, data: Prepared, console: Console) -> int:
+def _compare(recorded: RecordedTraining, trained: Trained, data: Prepared, console: Console) -> int:
     """Prints both trainings side by side; the exit status."""
     from rich.text import Text
 

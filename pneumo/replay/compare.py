@@ -13,7 +13,7 @@ from pneumo.training import provenance
 
 if TYPE_CHECKING:
     from pneumo.data.prepare import Prepared
-    from pneumo.tracking.recorded import RecordedTrial
+    from pneumo.tracking.recorded import RecordedTraining
     from pneumo.training.trial import Trained
 
 NOT_RECORDED = "not recorded"
@@ -62,7 +62,7 @@ class Figure:
         return math.inf if math.isnan(difference) else difference
 
 
-def environment_changes(recorded: RecordedTrial, data: Prepared, device: str) -> list[Change]:
+def environment_changes(recorded: RecordedTraining, data: Prepared, device: str) -> list[Change]:
     """What differs between the record and here, pictures first. Empty: all is known to be the same."""
     found = []
     for part in PARTS:
@@ -74,7 +74,7 @@ def environment_changes(recorded: RecordedTrial, data: Prepared, device: str) ->
             found.append(Change(f"{part} pictures", was, now, certain=True))
     here = provenance.tags() | {"pneumo.device": device}
     for what in ("code", "libraries", "device", "threads"):
-        was, now = recorded.tags.get(f"pneumo.{what}", NOT_RECORDED), here[f"pneumo.{what}"]
+        was, now = recorded.run.tags.get(f"pneumo.{what}", NOT_RECORDED), here[f"pneumo.{what}"]
         if was != now:
             if what == "libraries" and was != NOT_RECORDED:
                 was, now = _unlike(was, now)
@@ -82,17 +82,17 @@ def environment_changes(recorded: RecordedTrial, data: Prepared, device: str) ->
     return found
 
 
-def once(recorded: RecordedTrial, trained: Trained) -> list[Figure]:
+def once(recorded: RecordedTraining, trained: Trained) -> list[Figure]:
     """The metrics that are known once, as the training names them, without those of speed."""
-    resumed = "pneumo.resumed_from" in recorded.tags
+    resumed = "pneumo.resumed_from" in recorded.run.tags
     return [
-        Figure(name, recorded.metrics.get(name, math.nan), value)
+        Figure(name, recorded.run.metrics.get(name, math.nan), value)
         for name, value in trained.metrics.items()
         if name not in TIMES and not (resumed and name in OF_ITS_OWN_PART)
     ]
 
 
-def by_epoch(recorded: RecordedTrial, trained: Trained) -> list[Figure]:
+def by_epoch(recorded: RecordedTraining, trained: Trained) -> list[Figure]:
     """The metrics of each epoch."""
     pairs = list(zip(recorded.epochs, trained.history, strict=True))
     return [
@@ -115,16 +115,16 @@ def probability(recorded_csv: str, replayed_csv: str) -> tuple[list[Figure], int
     return [_furthest(common)] if common else [], len(common)
 
 
-def times(recorded: RecordedTrial, trained: Trained) -> list[Figure]:
+def times(recorded: RecordedTraining, trained: Trained) -> list[Figure]:
     """The metrics of speed, and the seconds of all epochs; `epoch_seconds` is the one that every record has whole."""
-    resumed = "pneumo.resumed_from" in recorded.tags
+    resumed = "pneumo.resumed_from" in recorded.run.tags
     before, now = (
         sum(epoch.get("epoch_seconds", math.nan) for epoch in of) for of in (recorded.epochs, trained.history)
     )
     return [
         Figure("epoch_seconds", before, now, "all epochs"),
         *(
-            Figure(name, recorded.metrics.get(name, math.nan), trained.metrics[name])
+            Figure(name, recorded.run.metrics.get(name, math.nan), trained.metrics[name])
             for name in TIMES
             if not (resumed and name in OF_ITS_OWN_PART)
         ),

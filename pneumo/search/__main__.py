@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pneumo.spec.result import Trial
     from pneumo.tracking.outbox import Outbox
     from pneumo.tracking.store import Store
-    from pneumo.tracking.study import Recorded
+    from pneumo.tracking.study import RecordedStudy
 
 DRY_RUN_CANDIDATES = 3
 QUICKSTART = Path("experiments/quickstart.yaml")
@@ -151,7 +151,7 @@ def _check(name: str, storage: str) -> int:
     except _lost() as error:
         print(f"pneumo.search: the record could not be read: {describe_error(error)}", file=sys.stderr)
         return NOTHING_FIT
-    for line in (*verdict.notes, *verdict.faults, verdict.said):
+    for line in (*verdict.notes, *verdict.faults, verdict.summary):
         print(line)
     return FAULTY if verdict.faults else OK
 
@@ -319,7 +319,7 @@ def _has_all(
     store: Store,
     outbox: Outbox,
     told: Sequence[Trial],
-    before: Recorded | None,
+    before: RecordedStudy | None,
     screen: Screen,
 ) -> int | None:
     """Says how a study stands that has all its trials and confirmations already; the exit status, or None: it has not."""

@@ -21,13 +21,13 @@ from pneumo.spec.result import State, Trial, TrialResult
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pneumo.spec.run import TrialRun
+    from pneumo.spec.run import RecordedRun
 
 FIRST_SEED = 1_000_000
 """Beyond the study's own: no trial was trained with one of these. Every trial is trained with the same ones."""
 
 
-def missing(told: Sequence[Trial], experiment: Experiment, runs: Sequence[TrialRun]) -> list[tuple[Trial, int]]:
+def missing(told: Sequence[Trial], experiment: Experiment, runs: Sequence[RecordedRun]) -> list[tuple[Trial, int]]:
     """The trials and seeds that are still to be trained, the best trial first, all seeds of one together."""
     spec = experiment.search.confirm
     if spec is None:

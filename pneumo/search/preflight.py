@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from pneumo.data.pictures import Source
     from pneumo.data.prepare import Prepared
     from pneumo.engines.protocol import Engine
-    from pneumo.tracking.study import Recorded
+    from pneumo.tracking.study import RecordedStudy
 
 MOST_LEAKS = 10
 """That the refusal of a study names."""
 
 
-def check_unchanged(recorded: Recorded | None, experiment: Experiment, engine: Engine) -> None:
+def check_unchanged(recorded: RecordedStudy | None, experiment: Experiment, engine: Engine) -> None:
     """Refuse to take up a study that began with another experiment, or whose two records do not belong together.
 
     Raises `RequestError` with the first differences.
@@ -56,7 +56,7 @@ def check_unchanged(recorded: Recorded | None, experiment: Experiment, engine: E
         )
 
 
-def check_same_data(recorded: Recorded | None, data: Prepared, name: str, told: Sequence[Trial]) -> None:
+def check_same_data(recorded: RecordedStudy | None, data: Prepared, name: str, told: Sequence[Trial]) -> None:
     """Refuse to take up a study on other pictures than it began with. Raises `RequestError`."""
     for part in PARTS:
         before = recorded.tags.get(f"pneumo.data.{part}") if recorded else None
@@ -102,7 +102,7 @@ def fitting_trials(trials: Sequence[Trial], experiment: Experiment) -> list[Tria
     ]
 
 
-def check_earlier(name: str, recorded: Recorded | None, trials: Sequence[Trial], data: Prepared) -> None:
+def check_earlier(name: str, recorded: RecordedStudy | None, trials: Sequence[Trial], data: Prepared) -> None:
     """Refuse to learn from a study that is not there, or that judged by other pictures. Raises `RequestError`."""
     if not trials:
         raise RequestError(f"search.from: there is no study {name!r} with finished trials in this storage")

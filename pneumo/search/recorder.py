@@ -17,7 +17,7 @@ from pneumo.spec.candidate import Candidate
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.objective import objective_metric
 from pneumo.spec.result import PARTS, Trial, TrialResult
-from pneumo.spec.run import TrialRun
+from pneumo.spec.run import End, RecordedRun, Role
 from pneumo.spec.selection import Confirmed, pareto_front, value_of
 from pneumo.spec.wording import describe_confirmation, describe_gain, format_value
 from pneumo.training.checkpoints import Checkpoints
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pneumo.tracking.outbox import Outbox
     from pneumo.tracking.sender import Sender
     from pneumo.tracking.store import Store
-    from pneumo.tracking.study import DatasetPart, End, Role
+    from pneumo.tracking.study import DatasetPart
 
 
 class StudyRecord:
@@ -123,7 +123,7 @@ class StudyRecord:
             keep=self.checkpoints.own(candidate, seed),
         )
 
-    def confirmations(self) -> list[TrialRun]:
+    def confirmations(self) -> list[RecordedRun]:
         """The finished runs that trained a trial again with another seed."""
         named = [replace(run, run_id=self._id(run.run_id)) for run in self._confirmations]
         return sorted(named, key=lambda run: run.number)
@@ -131,7 +131,13 @@ class StudyRecord:
     def confirmed(self, result: TrialResult, number: int, seed: int) -> None:
         """Takes note that trial `number` was trained again: MLflow, which will hold it, may be away."""
         self._confirmations.append(
-            TrialRun(result.run_id, number, "FINISHED", "complete", {"seed": str(seed)}, dict(result.metrics))
+            RecordedRun(
+                result.run_id,
+                "FINISHED",
+                parameters={"seed": str(seed)},
+                metrics=dict(result.metrics),
+                tags={"pneumo.trial": str(number), "pneumo.state": "complete"},
+            )
         )
 
     def end(self, run_id: str, state: End, error: str | None = None, output: str = "") -> None:
@@ -260,7 +266,7 @@ class StudyRecord:
         return "\n\n".join(lines)
 
 
-def _confirmation(run: TrialRun, metric: str) -> dict[str, object]:
+def _confirmation(run: RecordedRun, metric: str) -> dict[str, object]:
     seed = int(run.parameters["seed"])
     return {"trial": run.number, "seed": seed, "value": run.metrics.get(metric), "run_id": run.run_id}
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.objective import OBJECTIVES, Direction, objective_metric
 from pneumo.spec.result import Trial
-from pneumo.spec.run import TrialRun
+from pneumo.spec.run import RecordedRun
 from pneumo.spec.selection import Confirmed, confirmed_ranking, pareto_front, ranked, value_of
 
 
@@ -48,7 +48,7 @@ def baseline_of(trials: Sequence[Trial], experiment: Experiment) -> Trial | None
     return next((t for t in trials if t.number == 0 and experiment.search.baseline), None)
 
 
-def confirmed_of(told: Sequence[Trial], experiment: Experiment, runs: Sequence[TrialRun]) -> list[Confirmed]:
+def confirmed_of(told: Sequence[Trial], experiment: Experiment, runs: Sequence[RecordedRun]) -> list[Confirmed]:
     """What MLflow's runs say of the trials that were trained again, best mean first."""
     metric, direction = best_metric(experiment)
     values: dict[int, list[float]] = {}

@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from pneumo.spec.errors import RequestError
 from pneumo.tracking.store import Store
-from pneumo.tracking.study import Recorded, close_run, experiment_id, log_files, recorded, user
+from pneumo.tracking.study import RecordedStudy, close_run, experiment_id, log_files, recorded, user
 
 _OPENING = "pneumo.test_opening."
 _JUDGED = "pneumo.judged"
@@ -27,11 +27,11 @@ _RUN_ID_LENGTH = 32
 
 
 @dataclass(frozen=True)
-class Asked:
+class PromotionRequest:
     """What a promotion is asked of: a study, and one of its runs where that was named."""
 
     study: str
-    recorded: Recorded
+    recorded: RecordedStudy
     run_id: str | None = None
 
 
@@ -53,7 +53,7 @@ class PromotionRun:
     judged: bool
 
 
-def asked(store: Store, what: str | None) -> Asked:
+def find_request(store: Store, what: str | None) -> PromotionRequest:
     """The study of that name, or the one that a run belongs to, or without either the study that was begun last.
 
     Raises `RequestError` where there is none.
@@ -61,17 +61,17 @@ def asked(store: Store, what: str | None) -> Asked:
     if what is None:
         what = _latest(store)
     if found := recorded(store, what):
-        return Asked(what, found)
+        return PromotionRequest(what, found)
     run = _run(store, what) if len(what) == _RUN_ID_LENGTH else None
     if run is None:
         raise RequestError(f"{what}: neither a study nor a run in {store.shown}; there is {_known(store)}")
     role, study = run.data.tags.get("pneumo.role"), run.data.tags.get("pneumo.study", "")
     if role not in ("study", "trial", "confirm") or (found := recorded(store, study)) is None:
         raise RequestError(f"{what}: a run of role {role}; wants the run of a trial or of a study")
-    return Asked(study, found, None if role == "study" else what)
+    return PromotionRequest(study, found, None if role == "study" else what)
 
 
-def openings(store: Store, study: Recorded) -> list[Opening]:
+def openings(store: Store, study: RecordedStudy) -> list[Opening]:
     """Every opening of the study's test pictures so far, the first one first."""
     tags = store.client.get_run(study.run_id).data.tags
     return [Opening(**json.loads(tags[key])) for key in sorted(tags) if key.startswith(_OPENING)]
@@ -89,7 +89,7 @@ def elsewhere(store: Store, study: str, test: str) -> int:
 def open_run(
     store: Store,
     study: str,
-    of: Recorded,
+    of: RecordedStudy,
     *,
     key: str,
     name: str,
@@ -118,7 +118,7 @@ def open_run(
     return PromotionRun(run_id, False)
 
 
-def record_opening(store: Store, study: Recorded, run_id: str, promotion: str) -> list[Opening]:
+def record_opening(store: Store, study: RecordedStudy, run_id: str, promotion: str) -> list[Opening]:
     """Puts on record that the test pictures are about to be opened, and gives every opening, this one last."""
     before = openings(store, study)
     if any(opening.promotion == promotion for opening in before):

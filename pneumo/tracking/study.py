@@ -22,20 +22,10 @@ from mlflow.exceptions import MlflowException
 
 from pneumo.spec.errors import RequestError
 from pneumo.spec.hyperparameters import Value
-from pneumo.spec.run import TrialRun
+from pneumo.spec.run import STATUS, End, RecordedRun, Role, Status
 from pneumo.tracking.outbox import KEY, Outbox, fill, new_key, now, timed
 from pneumo.tracking.store import Store, pages
 from pneumo.tracking.views import view_tags
-
-Role = Literal["trial", "confirm"]
-"""What a child run is: a trial of the search, or a trial trained again with another seed."""
-
-End = Literal["complete", "pruned", "failed", "killed"]
-"""How a trial ended. A killed one has no state: it can be run again."""
-
-Status = Literal["FINISHED", "FAILED", "KILLED"]
-
-STATUS: Mapping[End, Status] = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 
 _EXPERIMENT_FILE = "experiment.yaml"
 _LONGEST_TAG = 5000  # MLflow keeps 8,000 letters, its servers before 2.15 keep 5,000
@@ -59,7 +49,7 @@ class StudyRun:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedStudy:
     """What a study's run says of how the study was started, and whether it was closed."""
 
     run_id: str
@@ -83,7 +73,7 @@ class DatasetPart:
     counts: Mapping[str, int]
 
 
-def recorded(store: Store, name: str) -> Recorded | None:
+def recorded(store: Store, name: str) -> RecordedStudy | None:
     """What MLflow holds of a study of this name; None where there is no such study.
 
     Raises `RequestError` where MLflow's experiment of this name has been deleted.
@@ -100,7 +90,7 @@ def recorded(store: Store, name: str) -> Recorded | None:
     # Without it, the study's first process died before it wrote the file.
     if any(file.path == _EXPERIMENT_FILE for file in client.list_artifacts(run.info.run_id)):
         text = artifact(store, run.info.run_id, _EXPERIMENT_FILE)
-    return Recorded(run.info.run_id, text, dict(run.data.tags), run.info.status in ("FINISHED", "FAILED"))
+    return RecordedStudy(run.info.run_id, text, dict(run.data.tags), run.info.status in ("FINISHED", "FAILED"))
 
 
 def artifact(store: Store, run_id: str, name: str) -> str:
@@ -229,16 +219,16 @@ def close_left_over(study: StudyRun, known: Mapping[str, tuple[End, str | None]]
     return [run.info.run_id for run in left]
 
 
-def trial_runs(store: Store, name: str, role: Role = "trial") -> list[TrialRun]:
+def trial_runs(store: Store, name: str, role: Role = "trial") -> list[RecordedRun]:
     """A recorded study's child runs of a role, in the order of their numbers and starts."""
     in_experiment = experiment_id(store, name)
     study = _parent(store.client, in_experiment)
     assert study is not None, name
     children = _children(store.client, in_experiment, study.info.run_id, f"tags.`pneumo.role` = '{role}'")
-    return sorted((_trial_run(run) for run in children), key=lambda run: run.number)
+    return sorted((recorded_run(run) for run in children), key=lambda run: run.number)
 
 
-def confirmations(store: Store, name: str) -> list[TrialRun]:
+def confirmations(store: Store, name: str) -> list[RecordedRun]:
     """The finished runs that trained a trial of a recorded study again."""
     return [run for run in trial_runs(store, name, "confirm") if run.state == "complete"]
 
@@ -334,16 +324,16 @@ def _children(client: MlflowClient, experiment_id: str, run_id: str, condition: 
     return runs_of(client, experiment_id, f"{of_study} and {condition}" if condition else of_study)
 
 
-def _trial_run(run: Run) -> TrialRun:
-    tags = run.data.tags
-    return TrialRun(
+def recorded_run(run: Run) -> RecordedRun:
+    """Return MLflow's run as plain values."""
+    return RecordedRun(
         run_id=run.info.run_id,
-        number=int(tags["pneumo.trial"]),
         status=run.info.status,
-        state=tags.get("pneumo.state"),
-        parameters=run.data.params,
-        metrics=run.data.metrics,
-        tags=tags,
+        parameters=dict(run.data.params),
+        metrics=dict(run.data.metrics),
+        tags=dict(run.data.tags),
+        started=run.info.start_time,
+        ended=run.info.end_time,
     )
 
 

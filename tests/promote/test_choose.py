@@ -10,9 +10,10 @@ from pneumo.promote.choose import ChosenRun, choose_run
 from pneumo.search.confirm import FIRST_SEED
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import make_experiment
-from pneumo.tracking.promotions import asked
+from pneumo.spec.run import End, Role
+from pneumo.tracking.promotions import find_request
 from pneumo.tracking.store import Store, connect
-from pneumo.tracking.study import End, Role, end_study, end_trial, start_trial, trial_runs
+from pneumo.tracking.study import end_study, end_trial, start_trial, trial_runs
 from pneumo.tracking.trial_log import TrialLog
 from tests.support.outboxes import send
 from tests.support.recorded import begun
@@ -53,7 +54,7 @@ def _study(store: Store, name: str) -> None:
 
 def picked(store: Store, study: str, run_id: str | None = None, **promote: object) -> ChosenRun:
     experiment = make_experiment({"name": study, "promote": promote}, "the test")
-    return choose_run(store, asked(store, run_id or study), experiment, trial_runs(store, study))
+    return choose_run(store, find_request(store, run_id or study), experiment, trial_runs(store, study))
 
 
 def test_the_best_complete_trial_by_the_objective(store: Store) -> None:
@@ -92,8 +93,8 @@ def test_a_run_that_is_named_is_taken_where_it_is_complete(store: Store) -> None
 
 
 def test_a_studys_run_stands_for_the_study_and_none_for_the_last_one(store: Store) -> None:
-    last = asked(store, None)
+    last = find_request(store, None)
     assert last.study == "confirmed"
-    assert asked(store, last.recorded.run_id) == last
+    assert find_request(store, last.recorded.run_id) == last
     with pytest.raises(RequestError, match=r"neither a study nor a run in .*; there is confirmed, plain"):
-        asked(store, "nobody")
+        find_request(store, "nobody")

@@ -168,11 +168,11 @@ def test_what_is_no_trained_trial_is_refused(study: Path, trials: list[Run], mon
     wrong = {
         "f" * 32: "there is no such run in sqlite:",
         "../x": "there is no such run in sqlite:",
-        parent.info.run_id: "is the run of the study small; give the run of one of its trials",
+        parent.info.run_id: "this is the run of the study small; give the run of one of its trials",
     }
     made = []
     for tags, status, said in (
-        ({}, "FINISHED", "is no run of a trial"),
+        ({}, "FINISHED", "is not the run of a trial"),
         (ended, "RUNNING", "is still running, or was left so"),
         (ended | {"pneumo.state": "failed", "pneumo.error": "no\nspace"}, "FAILED", "the trial failed (no space)"),
         (ended, "KILLED", r"was ended before its end (KILLED)"),

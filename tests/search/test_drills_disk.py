@@ -251,7 +251,7 @@ def test_only_the_best_models_are_kept_and_none_that_is_registered_is_lost(proje
     assert "pneumo.model_removed" not in {tag for run in (trials[0], registered, *best) for tag in run.data.tags}
 
     checked = search("--check", "small", folder=project)
-    assert (checked.returncode, checked.stdout) == (0, "Study small: 6 trials, 7 runs, whole.\n")
+    assert (checked.returncode, checked.stdout) == (0, "Study small: 6 trials, 7 runs, no faults.\n")
     refused = called("promote", removed[0].info.run_id, folder=project)
     assert refused.returncode == 2
     assert "was removed: not among the best 2 (search.keep)" in refused.stderr

@@ -186,13 +186,13 @@ def test_a_server_that_stops_then_fails_then_is_back(drill: Drill, undisturbed: 
         line(program, "Promote the best")
         assert program.wait(60) == 0
     assert drill.record() == undisturbed
-    assert drill.check() == f"Study {drill.name}: 3 trials, 4 runs, whole.\n"
+    assert drill.check() == f"Study {drill.name}: 3 trials, 4 runs, no faults.\n"
 
     # Trial 1 began while the server was away. What its key stands for is known to MLflow too.
     shutil.rmtree(drill.folder / "mlruns" / "outbox")
     further = drill.again("--trials", "4")
     assert further.returncode == 0, further.stderr
-    assert drill.check() == f"Study {drill.name}: 4 trials, 5 runs, whole.\n"
+    assert drill.check() == f"Study {drill.name}: 4 trials, 5 runs, no faults.\n"
 
 
 def test_a_server_that_hangs(drill: Drill, undisturbed: list[dict[str, Any]]) -> None:
@@ -233,7 +233,7 @@ def test_a_search_that_is_killed_in_an_outage_sends_what_it_left(
     assert done.returncode == 0, done.stderr
     assert "what an earlier search left" in done.stdout
     runs = drill.record()
-    assert drill.check().endswith("whole.\n")
+    assert drill.check().endswith("no faults.\n")
     killed = [run for run in runs if run["ended"][0] == "KILLED"]
     assert len(killed) <= 1  # of the third trial, had it begun
     assert [run for run in runs if run not in killed] == undisturbed
@@ -292,7 +292,7 @@ def test_a_second_ctrl_c_waits_for_nothing_and_loses_nothing(drill: Drill, undis
     assert done.returncode == 0, done.stderr
     runs = drill.record()
     assert [run for run in runs if run["ended"][0] != "KILLED"] == undisturbed
-    assert drill.check().endswith("whole.\n")
+    assert drill.check().endswith("no faults.\n")
 
 
 def test_models_that_are_not_kept_go_when_the_server_is_back(drill: Drill) -> None:
@@ -309,4 +309,4 @@ def test_models_that_are_not_kept_go_when_the_server_is_back(drill: Drill) -> No
     best = int(dict(study["metrics"]["best_trial"])[0].partition(".")[0])
     removed = ["pneumo.model_removed" in run["tags"] for run in trials]
     assert removed == [number != best for number in range(3)]
-    assert drill.check().endswith("whole.\n")
+    assert drill.check().endswith("no faults.\n")

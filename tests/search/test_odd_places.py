@@ -58,7 +58,7 @@ def test_odd_names_in_odd_locales(tmp_path: Path, locale: dict[str, str]) -> Non
     audit = called("data", "audit", data, folder=project, **clean)
     assert audit.returncode == 0, audit.stderr
     checked = search("--check", "small", folder=project, **clean)
-    assert checked.stdout == "Study small: 1 trial, 2 runs, whole.\n", checked.stderr
+    assert checked.stdout == "Study small: 1 trial, 2 runs, no faults.\n", checked.stderr
 
 
 def test_a_data_folder_that_cannot_be_written(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_clock_that_is_put_back(tmp_path: Path, clock: tuple[dict[str, str], P
     assert program.returncode == 0, errors
     check_study(tmp_path, "small", 5)
     checked = search("--check", "small", folder=tmp_path)
-    assert checked.stdout == "Study small: 5 trials, 6 runs, whole.\n"
+    assert checked.stdout == "Study small: 5 trials, 6 runs, no faults.\n"
     (engine,) = stored_studies("small", f"sqlite:///{tmp_path}/mlruns/studies.db")
     times = [(trial.result.started, trial.result.ended) for trial in engine.trials]
     assert all(0 < ended - started < 600 for started, ended in times)

@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pneumo.tracking.delivery import deliver
-from pneumo.tracking.inventory import DELETED, inventory
+from pneumo.tracking.inventory import DELETED, read_inventory
 from pneumo.tracking.outbox import Outbox, open_outbox
 from pneumo.tracking.store import Store
 from pneumo.tracking.study import start_trial
@@ -28,7 +28,7 @@ import sqlalchemy
 from mlflow import MlflowClient
 import mlflow.store.tracking.sqlalchemy_store
 from pneumo.tracking.delivery import deliver
-from pneumo.tracking.inventory import inventory
+from pneumo.tracking.inventory import read_inventory
 from pneumo.tracking.outbox import Outbox
 from pneumo.tracking.store import Store
 
@@ -63,7 +63,7 @@ while operations := outbox.first(1):
     for calls in range(1, 100):
         status = child(attempt)
         assert status in (0, 9), status
-        assert child(lambda: inventory(Store(sys.argv[1]), sys.argv[3])) == 0, operations
+        assert child(lambda: read_inventory(Store(sys.argv[1]), sys.argv[3])) == 0, operations
         died += status == 9
         if status == 0:
             break
@@ -121,7 +121,7 @@ def test_the_record_can_be_read_after_each_write(store: Store, outbox: Outbox) -
     while operations := outbox.first(1):
         deliver(store.client, outbox, operations[0])
         outbox.remove(operations[0])
-        found = inventory(store, "step-by-step")
+        found = read_inventory(store, "step-by-step")
         assert found is not None
         seen.append([model.status for trial in found.trials for model in trial.models])
     assert [] in seen
