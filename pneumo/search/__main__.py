@@ -108,7 +108,8 @@ def main(
     ] = STORAGE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and train nothing.")] = False,
     check_study: Annotated[
-        str | None, typer.Option(metavar="STUDY", help="Say whether this study's record is whole, and do nothing else.")
+        str | None,
+        typer.Option("--check", metavar="STUDY", help="Say whether this study's record is whole, and do nothing else."),
     ] = None,
 ) -> int:
     """Search hyperparameters of a chest X-ray classifier; every trial is an MLflow run.
