@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from pneumo.replay.compare import Change, Figure
     from pneumo.spec.candidate import Candidate
     from pneumo.spec.experiment import Experiment
-    from pneumo.spec.hyperparameters import Value
     from pneumo.tracking.recorded import RecordedTraining
     from pneumo.training.trial import Trained
 
@@ -120,6 +119,7 @@ def _candidate(recorded: RecordedTraining, experiment: Experiment) -> Candidate:
 
     from pneumo.spec.candidate import Candidate
     from pneumo.spec.hyperparameters import NAMES
+    from pneumo.spec.run import parse_parameter
 
     where, values = f"{recorded.run.run_id}: its parameter", {}
     for name, text in recorded.run.parameters.items():
@@ -127,7 +127,10 @@ def _candidate(recorded: RecordedTraining, experiment: Experiment) -> Candidate:
             continue
         if name not in NAMES:
             raise RequestError(f"{where} {name} is none that this version has; take the version that trained it")
-        values[name] = _typed(name, text, where)
+        try:
+            values[name] = parse_parameter(name, text)
+        except ValueError as error:
+            raise RequestError(f"{where} {error}") from None
     if precision := recorded.run.tags.get("pneumo.precision"):
         values["precision"] = precision
     search = experiment.search
@@ -140,18 +143,6 @@ def _candidate(recorded: RecordedTraining, experiment: Experiment) -> Candidate:
     except (ValidationError, KeyError) as error:
         raise RequestError(f"{where}s are not those of a trial: {error}") from None
     return candidate
-
-
-def _typed(name: str, text: str, where: str) -> Value:
-    """A hyperparameter from its text in MLflow, to the last bit."""
-    from pneumo.spec.hyperparameters import value_type
-
-    types: Mapping[type, Any] = {bool: {"true": True, "false": False}.__getitem__, int: int, float: float, str: str}
-    try:
-        value: Value = types[value_type(name)](text)
-    except (KeyError, ValueError):
-        raise RequestError(f"{where} {name} is {text!r}, which is no {value_type(name).__name__}") from None
-    return value
 
 
 def _replay(

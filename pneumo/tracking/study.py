@@ -22,7 +22,7 @@ from mlflow.exceptions import MlflowException
 
 from pneumo.spec.errors import RequestError
 from pneumo.spec.hyperparameters import Value
-from pneumo.spec.run import STATUS, End, RecordedRun, Role, Status
+from pneumo.spec.run import STATUS, End, RecordedRun, Role, Status, format_parameter
 from pneumo.tracking.outbox import KEY, Outbox, fill, new_key, now, timed
 from pneumo.tracking.store import Store, pages
 from pneumo.tracking.views import view_tags
@@ -181,8 +181,8 @@ def start_trial(
     name = f"trial-{number:04d}" if role == "trial" else f"confirm-{number:04d}-seed-{seed}"
     tags = {**study.tags, **own, **(extra_tags or {})}
     outbox.append(key, "create_run", experiment_id=study.experiment_id, name=name, start_time=now(), tags=tags)
-    said = {name: value if isinstance(value, str) else json.dumps(value) for name, value in parameters.items()}
-    outbox.append(key, "log_batch", params=said | {"seed": str(seed)})
+    params = {name: format_parameter(value) for name, value in parameters.items()}
+    outbox.append(key, "log_batch", params=params | {"seed": str(seed)})
     if pictures:
         outbox.append(key, "log_inputs", datasets=[_input(one) for one in pictures])
     if experiment_yaml:
