@@ -93,15 +93,6 @@ def write_journal(folder: Path, journal: Journal) -> None:
     part.replace(folder / FILE)
 
 
-def read_journal_trials(folder: Path) -> tuple[Trial, ...]:
-    """The told trials of the study in this folder, by number; none where there is no study.
-
-    Raises `RequestError` where it cannot be read.
-    """
-    journal = read_journal(folder)
-    return finished_journal_trials(journal.proposals) if journal else ()
-
-
 def finished_journal_trials(proposals: tuple[Proposal, ...]) -> tuple[Trial, ...]:
     """The trials that have a result."""
     return tuple(Trial(proposal.candidate, proposal.result) for proposal in proposals if proposal.result)

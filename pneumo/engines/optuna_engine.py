@@ -19,7 +19,7 @@ from pneumo.engines.optuna_storage import (
     finished_optuna_trials,
     open_optuna_study,
 )
-from pneumo.engines.samplers import check_installed, sampler, should_terminate
+from pneumo.engines.samplers import build_sampler, check_installed, should_terminate
 from pneumo.spec.candidate import Candidate, Done, Wait
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.hyperparameters import Value
@@ -68,7 +68,7 @@ class OptunaEngine:
                 return Done("every combination of the grid was proposed")
         left = self._left.pop(0) if self._left else None
         waiting = next((t.number - self._learned for t in trials if t.state == TrialState.WAITING), len(trials))
-        self._study.sampler = sampler(self._search, left.number - self._learned if left else waiting)
+        self._study.sampler = build_sampler(self._search, left.number - self._learned if left else waiting)
         if left is None:
             trial = self._study.ask()
         else:

@@ -28,7 +28,7 @@ def check_installed(search: SearchSpec) -> None:
         raise RequestError(f"search.terminator: {_TORCH}; or take patience")
 
 
-def sampler(search: SearchSpec, number: int) -> optuna.samplers.BaseSampler:
+def build_sampler(search: SearchSpec, number: int) -> optuna.samplers.BaseSampler:
     """The experiment's sampler for the trial of this number, seeded by both.
 
     What it proposes depends on the seed and on what was told, not on how often the process was started in between.
@@ -74,7 +74,7 @@ _PRUNERS: dict[str, type[optuna.pruners.BasePruner]] = {
 }
 
 
-def pruner(experiment: Experiment) -> optuna.pruners.BasePruner:
+def build_pruner(experiment: Experiment) -> optuna.pruners.BasePruner:
     """The experiment's pruner; epochs are what it calls steps and resources."""
     name, settings = experiment.search.pruner, dict(experiment.search.pruner_settings)
     if name == "hyperband":

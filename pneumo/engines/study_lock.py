@@ -21,9 +21,10 @@ from typing import Any
 
 import sqlalchemy
 from filelock import FileLock, Timeout
-from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.engine import URL, Connection
+from sqlalchemy.exc import SQLAlchemyError
 
+from pneumo.engines.storage_url import parse_storage_url, storage_error
 from pneumo.spec.errors import RequestError
 
 PATIENCE = 1.0
@@ -53,7 +54,7 @@ def lock_study(name: str, storage: str) -> Iterator[None]:
     storage cannot be used. A database of another kind than SQLite and PostgreSQL has no such lock. Where PostgreSQL was
     away and another search has taken the study up when it is back, this process is sent SIGTERM.
     """
-    url = storage_url(storage)
+    url = parse_storage_url(storage)
     with ExitStack() as held:
         try:
             if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
@@ -61,7 +62,7 @@ def lock_study(name: str, storage: str) -> Iterator[None]:
             elif url.get_backend_name() == "postgresql":
                 held.enter_context(_Advisory(name, url))
         except (SQLAlchemyError, OSError, ImportError) as error:
-            raise unusable(url, error) from None
+            raise storage_error(url, error) from None
         yield
 
 
@@ -70,7 +71,7 @@ def lock_owner(name: str, storage: str) -> str | None:
 
     Creates nothing. Raises `RequestError` where the storage cannot be read.
     """
-    url = storage_url(storage)
+    url = parse_storage_url(storage)
     try:
         if url.get_backend_name() == "sqlite" and url.database:
             path = _file(name, url)
@@ -79,27 +80,8 @@ def lock_owner(name: str, storage: str) -> str | None:
             with _connected(url) as one:
                 return _holder(one, name)
     except (SQLAlchemyError, OSError, ImportError) as error:
-        raise unusable(url, error) from None
+        raise storage_error(url, error) from None
     return None
-
-
-def storage_url(storage: str) -> URL:
-    """The address, taken apart. Raises `RequestError` where it is none."""
-    try:
-        return make_url(storage)
-    except ArgumentError:
-        raise RequestError("--storage: wants a database URL, as sqlite:///mlruns/studies.db") from None
-
-
-def unusable(url: URL, error: Exception) -> RequestError:
-    """What a storage that cannot be used said, in a line without its password."""
-    reason = str(getattr(error, "orig", None) or getattr(error, "strerror", None) or error).splitlines()[0]
-    queried = {name for name in url.query if "password" in name.lower()}
-    for secret in (url.password, *(url.query[name] for name in queried)):
-        if secret:
-            reason = reason.replace(str(secret), "***")
-    shown = url.difference_update_query(queried).render_as_string(hide_password=True)
-    return RequestError(f"--storage: {shown}: {reason}")
 
 
 def _taken(name: str, by: str) -> RequestError:

@@ -160,7 +160,7 @@ def _dry_run(experiment: Experiment, source: Source, console: Console) -> int:
     from pneumo.compute.disk import describe_needs
     from pneumo.console.display import Screen
     from pneumo.data.split import count_split, describe_split
-    from pneumo.engines.protocol import open_engine
+    from pneumo.engines.registry import open_engine
     from pneumo.search.preflight import disk_needs
     from pneumo.spec.candidate import Candidate
     from pneumo.spec.wording import describe_candidate
@@ -233,7 +233,7 @@ def _run(
 ) -> int:
     from pneumo.console.display import Screen
     from pneumo.data.split import describe_split
-    from pneumo.engines.protocol import describe_storage, open_again, open_engine
+    from pneumo.engines.registry import describe_storage, open_engine, reopen_engine
     from pneumo.engines.retrying import RetryingEngine
     from pneumo.search.confirm import confirm
     from pneumo.search.flush import close, know_runs, send_left, sender_of, unsent
@@ -252,7 +252,7 @@ def _run(
         return unsent(outbox, store, screen, interrupted=False)
     engine = RetryingEngine(
         open_engine(experiment, storage),
-        lambda: open_again(experiment, storage, engine.id),
+        lambda: reopen_engine(experiment, storage, engine.id),
         describe_storage(experiment, storage),
         search.outage,
         screen.say,
@@ -341,13 +341,13 @@ def _has_all(
 
 def _learn(experiment: Experiment, engine: Engine, store: Store, storage: str, data: Prepared, screen: Screen) -> None:
     """Hands the engine what an earlier study found, and says how much of it fits."""
-    from pneumo.engines.protocol import earlier_trials
+    from pneumo.engines.registry import read_finished_trials
     from pneumo.search.preflight import check_earlier, fitting_trials
     from pneumo.tracking.study import recorded
 
     name = experiment.search.from_
     assert name is not None
-    trials = earlier_trials(name, storage)
+    trials = read_finished_trials(name, storage)
     check_earlier(name, recorded(store, name), trials, data)
     fit = fitting_trials(trials, experiment)
     engine.learn(fit)
@@ -358,7 +358,7 @@ def _learn(experiment: Experiment, engine: Engine, store: Store, storage: str, d
 
 def _lost() -> tuple[type[Exception], ...]:
     """What is raised where MLflow, the study's database or the disk no longer answers."""
-    from pneumo.engines.protocol import storage_errors
+    from pneumo.engines.registry import storage_errors
     from pneumo.engines.retrying import OutageError
     from pneumo.spec.errors import FullDiskError
     from pneumo.tracking.store import ERRORS

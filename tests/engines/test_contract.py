@@ -10,8 +10,9 @@ from typing import Any, cast
 import pytest
 from hypothesis import given, settings
 
-from pneumo.engines import retrying
-from pneumo.engines.protocol import Engine, open_again, open_engine
+from pneumo.engines import registry, retrying
+from pneumo.engines.protocol import Engine
+from pneumo.engines.registry import open_engine, reopen_engine
 from pneumo.engines.retrying import RetryingEngine
 from pneumo.spec.algorithms import ALGORITHMS
 from pneumo.spec.candidate import Candidate, Done
@@ -24,8 +25,8 @@ from tests.support.spaces import blocks
 
 ENGINES = [
     pytest.param((engine, algorithm), id=f"{engine}/{algorithm}", marks=[without_torch] if algorithm == "gp" else [])
-    for engine, algorithms in ALGORITHMS.items()
-    for algorithm in algorithms
+    for engine in registry.ENGINES
+    for algorithm in ALGORITHMS[engine]
 ]
 ENGINES.append(pytest.param(("scripted", "random"), id="scripted"))
 ENGINES += [pytest.param(("retrying", algorithm), id=f"retrying/{algorithm}") for algorithm in ("tpe", "bayesian")]
@@ -48,7 +49,7 @@ def open_retrying(asked: Experiment, storage: str) -> Engine:
         return cast(Engine, Failing(made, chance))
 
     engine: RetryingEngine = RetryingEngine(
-        fails(open_engine(asked, storage)), lambda: fails(open_again(asked, storage, engine.id)), "it", 60, print
+        fails(open_engine(asked, storage)), lambda: fails(reopen_engine(asked, storage, engine.id)), "it", 60, print
     )
     return engine
 
@@ -96,6 +97,33 @@ def make(which: tuple[str, str]) -> Callable[..., Experiment]:
 def begin(which: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> Open:
     monkeypatch.setattr(retrying, "FIRST_PAUSE", 0.001)
     return {"scripted": open_scripted, "retrying": open_retrying}.get(which[0], open_engine)
+
+
+def test_the_table_has_every_engine_that_an_experiment_may_name() -> None:
+    assert set(registry.ENGINES) == set(ALGORITHMS)
+
+
+@pytest.mark.parametrize("name", registry.ENGINES)
+def test_a_stored_study_is_read_without_its_engine(folder: Path, name: str) -> None:
+    storage = f"sqlite:///{folder}/studies.db"
+    kind = registry.engine_kind(name)
+    assert kind.read_study("study", storage) is None
+    assert list(folder.iterdir()) == []  # reading creates nothing
+    request = experiment(name, "random")
+    engine = open_engine(request, storage)
+    trials = play(engine, 2)
+    ask(engine)
+    study = kind.read_study("study", storage)
+    assert study is not None
+    assert (study.id, study.experiment) == (engine.id, request.to_yaml())
+    assert (study.numbers, study.lost) == ((0, 1, 2), ())
+    assert [trial.result for trial in study.trials] == [trial.result for trial in trials]
+    assert registry.stored_studies("study", storage) == (study,)
+    assert registry.read_finished_trials("study", storage) == study.trials
+    assert kind.read_id("study", storage) == engine.id
+    assert kind.read_id("another", storage) is None
+    assert registry.stored_studies("another", storage) == ()
+    assert str(folder) in kind.describe_storage("study", storage)
 
 
 def test_candidates_lie_in_the_space_and_the_first_is_the_tutorials(

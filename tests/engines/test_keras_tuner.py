@@ -13,7 +13,7 @@ from typing import Any
 import keras_tuner
 import pytest
 
-from pneumo.engines import journal
+from pneumo.engines import journal, keras_tuner_storage
 from pneumo.engines.keras_tuner_engine import KerasTunerEngine
 from pneumo.spec.candidate import Candidate, Done, Wait
 from pneumo.spec.errors import RequestError
@@ -31,6 +31,7 @@ from tests.support.keras_tuner_studies import (
     play_two_at_once,
     quality,
     reason,
+    stored_trials,
     tell,
 )
 
@@ -236,7 +237,7 @@ def test_learned_trials_are_the_oracles_first(tmp_path: Path) -> None:
     engine.learn(earlier)
     learned = kept(tmp_path / "b")["oracle"]["trials"]
     assert [state["score"] for state in learned] == [pytest.approx(trial.result.value) for trial in earlier]
-    assert journal.read_journal_trials(tmp_path / "b") == ()
+    assert stored_trials(tmp_path / "b") == ()
 
     again = KerasTunerEngine(asked, tmp_path / "b")
     again.learn(earlier)
@@ -283,7 +284,7 @@ def test_a_kill_at_any_point_loses_and_repeats_nothing(
         folder.mkdir()
         (folder / journal.FILE).write_text(state)
         (folder / f"{journal.FILE}.part").write_text(state[: 40 * number])  # torn: the next write was under way
-        before = journal.read_journal_trials(folder)
+        before = stored_trials(folder)
         assert before == whole[: len(before)]
         again = KerasTunerEngine(asked, folder)
         further = min(len(before) + 3, trials)
@@ -346,18 +347,22 @@ def test_asking_in_vain_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_trials_are_read_without_keras_tuner(tmp_path: Path) -> None:
-    engine = KerasTunerEngine(experiment("hyperband", MIXED | {"epochs": 3}), tmp_path)
+    storage = f"sqlite:///{tmp_path}/studies.db"
+    engine = KerasTunerEngine(
+        experiment("hyperband", MIXED | {"epochs": 3}), keras_tuner_storage.study_folder("study", storage)
+    )
     for _ in range(6):
         tell(engine, ask(engine))
     ask(engine)
-    assert journal.read_journal_trials(tmp_path) == engine.trials()
+    assert stored_trials(tmp_path / "studies.keras-tuner" / "study") == engine.trials()
     assert len(engine.trials()) == 6
-    assert journal.read_journal_trials(tmp_path / "nothing here") == ()
+    assert stored_trials(tmp_path / "nothing here") == ()
     program = f"""
 import sys
-from pathlib import Path
-from pneumo.engines.journal import read_trials
-assert len(read_trials(Path({str(tmp_path)!r}))) == 6
+from pneumo.engines.registry import engine_kind
+study = engine_kind("keras-tuner").read_study("study", {storage!r})
+assert len(study.trials) == 6
+assert len(study.numbers) == 7
 assert not {{"tensorflow", "keras", "keras_tuner", "sklearn"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 import pytest
 
-from pneumo.engines.protocol import open_engine
+from pneumo.engines.registry import open_engine
 from pneumo.spec.candidate import Candidate, Done
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import make_experiment

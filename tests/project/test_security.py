@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from pneumo.engines.study_lock import unusable
+from pneumo.engines.storage_url import storage_error
 from pneumo.spec.errors import RequestError
 from tests.conftest import ROOT
 from tests.support.mlflow_server import serve
@@ -145,7 +145,7 @@ def test_a_password_in_an_address_is_never_shown() -> None:
         assert "very-secret" not in masked(f"at {address}: refused")
         assert "refused" in masked(f"at {address}: refused")
     for address in addresses:
-        said = str(unusable(make_url(address), OSError(5, "no luck with very-secret")))
+        said = str(storage_error(make_url(address), OSError(5, "no luck with very-secret")))
         assert "very-secret" not in said
         assert "no luck" in said
 

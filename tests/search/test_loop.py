@@ -16,7 +16,8 @@ from rich.console import Console
 from pneumo.compute.local import LocalProcesses
 from pneumo.compute.place import Channel
 from pneumo.console.display import Screen
-from pneumo.engines.protocol import Engine, open_engine
+from pneumo.engines.protocol import Engine
+from pneumo.engines.registry import open_engine
 from pneumo.search.loop import Ending, Study
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.experiment import Experiment, make_experiment

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+from pneumo.engines.journal import finished_journal_trials, read_journal
 from pneumo.engines.keras_tuner_engine import KerasTunerEngine
 from pneumo.spec.candidate import Candidate, Done
 from pneumo.spec.experiment import Experiment, make_experiment
@@ -101,3 +103,9 @@ def reason(engine: KerasTunerEngine) -> str:
 
 def plain(values: Any) -> str:
     return json.dumps(dict(values), sort_keys=True)
+
+
+def stored_trials(folder: Path) -> tuple[Trial, ...]:
+    """Return the finished trials that the journal in a folder has; empty if there is no journal."""
+    journal = read_journal(folder)
+    return finished_journal_trials(journal.proposals) if journal else ()
