@@ -87,9 +87,9 @@ def _corners(space: Space, end: Callable[[Sequence[Value]], Value]) -> Iterator[
     layers, or a larger picture where a smaller one cannot be built, may do either.
     """
     monotone = {
-        name: end(sorted(space.possible(name)))  # False before True, "average" before "flatten"
+        name: end(sorted(space.possible_values(name)))  # False before True, "average" before "flatten"
         for name in ("filters", "filter_growth", "dense_units", "channels", "batch_norm", "head")
     }
     names = ("layers", "kernel_size", "image_size")
-    for chosen in product(*(space.possible(name) for name in names)):
+    for chosen in product(*(space.possible_values(name) for name in names)):
         yield Hyperparameters(**monotone, **dict(zip(names, chosen, strict=True)))  # type: ignore[arg-type]

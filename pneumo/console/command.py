@@ -14,7 +14,7 @@ import typer
 
 from pneumo.console.signals import install_handlers
 from pneumo.spec.errors import RequestError
-from pneumo.spec.masking import masked
+from pneumo.spec.masking import mask_passwords
 
 LONGEST_REASON = 300
 
@@ -88,7 +88,7 @@ def hold_folder_lock(name: str, refusal: str) -> Iterator[None]:
 
 def describe_error(error: Exception) -> str:
     """What a service that no longer answers said, in a line without passwords."""
-    return " ".join(masked(f"{type(error).__name__}: {error}").split())[:LONGEST_REASON]
+    return " ".join(mask_passwords(f"{type(error).__name__}: {error}").split())[:LONGEST_REASON]
 
 
 @contextmanager

@@ -14,11 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from pneumo.spec.best import baseline_of, best_first, best_metric
+from pneumo.spec.best import baseline_trial, best_first, best_metric
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.result import Trial, TrialResult
-from pneumo.spec.selection import Confirmed, pareto_front, value_of
+from pneumo.spec.selection import Confirmation, metric_value, pareto_front
 from pneumo.spec.wording import (
     describe_bound,
     describe_candidate,
@@ -147,7 +147,7 @@ class Screen:
             line.append(f"  {result.error}", style="red")
         self._console.print(line, soft_wrap=True)
 
-    def table(self, trials: Sequence[Trial], confirmed: Sequence[Confirmed] = ()) -> None:
+    def table(self, trials: Sequence[Trial], confirmed: Sequence[Confirmation] = ()) -> None:
         """The best trials, or the Pareto front, and how far the best is beyond the tutorial's network."""
         objectives = self._experiment.search.objectives
         best = best_first(trials, self._experiment, confirmed)
@@ -166,7 +166,7 @@ class Screen:
             )
         if confirmed:
             self._confirmations(confirmed)
-        baseline = baseline_of(trials, self._experiment)
+        baseline = baseline_trial(trials, self._experiment)
         if best and baseline and len(objectives) == 1:
             self.say(describe_gain(best[0], baseline, objectives[0]))
 
@@ -180,12 +180,12 @@ class Screen:
             table.add_column(name, justify="right", overflow="fold")
         for trial in trials:
             values = trial.candidate.hyperparameters
-            reached = [format_value(value_of(trial.result, objective, objectives)) for objective in objectives]
+            reached = [format_value(metric_value(trial.result, objective, objectives)) for objective in objectives]
             cells = [format_hyperparameter(values[name]) if name in values else "" for name in names]
             table.add_row(str(trial.number), *reached, *cells)
         self._console.print(table)
 
-    def _confirmations(self, confirmed: Sequence[Confirmed]) -> None:
+    def _confirmations(self, confirmed: Sequence[Confirmation]) -> None:
         metric, direction = best_metric(self._experiment)
         table = Table(title=f"Trained again: mean {metric}, best first", title_justify="left")
         for name in ("trial", "seeds", "mean", "95 % interval", "in the search", "luck"):
@@ -202,7 +202,7 @@ class Screen:
 
     def _values(self, result: TrialResult) -> str:
         objectives = self._experiment.search.objectives
-        return " ".join(format_value(value_of(result, objective, objectives)) for objective in objectives)
+        return " ".join(format_value(metric_value(result, objective, objectives)) for objective in objectives)
 
     def _standing(self, trials: Sequence[Trial]) -> str:
         if len(self._experiment.search.objectives) > 1:

@@ -20,6 +20,7 @@ from pneumo.engines.storage_url import parse_storage_url, storage_error
 from pneumo.engines.stored import StoredStudy
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.experiment import Experiment
+from pneumo.spec.experiment_file import is_same_experiment
 from pneumo.spec.objective import OBJECTIVES
 from pneumo.spec.result import Trial, TrialResult
 
@@ -47,7 +48,7 @@ def open_optuna_study(experiment: Experiment, storage: str) -> optuna.Study:
         if experiment.name in optuna.get_all_study_names(database):
             study = optuna.load_study(study_name=experiment.name, storage=database, pruner=build_pruner(experiment))
             has_results = any(RESULT in trial.user_attrs for trial in study.get_trials(deepcopy=False))
-            if has_results or study.user_attrs.get(EXPERIMENT) == experiment_yaml:
+            if has_results or is_same_experiment(study.user_attrs.get(EXPERIMENT), experiment_yaml):
                 return study
             study_id = study.user_attrs.get(ID, study_id)
             optuna.delete_study(study_name=experiment.name, storage=database)

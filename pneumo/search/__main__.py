@@ -121,7 +121,7 @@ def main(
     from pneumo.console.display import open_console
     from pneumo.data.sources import open_source
     from pneumo.search.preflight import check_leaks
-    from pneumo.spec.experiment import read_experiment
+    from pneumo.spec.experiment_file import read_experiment
 
     options = {"name": name, "data.path": data, "search.trials": trials, "search.timeout": timeout}
     options |= {"search.engine": engine, "search.workers": workers}
@@ -241,7 +241,7 @@ def _run(
     from pneumo.search.preflight import check_room, check_same_data, check_unchanged
     from pneumo.search.recorder import StudyRecord
     from pneumo.search.summary import summarize
-    from pneumo.spec.best import confirmed_of
+    from pneumo.spec.best import rank_confirmed_trials
     from pneumo.tracking.outbox import OUTBOXES, open_outbox
     from pneumo.tracking.store import connect
     from pneumo.tracking.study import recorded
@@ -283,7 +283,7 @@ def _run(
                 ending = confirm(
                     experiment, record, told, ending, place=place, console=console, interrupted=interrupted
                 )
-                confirmed = confirmed_of(told, experiment, record.confirmations())
+                confirmed = rank_confirmed_trials(told, experiment, record.confirmations())
                 sent = close(record, outbox, sender, told, ending, confirmed, search.outage, screen, interrupted)
             if not ending.interrupted:
                 # Where the engine may propose more, --trials N with a larger N lets more of them go on.
@@ -326,7 +326,7 @@ def _has_all(
     from pneumo.search.confirm import missing
     from pneumo.search.retention import remove_models
     from pneumo.search.summary import summarize
-    from pneumo.spec.best import confirmed_of
+    from pneumo.spec.best import rank_confirmed_trials
     from pneumo.tracking.study import confirmations
 
     if len(told) < experiment.search.trials or before is None or not before.closed:
@@ -336,7 +336,7 @@ def _has_all(
         return None
     screen.say(f"Study {experiment.name} has its {len(told)} trials already; --trials N with a larger N runs more.")
     remove_models(store, outbox, experiment, told, [run_command.number for run_command in repeated])
-    return summarize(experiment, told, store, screen, confirmed=confirmed_of(told, experiment, repeated))
+    return summarize(experiment, told, store, screen, confirmed=rank_confirmed_trials(told, experiment, repeated))
 
 
 def _learn(experiment: Experiment, engine: Engine, store: Store, storage: str, data: Prepared, screen: Screen) -> None:

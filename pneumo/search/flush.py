@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pneumo.search.loop import Ending
     from pneumo.search.recorder import StudyRecord
     from pneumo.spec.result import Trial
-    from pneumo.spec.selection import Confirmed
+    from pneumo.spec.selection import Confirmation
     from pneumo.tracking.outbox import Outbox
     from pneumo.tracking.sender import Away, Sender
     from pneumo.tracking.store import Store
@@ -80,7 +80,7 @@ def close(
     sender: Sender,
     told: Sequence[Trial],
     ending: Ending,
-    confirmed: Sequence[Confirmed],
+    confirmed: Sequence[Confirmation],
     outage: float,
     screen: Screen,
     interrupted: Callable[[], bool],

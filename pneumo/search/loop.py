@@ -17,7 +17,7 @@ from pneumo.spec.hyperparameters import unbuildable
 from pneumo.spec.objective import EPOCH_OBJECTIVES
 from pneumo.spec.result import State, Trial, TrialResult
 from pneumo.spec.search import SearchSpec
-from pneumo.spec.stopping import common_cause, since_better
+from pneumo.spec.stopping import common_cause, trials_since_improvement
 
 TICK = 0.2
 """Seconds after which an interruption is noticed at the latest."""
@@ -115,7 +115,7 @@ class Study:
                     f"{failed}, {times} of them: {cause}" if times > 1 else f"{failed}, first: {cause}", broken=True
                 )
             patience = self._search.patience
-            if patience is not None and since_better(self._told, self._search.objectives) >= patience:
+            if patience is not None and trials_since_improvement(self._told, self._search.objectives) >= patience:
                 return Ending(f"no better value in the last {patience} finished trials", exhausted=True)
             if self._search.timeout is not None and time.monotonic() - self._began >= self._search.timeout:
                 return Ending(f"the time of {self._search.timeout:.0f} s is over")

@@ -13,8 +13,9 @@ import yaml
 from pneumo.compute import disk
 from pneumo.compute.footprint import Bytes, pictures_bytes, trials_bytes
 from pneumo.spec.errors import RequestError
-from pneumo.spec.experiment import Experiment, setting_changes
-from pneumo.spec.objective import values_of
+from pneumo.spec.experiment import Experiment
+from pneumo.spec.experiment_file import setting_changes
+from pneumo.spec.objective import objective_values
 from pneumo.spec.result import PARTS, Trial
 
 if TYPE_CHECKING:
@@ -97,8 +98,8 @@ def fitting_trials(trials: Sequence[Trial], experiment: Experiment) -> list[Tria
         trial
         for trial in trials
         if trial.result.state == "complete"
-        and values_of(trial.result, experiment.search.objectives) is not None
-        and experiment.space.holds(trial.candidate.hyperparameters)
+        and objective_values(trial.result, experiment.search.objectives) is not None
+        and experiment.space.contains(trial.candidate.hyperparameters)
     ]
 
 

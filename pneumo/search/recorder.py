@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pneumo import __version__
 from pneumo.search.retention import removable_models
-from pneumo.spec.best import baseline_of, best_first, best_metric
+from pneumo.spec.best import baseline_trial, best_first, best_metric
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.objective import objective_metric
 from pneumo.spec.result import PARTS, Trial, TrialResult
 from pneumo.spec.run import TrialRun
-from pneumo.spec.selection import Confirmed, pareto_front, value_of
+from pneumo.spec.selection import Confirmation, metric_value, pareto_front
 from pneumo.spec.wording import describe_confirmation, describe_gain, format_value
 from pneumo.training.checkpoints import Checkpoints
 from pneumo.training.trial import TrialTask
@@ -147,7 +147,7 @@ class StudyRecord:
         if self._experiment.search.keep:
             self._retain(self._engine.trials())
 
-    def close(self, told: Sequence[Trial], interrupted: bool, confirmed: Sequence[Confirmed] = ()) -> None:
+    def close(self, told: Sequence[Trial], interrupted: bool, confirmed: Sequence[Confirmation] = ()) -> None:
         """The study's own plots, tables and figures, and the end of its run.
 
         `confirmed`, best first, decides which trial is the best. For when all that came before has arrived: the tables name
@@ -207,7 +207,7 @@ class StudyRecord:
         name = f"{self._experiment.data.source} {part}"
         return self._mlflow.DatasetPart(part, name, self._data.digest(part), source, counts)
 
-    def _artifacts(self, told: Sequence[Trial], confirmed: Sequence[Confirmed]) -> dict[str, str | bytes]:
+    def _artifacts(self, told: Sequence[Trial], confirmed: Sequence[Confirmation]) -> dict[str, str | bytes]:
         from pneumo.evidence.study_page import study_page
         from pneumo.evidence.tables import confirm_csv, pareto_csv, trials_csv
 
@@ -230,7 +230,7 @@ class StudyRecord:
             found["confirm.csv"] = confirm_csv([_confirmation(run, metric) for run in self.confirmations()])
         return found
 
-    def _description(self, told: Sequence[Trial], confirmed: Sequence[Confirmed] = ()) -> str:
+    def _description(self, told: Sequence[Trial], confirmed: Sequence[Confirmation] = ()) -> str:
         """The note at the head of the study's page in MLflow, Markdown."""
         search, data = self._experiment.search, self._data
         searched = ", ".join(d.name for d in self._experiment.space.searched) or "nothing"
@@ -247,12 +247,12 @@ class StudyRecord:
             lines.append(f"**Leaks between training and test were allowed**: {data_leaks}")
         if best := best_first(told, self._experiment, confirmed):
             named = ", ".join(
-                f"{o} {format_value(value_of(best[0].result, o, search.objectives))}" for o in search.objectives
+                f"{o} {format_value(metric_value(best[0].result, o, search.objectives))}" for o in search.objectives
             )
             lines.append(f"Best of {len(told)} trials: trial {best[0].number}, {named}.")
             if confirmed:
                 lines.append(describe_confirmation(confirmed[0], self._experiment))
-            if baseline := baseline_of(told, self._experiment):
+            if baseline := baseline_trial(told, self._experiment):
                 lines.append(describe_gain(best[0], baseline, search.objectives[0]))
         if len(search.objectives) > 1 and told:
             front = ", ".join(str(trial.number) for trial in pareto_front(told, search.objectives))

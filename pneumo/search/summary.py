@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from pneumo.console.command import INTERRUPTED, NOTHING_FIT, OK, drop_option, program_path
 from pneumo.console.display import Screen
 from pneumo.spec.experiment import Experiment
-from pneumo.spec.masking import masked
+from pneumo.spec.masking import mask_passwords
 from pneumo.spec.result import Trial
-from pneumo.spec.selection import Confirmed
+from pneumo.spec.selection import Confirmation
 from pneumo.spec.stopping import common_cause
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def summarize(
     store: Store,
     screen: Screen,
     ending: Ending | None = None,
-    confirmed: Sequence[Confirmed] = (),
+    confirmed: Sequence[Confirmation] = (),
 ) -> int:
     """Says how the study stands and what to do next; the exit status."""
     fit = any(t.result.state == "complete" for t in told)
@@ -70,7 +70,7 @@ def describe_resume() -> str:
 
 def _command(*arguments: str) -> str:
     """A search as a reader types it here; a password in a database's address is left out."""
-    return shlex.join([program_path("python"), "-m", "pneumo.search", *map(masked, arguments)])
+    return shlex.join([program_path("python"), "-m", "pneumo.search", *map(mask_passwords, arguments)])
 
 
 def _compare(store: Store, name: str) -> str:

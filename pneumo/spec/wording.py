@@ -8,7 +8,7 @@ from pneumo.spec.experiment import Experiment
 from pneumo.spec.hyperparameters import Value
 from pneumo.spec.objective import OBJECTIVES
 from pneumo.spec.result import Trial
-from pneumo.spec.selection import Bound, Confirmed
+from pneumo.spec.selection import Bound, Confirmation
 
 
 def describe_gain(best: Trial, baseline: Trial, objective: str) -> str:
@@ -27,7 +27,7 @@ def describe_gain(best: Trial, baseline: Trial, objective: str) -> str:
     )
 
 
-def describe_confirmation(best: Confirmed, experiment: Experiment) -> str:
+def describe_confirmation(best: Confirmation, experiment: Experiment) -> str:
     """What was confirmed of the best trial, in a sentence."""
     metric, direction = best_metric(experiment)
     lucky = best.luck(direction)

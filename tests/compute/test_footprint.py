@@ -8,12 +8,13 @@ import pytest
 
 from pneumo.compute.footprint import extremes, model_bytes, pictures_bytes, trials_bytes
 from pneumo.spec.errors import RequestError
-from pneumo.spec.experiment import Experiment, make_experiment
+from pneumo.spec.experiment import Experiment
+from pneumo.spec.experiment_file import build_experiment
 from pneumo.spec.hyperparameters import TUTORIAL, Hyperparameters, count_parameters
 
 
 def asked(hyperparameters: dict[str, Any], **search: Any) -> Experiment:
-    return make_experiment({"name": "s", "hyperparameters": hyperparameters, "search": search}, "test")
+    return build_experiment({"name": "s", "hyperparameters": hyperparameters, "search": search}, "test")
 
 
 @pytest.mark.parametrize(

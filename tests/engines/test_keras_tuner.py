@@ -48,7 +48,7 @@ def test_hyperband_goes_on_with_the_best_of_each_rung(tmp_path: Path) -> None:
     assert {rung.full_epochs for rung in rungs} == {9}
     assert not [rung for rung in rungs if any(name.startswith("tuner") for name in rung.hyperparameters)]
     for rung in rungs:
-        assert asked.space.holds(dict(rung.hyperparameters) | {"epochs": 9})
+        assert asked.space.contains(dict(rung.hyperparameters) | {"epochs": 9})
         if rung.resume_from is None:
             assert rung.first_epoch == 0
             continue
@@ -205,7 +205,7 @@ def test_a_trial_is_told_once(tmp_path: Path) -> None:
     engine = KerasTunerEngine(experiment("random", GRID), tmp_path)
     candidate = ask(engine)
     tell(engine, candidate)
-    with pytest.raises(ValueError, match="told before"):
+    with pytest.raises(ValueError, match="has a result already"):
         tell(engine, candidate)
     assert ask(engine).number == 1
 
@@ -389,11 +389,11 @@ def test_the_driver_is_quiet_and_starts_no_device(tmp_path: Path) -> None:
     program = f"""
 from pathlib import Path
 from pneumo.engines.keras_tuner_engine import KerasTunerEngine
-from pneumo.spec.experiment import make_experiment
+from pneumo.spec.experiment_file import build_experiment
 from pneumo.spec.result import TrialResult
 search = {{"engine": "keras-tuner", "algorithm": "bayesian", "algorithm_settings": {{"num_initial_points": 2}}}}
 block = {{"dropout": {{"low": 0.0, "high": 0.5}}}}
-asked = make_experiment({{"name": "study", "hyperparameters": block, "search": search}}, "test")
+asked = build_experiment({{"name": "study", "hyperparameters": block, "search": search}}, "test")
 engine = KerasTunerEngine(asked, Path({str(tmp_path)!r}))
 for number in range(4):
     engine.tell(TrialResult(engine.ask().number, "run", "complete", 0.5))

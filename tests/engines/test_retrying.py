@@ -72,7 +72,9 @@ def test_one_that_stays_away_ends_it_and_nothing_is_lost(kind: tuple[str, str, s
     under_way = ask(engine)
     there, elsewhere = folder / "a" / kind[2], folder / kind[2]
     there.rename(elsewhere)
-    with pytest.raises(OutageError, match=r"was away for 0\.3 s \(search\.outage\): .*; all up to then is kept"):
+    with pytest.raises(
+        OutageError, match=r"was unreachable for 0\.3 s \(search\.outage\): .*; all earlier results are stored"
+    ):
         tell(engine, under_way)
     if there.is_dir():  # nothing was made in its place
         assert list(there.rglob("*")) == []

@@ -20,7 +20,7 @@ from mlflow.entities import Run
 
 from pneumo.engines.registry import open_engine
 from pneumo.spec.errors import LESS_MEMORY
-from pneumo.spec.experiment import read_experiment
+from pneumo.spec.experiment_file import read_experiment
 from tests.conftest import ROOT
 from tests.replay.test_replay import EQUAL, SAME
 from tests.support.drilled import SEGFAULTS

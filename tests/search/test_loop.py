@@ -20,7 +20,8 @@ from pneumo.engines.protocol import Engine
 from pneumo.engines.registry import open_engine
 from pneumo.search.loop import Ending, Study
 from pneumo.spec.candidate import Candidate
-from pneumo.spec.experiment import Experiment, make_experiment
+from pneumo.spec.experiment import Experiment
+from pneumo.spec.experiment_file import build_experiment
 from pneumo.spec.result import TrialResult
 
 
@@ -69,7 +70,7 @@ def play(tmp_path: Path) -> Callable[..., tuple[Ending, Engine, Log, str]]:
         block: dict[str, Any], interrupted: Callable[[], bool] = lambda: False, **search: Any
     ) -> tuple[Ending, Engine, Log, str]:
         document = {"name": "s", "hyperparameters": {"epochs": 2} | block, "search": search}
-        asked: Experiment = make_experiment(document, "test")
+        asked: Experiment = build_experiment(document, "test")
         engine, log, shown = open_engine(asked, storage), Log(), io.StringIO()
         screen = Screen(asked, Console(file=shown, width=200))
         place = LocalProcesses(train, ready, asked.search.workers, ())
