@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from pneumo.compute import disk
-from pneumo.compute.footprint import Bytes, pictures_bytes, trials_bytes
+from pneumo.compute.footprint import SizeEstimate, pictures_bytes, trials_bytes
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.experiment_file import setting_changes
@@ -121,14 +121,14 @@ def check_room(experiment: Experiment, source: Source, told: int) -> None:
         print(line, file=sys.stderr)
 
 
-def disk_needs(experiment: Experiment, source: Source, told: int = 0) -> list[disk.Need]:
+def disk_needs(experiment: Experiment, source: Source, told: int = 0) -> list[disk.SpaceNeed]:
     """What the study is still to write, and where."""
     from pneumo.data.cache import cache_place
     from pneumo.data.prepare import to_decode
 
     decoded = pictures_bytes(len(source.pictures), to_decode(source, experiment.image_sizes))
-    disk_needs = [disk.Need(cache_place(), Bytes("decoded pictures", decoded, decoded))]
+    disk_needs = [disk.SpaceNeed(cache_place(), SizeEstimate("decoded pictures", decoded, decoded))]
     models, *others = trials_bytes(experiment, told)
     # A server keeps models where it likes; while it is away, they lie here.
     served = os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http")
-    return disk_needs + [disk.Need(Path("mlruns"), one) for one in ([] if served else [models]) + others]
+    return disk_needs + [disk.SpaceNeed(Path("mlruns"), one) for one in ([] if served else [models]) + others]
