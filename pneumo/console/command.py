@@ -21,8 +21,11 @@ LONGEST_REASON = 300
 OK, FAULTY, WRONG_REQUEST, NOTHING_FIT, INTERRUPTED = 0, 1, 2, 3, 130
 
 
-def run_command(app: typer.Typer, verb: str) -> NoReturn:
+def run_command(app: typer.Typer, verb: str, program: str | None = None) -> NoReturn:
     """Run a verb's command line and exit with its status.
+
+    `program` is the command that help texts name; it defaults to `python -m pneumo.VERB`. The verb of the command `pneumo`
+    itself is empty.
 
     A `RequestError` or a mistyped option is one line on standard error and status 2, Ctrl-C or SIGTERM is status 130. Where
     Python was told to take the names of files for ASCII, which neither YAML nor MLflow can keep, it starts again in UTF-8.
@@ -30,14 +33,15 @@ def run_command(app: typer.Typer, verb: str) -> NoReturn:
     if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"PYTHONUTF8": "1"})  # noqa: S606
     install_handlers()
+    module = f"pneumo.{verb}" if verb else "pneumo"
     try:
-        status = app(standalone_mode=False, prog_name=f"python -m pneumo.{verb}")
+        status = app(standalone_mode=False, prog_name=program or f"python -m {module}")
     except (RequestError, typer.TyperException) as error:
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        print(f"pneumo.{verb}: {' '.join(message.split())}", file=sys.stderr)
+        print(f"{module}: {' '.join(message.split())}", file=sys.stderr)
         status = WRONG_REQUEST
     except (KeyboardInterrupt, typer.Abort):
-        print(f"\npneumo.{verb}: interrupted", file=sys.stderr)
+        print(f"\n{module}: interrupted", file=sys.stderr)
         status = INTERRUPTED
     try:
         sys.stdout.flush()
