@@ -186,6 +186,17 @@ def test_no_python_file_is_too_long(files: list[Path]) -> None:
     assert {str(path.relative_to(ROOT)): n for path, n in lengths.items() if n > 400} == {}
 
 
+def test_no_test_file_imports_from_another() -> None:
+    shared = re.compile(r"tests\.(conftest|support)\b.*")
+    found = [
+        f"{path.relative_to(ROOT)}: {module}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for module in imported_modules(path)
+        if module.split(".")[0] == "tests" and not shared.fullmatch(module)
+    ]
+    assert found == []
+
+
 def test_names_say_what_things_do() -> None:
     empty = re.compile(r"(?i)^_*(utils?|helpers?|common|misc|base[A-Z]\w*|\w*Manager)$")
     found = [
@@ -241,14 +252,19 @@ def distributions(module: str) -> set[str]:
 
 
 def imported(*folders: str) -> set[str]:
-    """The top-level modules that are imported anywhere in these folders."""
+    """Return the top-level modules that the files in these folders import."""
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    return {module.split(".")[0] for path in paths for module in imported_modules(path)}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Return the full names of the modules that a file imports, at its top or in a function."""
     modules: set[str] = set()
-    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
-        for node in ast.walk(parsed(path)):
-            if isinstance(node, ast.Import):
-                modules |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                modules.add(node.module.split(".")[0])
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            modules.add(node.module)
     return modules
 
 
