@@ -57,7 +57,9 @@ class TypedCommand:
         return replace(self, arguments=(*self.without(option).arguments, option, value))
 
 
-def run_command(app: typer.Typer, verb: str, arguments: tuple[str, ...] | None = None) -> NoReturn:
+def run_command(
+    app: typer.Typer, verb: str, program: str | None = None, arguments: tuple[str, ...] | None = None
+) -> NoReturn:
     """Run a verb's command line and exit with its status.
 
     A `RequestError` or a mistyped option becomes one line on standard error and status 2. Ctrl-C and SIGTERM become
@@ -66,23 +68,28 @@ def run_command(app: typer.Typer, verb: str, arguments: tuple[str, ...] | None =
 
     Args:
         app: The verb's command line.
-        verb: Its name.
+        verb: Its name; empty for the command `pneumo` itself.
+        program: What help texts call the command; `python -m pneumo.VERB` by default.
         arguments: The arguments of the command line; the process's own by default.
     """
     if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"PYTHONUTF8": "1"})  # noqa: S606
     install_handlers()
+    module = f"pneumo.{verb}" if verb else "pneumo"
     command = TypedCommand(verb, tuple(sys.argv[1:]) if arguments is None else arguments)
     try:
         status = app(
-            args=list(command.arguments), standalone_mode=False, prog_name=f"python -m pneumo.{verb}", obj=command
+            args=list(command.arguments),
+            standalone_mode=False,
+            prog_name=program or f"python -m {module}",
+            obj=command,
         )
     except (RequestError, typer.TyperException) as error:
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        print(f"pneumo.{verb}: {' '.join(message.split())}", file=sys.stderr)
+        print(f"{module}: {' '.join(message.split())}", file=sys.stderr)
         status = WRONG_REQUEST
     except (KeyboardInterrupt, typer.Abort):
-        print(f"\npneumo.{verb}: interrupted", file=sys.stderr)
+        print(f"\n{module}: interrupted", file=sys.stderr)
         status = INTERRUPTED
     try:
         sys.stdout.flush()

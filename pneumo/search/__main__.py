@@ -125,8 +125,10 @@ def main(
 
 
 def _quickstart() -> Path:
-    """Return the quick start of this folder, or else of the project that this file belongs to."""
-    return QUICKSTART if QUICKSTART.exists() else Path(__file__).resolve().parents[2] / QUICKSTART
+    """Return the quick start in the current folder, or the one that comes with the package."""
+    from pneumo.spec.examples import examples_folder
+
+    return QUICKSTART if QUICKSTART.exists() else examples_folder() / QUICKSTART.name
 
 
 def _check(name: str, storage: str) -> int:

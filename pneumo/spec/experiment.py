@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from pneumo.spec.algorithms import that_take
 from pneumo.spec.errors import RequestError
+from pneumo.spec.examples import examples_folder
 from pneumo.spec.hyperparameters import NAMES, Value
 from pneumo.spec.promotion import PromoteSpec
 from pneumo.spec.search import ConfirmSpec, KeepSpec, SearchSpec, one_of
@@ -144,7 +145,7 @@ def read_experiment(path: Path, settings: Sequence[str] = (), options: Mapping[s
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise RequestError(f"{path}: there is no such experiment file; experiments/ holds examples") from None
+        raise RequestError(f"{path}: there is no such experiment file; examples are in {examples_folder()}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: cannot be read: {error}") from None
     return parsed_experiment(text, str(path), settings, options)
