@@ -16,7 +16,7 @@ import typer
 
 from pneumo.console.signals import install_handlers
 from pneumo.spec.errors import RequestError
-from pneumo.spec.masking import masked
+from pneumo.spec.masking import mask_passwords
 
 OK, FAULTY, WRONG_REQUEST, NOTHING_FIT, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit statuses."""
@@ -40,8 +40,8 @@ class TypedCommand:
     arguments: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Return the command for a shell in this folder. A password in an address is masked."""
-        return shlex.join([program_path("python"), "-m", f"pneumo.{self.verb}", *map(masked, self.arguments)])
+        """Return the command for a shell in this folder. A password in an address is mask_passwords."""
+        return shlex.join([program_path("python"), "-m", f"pneumo.{self.verb}", *map(mask_passwords, self.arguments)])
 
     def without(self, option: str) -> TypedCommand:
         """Return the command without an option and its value."""
@@ -136,7 +136,7 @@ def hold_folder_lock(name: str, refusal: str) -> Iterator[None]:
 
 def describe_error(error: Exception) -> str:
     """Return an error of a service in one line, without passwords."""
-    return " ".join(masked(f"{type(error).__name__}: {error}").split())[:LONGEST_REASON]
+    return " ".join(mask_passwords(f"{type(error).__name__}: {error}").split())[:LONGEST_REASON]
 
 
 @contextmanager

@@ -103,7 +103,7 @@ def main(
     from pneumo.search.dry_run import show_dry_run
     from pneumo.search.preflight import check_leaks
     from pneumo.search.steps import SearchRequest, run_search
-    from pneumo.spec.experiment import read_experiment
+    from pneumo.spec.experiment_file import read_experiment
 
     options = {
         "name": name,

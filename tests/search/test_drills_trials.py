@@ -18,9 +18,9 @@ import optuna
 import pytest
 from mlflow.entities import Run
 
-from pneumo.engines.protocol import open_engine
+from pneumo.engines.registry import open_engine
 from pneumo.spec.errors import LESS_MEMORY
-from pneumo.spec.experiment import read_experiment
+from pneumo.spec.experiment_file import read_experiment
 from tests.conftest import ROOT
 from tests.support.drilled import SEGFAULTS
 from tests.support.program import EQUAL, LONGEST, SAME, called, client, command, runs, search, write
