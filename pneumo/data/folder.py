@@ -17,10 +17,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from pneumo.data.archive import Archive, printable
+from pneumo.data.archive import Archive, open_archive, printable
 from pneumo.data.decoding import PREAMBLE, UnreadableError
 from pneumo.data.dicom_patients import SUFFIXES, patients_in
-from pneumo.data.kaggle import archive_at
 from pneumo.data.pictures import Picture, Source, patient_of
 from pneumo.data.split import FEWEST_TO_CHOOSE_BY, patients_cut
 from pneumo.spec.errors import RequestError
@@ -30,7 +29,6 @@ from pneumo.spec.result import CLASSES
 PATIENTS = "patients.csv"
 
 _WANTED = "a folder or zip of <split>/<class>/... or <class>/..."
-_FETCH = "python -m pneumo.data fetch kaggle"
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation"), "val"),
@@ -49,10 +47,9 @@ class _Found:
     split: str
 
 
-def open_folder(spec: DataSpec, path: Path | None) -> Source:
+def open_folder(spec: DataSpec, path: Path) -> Source:
     """The folder or zip at `path`, its pictures listed and none of them decoded. Raises `RequestError`."""
-    archive = archive_at(path, _WANTED, _FETCH)
-    assert path is not None
+    archive = open_archive(path, _WANTED)
     classes = spec.classes or CLASSES
     root, found = _layout(archive.files, classes, spec.classes is not None, str(path))
     found = [one for one in found if _is_picture(one.file, archive)]

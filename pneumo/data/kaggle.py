@@ -10,27 +10,25 @@ remembered, as long as size and time of the file stay the same.
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
-from pneumo.data.archive import Archive, open_archive, printable
+from pneumo.data.archive import open_archive, printable
 from pneumo.data.pictures import Picture, Source, patient_of
 from pneumo.spec.errors import RequestError
+from pneumo.spec.experiment import DataSpec
 from pneumo.spec.result import CLASSES
 
 _SLUG = "paultimothymooney/chest-xray-pneumonia"
-_FETCH = "python -m pneumo.data fetch kaggle"
 _LAYOUT = "chest_xray/{train,val,test}/{NORMAL,PNEUMONIA}; any other layout wants data: {source: folder}"
 _SUFFIXES = (".jpeg", ".jpg", ".png")
 _PARTS = ("train", "val", "test")
 
 
-def open_kaggle(path: Path | None) -> Source:
-    """The archive at `path`, a zip or a folder. Raises `RequestError` with what would be right."""
-    archive = archive_at(path, f"the Kaggle zip {_SLUG} or its folder", _FETCH)
-    assert path is not None
+def open_kaggle(_: DataSpec, path: Path) -> Source:
+    """Return the archive at `path`, a zip or a folder. Raises `RequestError` with what would be right."""
+    archive = open_archive(path, f"the Kaggle zip {_SLUG} or its folder")
     files = _in_layout(archive.files, str(path))
     digests = archive.digests(files.values())
     pictures = tuple(_picture(name, digests[file]) for name, file in sorted(files.items()))
@@ -42,15 +40,6 @@ def open_kaggle(path: Path | None) -> Source:
         read=lambda picture: archive.read(files[picture.name], picture.digest),
         left_out=tuple((name, reason) for name, reason in archive.left_out if _left_out(name)),
     )
-
-
-def archive_at(path: Path | None, wanted: str, command: str) -> Archive:
-    """The archive that an experiment's path names; the errors say what is wanted and the command that fetches it."""
-    if path is None:
-        raise RequestError(f"data.path: no path is given; give --data {wanted}; {command} fetches it")
-    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a folder on the way is closed
-        raise RequestError(f"{path}: there is no such file or folder; give --data {wanted}; {command} fetches it")
-    return open_archive(path, wanted)
 
 
 def _left_out(name: str) -> bool:

@@ -24,6 +24,7 @@ from pneumo.console.command import (
 )
 from pneumo.console.signals import interruption
 from pneumo.spec.errors import RequestError
+from pneumo.spec.sources import source_of_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -185,8 +186,8 @@ def _dry_run(experiment: Experiment, source: Source, console: Console) -> int:
 def _audit(experiment: Experiment) -> str:
     """The audit of the experiment's pictures, as a reader types it here."""
     command = [program_path("python"), "-m", "pneumo.data", "audit", experiment.data.path or ""]
-    if experiment.data.source == "folder":
-        command += ["--source", "folder"]
+    if experiment.data.source != source_of_path(experiment.data.path or ""):
+        command += ["--source", experiment.data.source]
     if experiment.data.classes:
         command += ["--classes", ",".join(experiment.data.classes)]
     return shlex.join(command)

@@ -13,6 +13,7 @@ from pneumo.spec.experiment import Experiment
 from pneumo.spec.masking import masked
 from pneumo.spec.result import Trial
 from pneumo.spec.selection import Confirmed
+from pneumo.spec.sources import GENERATED_SOURCES
 from pneumo.spec.stopping import common_cause
 
 if TYPE_CHECKING:
@@ -50,11 +51,13 @@ def summarize(
         print(f"pneumo.search: {what}", file=sys.stderr)
         return NOTHING_FIT
     screen.say(f"Compare the trials:  {_compare(store, experiment.name)}")
-    if experiment.data.source == "phantom":
+    if experiment.data.source in GENERATED_SOURCES:
+        from pneumo.data.sources import FETCHES
+
         screen.say(
             "These were generated phantoms, not X-rays. Real pictures, with a Kaggle token or, smaller, without any:"
         )
-        for fetch in ("kaggle", "medmnist"):
+        for fetch in FETCHES:
             screen.say(f"  {shlex.join([program_path('python'), '-m', 'pneumo.data', 'fetch', fetch])}")
     elif ending is None or not ending.exhausted:
         screen.say(

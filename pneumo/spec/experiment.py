@@ -16,9 +16,8 @@ from pneumo.spec.errors import RequestError
 from pneumo.spec.hyperparameters import NAMES, Value
 from pneumo.spec.promotion import PromoteSpec
 from pneumo.spec.search import ConfirmSpec, KeepSpec, SearchSpec, one_of
+from pneumo.spec.sources import DEFAULT_SOURCE, GENERATED_SOURCES, SOURCES, source_of_path
 from pneumo.spec.space import Choice, Range, Space, describe_fault, nearest, read_space
-
-SOURCES: tuple[str, ...] = ("kaggle", "folder", "medmnist", "phantom")
 
 MOST_COMBINATIONS = 10_000
 """Of a grid."""
@@ -42,7 +41,7 @@ class PhantomSpec(_Block):
 class DataSpec(_Block):
     """Where the pictures come from."""
 
-    source: str = "kaggle"
+    source: str = DEFAULT_SOURCE
     path: Annotated[str | None, Field(description="a folder, a zip or an npz; --data replaces it")] = None
     classes: Annotated[
         tuple[ClassName, ClassName] | None,
@@ -129,7 +128,7 @@ class Experiment(_Block):
     def to_yaml(self) -> str:
         """The resolved experiment: every setting, also those the file leaves out."""
         resolved = self.model_dump(
-            mode="json", by_alias=True, exclude={"data": {"phantom"}} if self.data.source != "phantom" else None
+            mode="json", by_alias=True, exclude={"data": set(GENERATED_SOURCES) - {self.data.source}}
         )
         resolved["hyperparameters"] = self.space.describe()
         return yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
@@ -171,14 +170,12 @@ def _chosen(settings: Sequence[str]) -> bool:
 
 
 def _of_path(data: dict[str, Any]) -> dict[str, Any]:
-    """The data block with the source that its path is for."""
-    if str(data["path"]).lower().endswith(".npz"):
-        source = "medmnist"
-    elif data.get("source") in ("phantom", "medmnist"):
-        source = "kaggle"
-    else:
+    """Return the data block with the source that reads its path, and without the settings of generated pictures."""
+    named = data.get("source", DEFAULT_SOURCE)
+    source = source_of_path(str(data["path"]), named)
+    if source == named:
         return data
-    return {key: value for key, value in data.items() if key != "phantom"} | {"source": source}
+    return {key: value for key, value in data.items() if key not in GENERATED_SOURCES} | {"source": source}
 
 
 def make_experiment(document: Any, where: str) -> Experiment:
