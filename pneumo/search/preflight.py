@@ -122,11 +122,11 @@ def check_room(experiment: Experiment, source: Source, told: int) -> None:
 
 def disk_needs(experiment: Experiment, source: Source, told: int = 0) -> list[disk.Need]:
     """What the study is still to write, and where."""
-    from pneumo.data.cache import cache_place
-    from pneumo.data.prepare import to_decode
+    from pneumo.data.cache import cache_root
+    from pneumo.data.prepare import sizes_to_decode
 
-    decoded = pictures_bytes(len(source.pictures), to_decode(source, experiment.image_sizes))
-    disk_needs = [disk.Need(cache_place(), Bytes("decoded pictures", decoded, decoded))]
+    decoded = pictures_bytes(len(source.pictures), sizes_to_decode(source, experiment.image_sizes))
+    disk_needs = [disk.Need(cache_root(), Bytes("decoded pictures", decoded, decoded))]
     models, *others = trials_bytes(experiment, told)
     # A server keeps models where it likes; while it is away, they lie here.
     served = os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http")
