@@ -53,9 +53,7 @@ class RetryingEngine:
         where: The storage as part of a sentence, without a password.
         outage: Longest time to wait for the storage in seconds.
         say: Called with one line when the storage becomes unreachable, and with another when it is back.
-
-    Attributes:
-        interrupted: May be set to a function that returns whether the user has interrupted the search.
+        interrupted: Returns whether the user has interrupted the search.
 
     Raises:
         OutageError: By every call, if the storage is unreachable for `outage` seconds.
@@ -63,10 +61,16 @@ class RetryingEngine:
     """
 
     def __init__(
-        self, engine: Engine, reopen: Callable[[], Engine], where: str, outage: float, say: Callable[[str], None]
+        self,
+        engine: Engine,
+        reopen: Callable[[], Engine],
+        where: str,
+        outage: float,
+        say: Callable[[str], None],
+        interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.id = engine.id
-        self.interrupted: Callable[[], bool] = lambda: False
+        self._interrupted = interrupted
         self._engine: Engine | None = engine
         self._reopen, self._where, self._outage, self._say = reopen, where, outage, say
         self._under_way: set[int] = set()
@@ -101,7 +105,7 @@ class RetryingEngine:
         return self._call(lambda engine: engine.trials())
 
     def _call(self, operation: Callable[[Engine], T]) -> T:
-        attempts = _Attempts(self._where, self._outage, self._say, self.interrupted)
+        attempts = _Attempts(self._where, self._outage, self._say, self._interrupted)
         pause = FIRST_PAUSE
         while True:
             try:

@@ -11,10 +11,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pneumo.spec.errors import RequestError, describe_validation_error, suggest_name
+from pneumo.spec.examples import examples_folder
 from pneumo.spec.experiment import DataSpec, Experiment, PhantomSpec
 from pneumo.spec.hyperparameters import NAMES
 from pneumo.spec.promotion import PromoteSpec
 from pneumo.spec.search import ConfirmSpec, KeepSpec, SearchSpec
+from pneumo.spec.sources import DEFAULT_SOURCE, GENERATED_SOURCES, source_of_path
 
 _BLOCKS: Mapping[str, type[BaseModel]] = {
     "": Experiment,
@@ -43,7 +45,7 @@ def read_experiment(path: Path, settings: Sequence[str] = (), options: Mapping[s
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise RequestError(f"{path}: there is no such experiment file; experiments/ holds examples") from None
+        raise RequestError(f"{path}: there is no such experiment file; examples are in {examples_folder()}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: cannot be read: {error}") from None
     return parse_experiment(text, str(path), settings, options)
@@ -148,13 +150,11 @@ def _drop_removed_settings(document: Any) -> Any:
 
 def _select_source(data: dict[str, Any]) -> dict[str, Any]:
     """Return the data block with the source that fits its path."""
-    if str(data["path"]).lower().endswith(".npz"):
-        source = "medmnist"
-    elif data.get("source") in ("phantom", "medmnist"):
-        source = "kaggle"
-    else:
+    named = data.get("source", DEFAULT_SOURCE)
+    source = source_of_path(str(data["path"]), named)
+    if source == named:
         return data
-    return {key: value for key, value in data.items() if key != "phantom"} | {"source": source}
+    return {key: value for key, value in data.items() if key not in GENERATED_SOURCES} | {"source": source}
 
 
 def _flatten(document: dict[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def open_retrying(
-    kind: tuple[str, str, str], folder: Path, outage: float, say: Callable[[str], None]
+    kind: tuple[str, str, str],
+    folder: Path,
+    outage: float,
+    say: Callable[[str], None],
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> RetryingEngine:
     request, storage = experiment(*kind[:2]), f"sqlite:///{folder}/studies.db"
     engine: RetryingEngine = RetryingEngine(
@@ -36,6 +40,7 @@ def open_retrying(
         describe_storage(request, storage),
         outage,
         say,
+        interrupted,
     )
     return engine
 
@@ -97,8 +102,7 @@ def test_another_study_in_the_same_place_is_rejected(kind: tuple[str, str, str],
 
 
 def test_an_interruption_ends_the_waiting(folder: Path) -> None:
-    engine = open_retrying(KINDS[0], folder / "a", 60, print)
-    engine.interrupted = lambda: True
+    engine = open_retrying(KINDS[0], folder / "a", 60, print, interrupted=lambda: True)
     ask(engine)  # a call that is answered is not interrupted
     (folder / "a" / "studies.db").rename(folder / "gone")
     with pytest.raises(KeyboardInterrupt):
