@@ -66,7 +66,7 @@ def check_study(store: Store, name: str, storage: str) -> IntegrityReport:
 
     Raises `RequestError` where there is no such study, or where one of the two cannot be read.
     """
-    from pneumo.engines.registry import stored_studies
+    from pneumo.engines.engine_table import stored_studies
     from pneumo.engines.study_lock import lock_owner
     from pneumo.tracking.inventory import inventory
 

@@ -124,7 +124,7 @@ def run_search(request: SearchRequest) -> int:
 
 def service_errors() -> tuple[type[Exception], ...]:
     """Return what is raised if MLflow, the study's database or the disk fails."""
-    from pneumo.engines.registry import storage_errors
+    from pneumo.engines.engine_table import storage_errors
     from pneumo.engines.retrying import OutageError
     from pneumo.tracking.store import ERRORS
 
@@ -171,7 +171,7 @@ def _open_study(request: SearchRequest, flush: Flush, interruption: Interruption
     Raises:
         RequestError: The study began with another experiment, or its two records are not of one study.
     """
-    from pneumo.engines.registry import describe_storage, open_engine, reopen_engine
+    from pneumo.engines.engine_table import describe_storage, open_engine, reopen_engine
     from pneumo.engines.retrying import RetryingEngine
     from pneumo.tracking.study import recorded
 
@@ -241,7 +241,7 @@ def _prepare(request: SearchRequest, study: OpenStudy) -> Prepared:
 
 def _learn(request: SearchRequest, study: OpenStudy, data: Prepared, earlier: str) -> None:
     """Let the engine learn from the earlier study's trials that fit the space."""
-    from pneumo.engines.registry import read_finished_trials
+    from pneumo.engines.engine_table import read_finished_trials
     from pneumo.tracking.study import recorded
 
     trials = read_finished_trials(earlier, request.storage)

@@ -10,9 +10,9 @@ from typing import Any, cast
 import pytest
 from hypothesis import given, settings
 
-from pneumo.engines import registry, retrying
+from pneumo.engines import engine_table, retrying
+from pneumo.engines.engine_table import open_engine, reopen_engine
 from pneumo.engines.protocol import Engine
-from pneumo.engines.registry import open_engine, reopen_engine
 from pneumo.engines.retrying import RetryingEngine
 from pneumo.spec.algorithms import ALGORITHMS
 from pneumo.spec.candidate import Candidate, Done
@@ -25,7 +25,7 @@ from tests.support.spaces import blocks
 
 ENGINES = [
     pytest.param((engine, algorithm), id=f"{engine}/{algorithm}", marks=[without_torch] if algorithm == "gp" else [])
-    for engine in registry.ENGINES
+    for engine in engine_table.ENGINES
     for algorithm in ALGORITHMS[engine]
 ]
 ENGINES.append(pytest.param(("scripted", "random"), id="scripted"))
@@ -104,13 +104,13 @@ def begin(which: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> Open:
 
 
 def test_the_table_has_every_engine_that_an_experiment_may_name() -> None:
-    assert set(registry.ENGINES) == set(ALGORITHMS)
+    assert set(engine_table.ENGINES) == set(ALGORITHMS)
 
 
-@pytest.mark.parametrize("name", registry.ENGINES)
+@pytest.mark.parametrize("name", engine_table.ENGINES)
 def test_a_stored_study_is_read_without_its_engine(folder: Path, name: str) -> None:
     storage = f"sqlite:///{folder}/studies.db"
-    kind = registry.engine_kind(name)
+    kind = engine_table.engine_kind(name)
     assert kind.read_study("study", storage) is None
     assert list(folder.iterdir()) == []  # reading creates nothing
     request = experiment(name, "random")
@@ -122,11 +122,11 @@ def test_a_stored_study_is_read_without_its_engine(folder: Path, name: str) -> N
     assert (study.id, study.experiment) == (engine.id, request.to_yaml())
     assert (study.numbers, study.lost) == ((0, 1, 2), ())
     assert [trial.result for trial in study.trials] == [trial.result for trial in trials]
-    assert registry.stored_studies("study", storage) == (study,)
-    assert registry.read_finished_trials("study", storage) == study.trials
+    assert engine_table.stored_studies("study", storage) == (study,)
+    assert engine_table.read_finished_trials("study", storage) == study.trials
     assert kind.read_id("study", storage) == engine.id
     assert kind.read_id("another", storage) is None
-    assert registry.stored_studies("another", storage) == ()
+    assert engine_table.stored_studies("another", storage) == ()
     assert str(folder) in kind.describe_storage("study", storage)
 
 
@@ -203,7 +203,7 @@ def test_a_study_without_finished_trials_accepts_a_changed_experiment(
     assert begin(make(block, objective="val_loss"), storage).id == first.id
 
 
-@pytest.mark.parametrize("name", registry.ENGINES)
+@pytest.mark.parametrize("name", engine_table.ENGINES)
 def test_a_study_that_an_earlier_version_recorded_has_not_changed(
     folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,7 +215,7 @@ def test_a_study_that_an_earlier_version_recorded_has_not_changed(
         patch.setattr(Experiment, "to_yaml", lambda _: recorded)
         lost = ask(open_engine(request, storage))
     engine = open_engine(request, storage)
-    (study,) = registry.stored_studies("study", storage)
+    (study,) = engine_table.stored_studies("study", storage)
     assert (study.numbers, study.experiment) == ((0,), recorded)  # the study was not created again
     assert ask(engine) == lost
     trial = tell(engine, lost)

@@ -10,7 +10,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from pneumo.engines.registry import open_engine
+from pneumo.engines.engine_table import open_engine
 from pneumo.spec.errors import RequestError
 from pneumo.spec.result import TrialResult
 from tests.support.engine_studies import ask, experiment, play

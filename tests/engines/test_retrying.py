@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pneumo.engines import retrying
-from pneumo.engines.registry import describe_storage, open_engine, reopen_engine
+from pneumo.engines.engine_table import describe_storage, open_engine, reopen_engine
 from pneumo.engines.retrying import OutageError, RetryingEngine
 from pneumo.spec.result import TrialResult
 from tests.support.engine_studies import ask, experiment, play, tell

@@ -18,7 +18,7 @@ import optuna
 import pytest
 from mlflow.entities import Run
 
-from pneumo.engines.registry import open_engine
+from pneumo.engines.engine_table import open_engine
 from pneumo.spec.errors import LESS_MEMORY
 from pneumo.spec.experiment_file import read_experiment
 from tests.conftest import ROOT

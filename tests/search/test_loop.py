@@ -15,8 +15,8 @@ from rich.console import Console
 
 from pneumo.compute.local import LocalProcesses
 from pneumo.compute.place import Channel
+from pneumo.engines.engine_table import open_engine
 from pneumo.engines.protocol import Engine
-from pneumo.engines.registry import open_engine
 from pneumo.search.display import TrialListener
 from pneumo.search.loop import Ending, Training, TrainingLoop
 from pneumo.search.study import Study

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pneumo.engines.journal import finished_journal_trials, read_journal
+from pneumo.engines.journal import FILE, finished_journal_trials, read_journal
 from pneumo.engines.keras_tuner_engine import KerasTunerEngine
 from pneumo.spec.candidate import Candidate, Done
 from pneumo.spec.experiment import Experiment
@@ -111,3 +111,9 @@ def stored_trials(folder: Path) -> tuple[Trial, ...]:
     """Return the finished trials that the journal in a folder has; empty if there is no journal."""
     journal = read_journal(folder)
     return finished_journal_trials(journal.proposals) if journal else ()
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return the content of the journal in a folder."""
+    state: dict[str, Any] = json.loads((folder / FILE).read_text())
+    return state
