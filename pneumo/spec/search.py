@@ -12,7 +12,8 @@ from pneumo.spec.objective import EPOCH_OBJECTIVES, OBJECTIVES
 from pneumo.spec.space import describe_fault, nearest
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DEFAULT = {"optuna": "tpe", "keras-tuner": "bayesian"}
+DEFAULT_ALGORITHMS = {"optuna": "tpe", "keras-tuner": "bayesian"}
+"""The algorithm of each engine if an experiment names none."""
 
 
 def seconds(value: Any) -> Any:
@@ -108,7 +109,10 @@ class SearchSpec(BaseModel):
             return given
         engine = one_of("engine", given.get("engine", "optuna"), tuple(ALGORITHMS))
         name = one_of(
-            "algorithm", given.get("algorithm", _DEFAULT[engine]), tuple(ALGORITHMS[engine]), f" of engine {engine}"
+            "algorithm",
+            given.get("algorithm", DEFAULT_ALGORITHMS[engine]),
+            tuple(ALGORITHMS[engine]),
+            f" of engine {engine}",
         )
         pruner = one_of("pruner", given.get("pruner", "none"), tuple(PRUNERS))
         objectives = _objectives(given.get("objective", "val_auc"))
