@@ -22,79 +22,87 @@ class Settings(BaseModel):
 
 
 class TpeSettings(Settings):
-    n_startup_trials: Count = 10
-    n_ei_candidates: Count = 24
-    multivariate: bool = True
+    n_startup_trials: Annotated[Count, Field(description="random trials before the model proposes")] = 10
+    n_ei_candidates: Annotated[Count, Field(description="draws that a proposal is the best of")] = 24
+    multivariate: Annotated[bool, Field(description="model the hyperparameters jointly")] = True
 
 
 class Nsga2Settings(Settings):
-    population_size: Annotated[int, Field(ge=2, le=10_000)] = 20
+    population_size: Annotated[int, Field(ge=2, le=10_000, description="trials of a generation")] = 20
     """Optuna's 50 would be beyond most studies of networks: until it is reached, proposals are random."""
-    mutation_prob: Share | None = None
-    crossover_prob: Share = 0.9
-    swapping_prob: Share = 0.5
+    mutation_prob: Annotated[
+        Share | None, Field(description="probability that a value mutates; null: one over the number of values")
+    ] = None
+    crossover_prob: Annotated[Share, Field(description="probability that a child has two parents")] = 0.9
+    swapping_prob: Annotated[Share, Field(description="probability that parents swap a value")] = 0.5
 
 
 class CmaesSettings(Settings):
-    n_startup_trials: Count = 1
-    sigma0: Annotated[float | None, Field(gt=0)] = None
-    popsize: Annotated[int | None, Field(ge=2)] = None
-    with_margin: bool = True
+    n_startup_trials: Annotated[Count, Field(description="random trials before the algorithm proposes")] = 1
+    sigma0: Annotated[
+        float | None, Field(gt=0, description="standard deviation at the start; null: a sixth of the range")
+    ] = None
+    popsize: Annotated[
+        int | None, Field(ge=2, description="trials of a generation; null: by the number of hyperparameters")
+    ] = None
+    with_margin: Annotated[bool, Field(description="keep whole numbers and steps from freezing")] = True
     """Keeps whole numbers and steps from freezing (Hamano et al., GECCO 2022); Optuna's default is False."""
 
 
 class QmcSettings(Settings):
-    qmc_type: Literal["sobol", "halton"] = "sobol"
-    scramble: bool = True
+    qmc_type: Annotated[Literal["sobol", "halton"], Field(description="the sequence")] = "sobol"
+    scramble: Annotated[bool, Field(description="scramble the sequence with the seed")] = True
     """Unscrambled sequences begin in a corner of the space, whatever the seed; Optuna's default is False."""
 
 
 class GpSettings(Settings):
-    n_startup_trials: Count = 10
-    deterministic_objective: bool = False
+    n_startup_trials: Annotated[Count, Field(description="random trials before the model proposes")] = 10
+    deterministic_objective: Annotated[bool, Field(description="assume that the objective has no noise")] = False
 
 
 class BayesianSettings(Settings):
-    num_initial_points: Count | None = None
-    alpha: Annotated[float, Field(gt=0)] = 1e-4
-    beta: Annotated[float, Field(gt=0)] = 2.6
+    num_initial_points: Annotated[
+        Count | None, Field(description="random trials before the model proposes; null: three for each hyperparameter")
+    ] = None
+    alpha: Annotated[float, Field(gt=0, description="noise of the observed values")] = 1e-4
+    beta: Annotated[float, Field(gt=0, description="weight of exploration")] = 2.6
 
 
 class RungSettings(Settings):
-    factor: Annotated[int, Field(ge=2, le=16)] = 3
-    hyperband_iterations: Count = 1
+    factor: Annotated[int, Field(ge=2, le=16, description="one in so many trials continues to the next rung")] = 3
+    hyperband_iterations: Annotated[Count, Field(description="how often all brackets are run")] = 1
 
 
 class MedianSettings(Settings):
-    n_startup_trials: Annotated[int, Field(ge=0)] = 5
-    n_warmup_steps: Annotated[int, Field(ge=0, description="epochs")] = 2
+    n_startup_trials: Annotated[int, Field(ge=0, description="trials before any is pruned")] = 5
+    n_warmup_steps: Annotated[int, Field(ge=0, description="epochs of a trial before it can be pruned")] = 2
     """Not after the first epoch, which says little; Optuna's default is 0."""
-    interval_steps: Count = 1
+    interval_steps: Annotated[Count, Field(description="epochs between two decisions")] = 1
 
 
 class PercentileSettings(MedianSettings):
-    percentile: Annotated[float, Field(gt=0, lt=100)] = 25.0
+    percentile: Annotated[float, Field(gt=0, lt=100, description="per cent of the trials that may continue")] = 25.0
 
 
 class AshaSettings(Settings):
-    min_resource: Annotated[int, Field(ge=1, description="epochs")] = 1
-    reduction_factor: Annotated[int, Field(ge=2)] = 4
-    min_early_stopping_rate: Annotated[int, Field(ge=0)] = 0
+    min_resource: Annotated[int, Field(ge=1, description="epochs before the first decision")] = 1
+    reduction_factor: Annotated[int, Field(ge=2, description="one in so many trials continues to the next rung")] = 4
+    min_early_stopping_rate: Annotated[int, Field(ge=0, description="rungs that are skipped at the start")] = 0
 
 
 class HyperbandSettings(Settings):
-    min_resource: Annotated[int, Field(ge=1, description="epochs")] = 1
-    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    min_resource: Annotated[int, Field(ge=1, description="epochs before the first decision")] = 1
+    reduction_factor: Annotated[int, Field(ge=2, description="one in so many trials continues to the next rung")] = 3
 
 
 class WilcoxonSettings(Settings):
-    p_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    n_startup_steps: Annotated[int, Field(ge=0, description="epochs")] = 2
+    p_threshold: Annotated[float, Field(gt=0, lt=1, description="p-value below which a trial is pruned")] = 0.1
+    n_startup_steps: Annotated[int, Field(ge=0, description="epochs of a trial before it can be pruned")] = 2
 
 
 class PatientSettings(Settings):
-    patience: Annotated[int, Field(ge=1, description="epochs without a better value")] = 3
-    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    patience: Annotated[int, Field(ge=1, description="epochs without a better value before a trial is pruned")] = 3
+    min_delta: Annotated[float, Field(ge=0, description="least difference that counts as better")] = 0.0
 
 
 @dataclass(frozen=True)

@@ -36,13 +36,13 @@ class PhantomSpec(_Block):
 
     patients: Annotated[int, Field(ge=8, le=20_000, description="patients; each has one to four pictures")] = 300
     size: Annotated[int, Field(ge=64, le=224, description="side of a phantom, pixels")] = 96
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31, description="seed of the phantoms")] = 0
 
 
 class DataSpec(_Block):
     """Where the pictures come from."""
 
-    source: str = "kaggle"
+    source: Annotated[str, Field(description="kaggle, folder, medmnist or phantom")] = "kaggle"
     path: Annotated[str | None, Field(description="a folder, a zip or an npz; --data replaces it")] = None
     classes: Annotated[
         tuple[ClassName, ClassName] | None,
@@ -55,17 +55,19 @@ class DataSpec(_Block):
     allow_leaks: Annotated[
         str | None, Field(min_length=8, max_length=500, description="why a study may start on leaking pictures")
     ] = None
-    phantom: PhantomSpec = PhantomSpec()
+    phantom: Annotated[PhantomSpec, Field(description="source phantom: the generated pictures")] = PhantomSpec()
 
 
 class Experiment(_Block):
     """One study, as its YAML file says it. `space` is the parsed `hyperparameters` block."""
 
-    name: Annotated[str, Field(min_length=1, max_length=100)]
-    data: DataSpec = DataSpec()
-    hyperparameters: dict[str, Any] = Field(default_factory=dict)
-    search: SearchSpec = Field(default_factory=SearchSpec)
-    promote: PromoteSpec = PromoteSpec()
+    name: Annotated[str, Field(min_length=1, max_length=100, description="name of the study; --name replaces it")]
+    data: Annotated[DataSpec, Field(description="the pictures")] = DataSpec()
+    hyperparameters: Annotated[
+        dict[str, Any], Field(description="the space; a hyperparameter that is left out has the tutorial's value")
+    ] = Field(default_factory=dict)
+    search: Annotated[SearchSpec, Field(description="the search")] = Field(default_factory=SearchSpec)
+    promote: Annotated[PromoteSpec, Field(description="the best trial and its promotion")] = PromoteSpec()
     _space: Space = PrivateAttr()
     _first: tuple[dict[str, Value], ...] = PrivateAttr()
 

@@ -54,15 +54,17 @@ class SearchSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    engine: str = "optuna"
-    algorithm: str = "tpe"
-    algorithm_settings: Annotated[dict[str, Any], Field(description="of the algorithm: spec/algorithms.py")] = {}
-    pruner: str = "none"
-    pruner_settings: Annotated[dict[str, Any], Field(description="of the pruner: spec/algorithms.py")] = {}
+    engine: Annotated[str, Field(description="library that proposes the candidates")] = "optuna"
+    algorithm: Annotated[str, Field(description="algorithm of the engine")] = "tpe"
+    algorithm_settings: Annotated[dict[str, Any], Field(description="settings of the algorithm")] = {}
+    pruner: Annotated[str, Field(description="rule that stops poor trials early")] = "none"
+    pruner_settings: Annotated[dict[str, Any], Field(description="settings of the pruner")] = {}
     objective: Annotated[str | tuple[str, ...], Field(description="one, or several for a Pareto front")] = "val_auc"
-    trials: Annotated[int, Field(ge=1, le=100_000)] = 30
+    trials: Annotated[int, Field(ge=1, le=100_000, description="trials in all, the baseline included")] = 30
     timeout: Annotated[
-        Annotated[float, Field(gt=0)] | None, BeforeValidator(seconds), Field(description="seconds, or 90m, 2h")
+        Annotated[float, Field(gt=0)] | None,
+        BeforeValidator(seconds),
+        Field(description="start no trial after this time: seconds, or 90m, 2h"),
     ] = None
     trial_timeout: Annotated[
         Annotated[float, Field(gt=0)] | None,
@@ -79,7 +81,7 @@ class SearchSpec(BaseModel):
         BeforeValidator(seconds),
         Field(description="how long to wait for a database or MLflow, where it is away: seconds, or 90s, 10m"),
     ] = 600.0
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31, description="seed of the split, the proposals and the training")] = 0
     baseline: Annotated[bool, Field(description="begin with the tutorial's own network")] = True
     try_: Annotated[
         tuple[dict[str, Any], ...], Field(alias="try", description="known configurations, after the baseline")

@@ -22,8 +22,8 @@ class Bound(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    min: Limit = None
-    max: Limit = None
+    min: Annotated[Limit, Field(description="least value")] = None
+    max: Annotated[Limit, Field(description="largest value")] = None
 
     @model_validator(mode="after")
     def _check(self) -> Bound:
@@ -46,9 +46,11 @@ class Rule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max: str | None = None
-    min: str | None = None
-    subject_to: dict[str, Bound] = Field(default_factory=dict)
+    max: Annotated[str | None, Field(description="the best trial has most of this metric")] = None
+    min: Annotated[str | None, Field(description="the best trial has least of this metric")] = None
+    subject_to: Annotated[
+        dict[str, Bound], Field(description="bounds of other metrics, as {parameters: {max: 50000}}")
+    ] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check(self) -> Rule:
