@@ -44,7 +44,7 @@ lint: $(VENV)/.ready  ## style, types, imports, the Dockerfile
 	$(BIN)/hadolint docker/Dockerfile
 
 docs: $(VENV)/.ready  ## the documentation as web pages in site/; a broken link fails
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "site/index.html is the first page"
 
 schema: $(VENV)/.ready  ## write docs/experiment.schema.json and docs/architecture.svg again

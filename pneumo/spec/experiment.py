@@ -42,18 +42,26 @@ class PhantomSpec(_Block):
 class DataSpec(_Block):
     """Where the pictures come from."""
 
-    source: Annotated[str, Field(description="kaggle, folder, medmnist or phantom")] = "kaggle"
+    source: Annotated[str, Field(description="where the pictures come from")] = "kaggle"
     path: Annotated[str | None, Field(description="a folder, a zip or an npz; --data replaces it")] = None
     classes: Annotated[
         tuple[ClassName, ClassName] | None,
         Field(description="source folder: the folders' names, the negative one first"),
     ] = None
     test: Annotated[
-        float, Field(gt=0, lt=0.9, description="source folder: share of the patients, where there is no test folder")
+        float,
+        Field(
+            gt=0,
+            lt=0.9,
+            description="source folder: share of the patients for the test part, if there is no test folder",
+        ),
     ] = 0.15
     validation: Annotated[float, Field(gt=0, lt=0.9, description="share of the training pictures' patients")] = 0.12
     allow_leaks: Annotated[
-        str | None, Field(min_length=8, max_length=500, description="why a study may start on leaking pictures")
+        str | None,
+        Field(
+            min_length=8, max_length=500, description="reason to start a study although training and test pictures leak"
+        ),
     ] = None
     phantom: Annotated[PhantomSpec, Field(description="source phantom: the generated pictures")] = PhantomSpec()
 

@@ -35,8 +35,8 @@ class ConfirmSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    top: Annotated[int, Field(ge=1, le=100, description="how many of the best trials")] = 3
-    seeds: Annotated[int, Field(ge=2, le=100, description="over how many seeds each")] = 5
+    top: Annotated[int, Field(ge=1, le=100, description="number of the best trials")] = 3
+    seeds: Annotated[int, Field(ge=2, le=100, description="number of other seeds for each trial")] = 5
 
 
 class KeepSpec(BaseModel):
@@ -45,7 +45,12 @@ class KeepSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     best: Annotated[
-        int, Field(ge=1, le=100_000, description="how many of the best; of several objectives, the front too")
+        int,
+        Field(
+            ge=1,
+            le=100_000,
+            description="number of the best trials; with several objectives the Pareto front is kept too",
+        ),
     ]
 
 
@@ -79,7 +84,7 @@ class SearchSpec(BaseModel):
     outage: Annotated[
         Annotated[float, Field(gt=0)],
         BeforeValidator(seconds),
-        Field(description="how long to wait for a database or MLflow, where it is away: seconds, or 90s, 10m"),
+        Field(description="how long to wait for a database or MLflow that does not answer: seconds, or 90s, 10m"),
     ] = 600.0
     seed: Annotated[int, Field(ge=0, lt=2**31, description="seed of the split, the proposals and the training")] = 0
     baseline: Annotated[bool, Field(description="begin with the tutorial's own network")] = True
@@ -88,7 +93,11 @@ class SearchSpec(BaseModel):
     ] = ()
     from_: Annotated[
         str | None,
-        Field(alias="from", min_length=1, description="an earlier study, whose trials that fit are taken over"),
+        Field(
+            alias="from",
+            min_length=1,
+            description="an earlier study; the engine learns from its trials that fit this space",
+        ),
     ] = None
     confirm: Annotated[ConfirmSpec | None, Field(description="train the best again over other seeds")] = None
     keep: Annotated[KeepSpec | None, Field(description="keep the best trials' models only, as {best: 10}")] = None
