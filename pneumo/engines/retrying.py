@@ -45,16 +45,22 @@ class RetryingEngine:
     was lost may have been carried out. Opened again, an engine says so: a trial that it holds as told was told, and one that
     was asked and is not under way here is proposed first.
 
-    Each call runs in a thread, so that one that hangs does not hold up an interruption: `interrupted` may be set to what
-    tells of one. It raises `OutageError` after `outage` seconds, and `KeyboardInterrupt` where it is interrupted meanwhile.
+    Each call runs in a thread, so that one that hangs does not hold up an interruption, which `interrupted` tells
+    of. It raises `OutageError` after `outage` seconds, and `KeyboardInterrupt` where it is interrupted meanwhile.
     `where` names the storage, without a password, to whom `say` says a line when it goes away and one when it is back.
     """
 
     def __init__(
-        self, engine: Engine, again: Callable[[], Engine], where: str, outage: float, say: Callable[[str], None]
+        self,
+        engine: Engine,
+        again: Callable[[], Engine],
+        where: str,
+        outage: float,
+        say: Callable[[str], None],
+        interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.id = engine.id
-        self.interrupted: Callable[[], bool] = lambda: False
+        self._interrupted = interrupted
         self._engine: Engine | None = engine
         self._again, self._where, self._outage, self._say = again, where, outage, say
         self._under_way: set[int] = set()
@@ -88,7 +94,7 @@ class RetryingEngine:
         return self._call(lambda engine: engine.trials())
 
     def _call(self, operation: Callable[[Engine], T]) -> T:
-        wait = _Waiting(self._where, self._outage, self._say, self.interrupted)
+        wait = _Waiting(self._where, self._outage, self._say, self._interrupted)
         pause = FIRST_PAUSE
         while True:
             try:

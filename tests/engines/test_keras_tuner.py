@@ -356,8 +356,8 @@ def test_trials_are_read_without_keras_tuner(tmp_path: Path) -> None:
     program = f"""
 import sys
 from pathlib import Path
-from pneumo.engines.journal import read_trials
-assert len(read_trials(Path({str(tmp_path)!r}))) == 6
+from pneumo.engines.journal import read_journal_trials
+assert len(read_journal_trials(Path({str(tmp_path)!r}))) == 6
 assert not {{"tensorflow", "keras", "keras_tuner", "sklearn"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

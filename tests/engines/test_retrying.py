@@ -26,7 +26,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrying, "FIRST_PAUSE", 0.01)
 
 
-def opened(kind: tuple[str, str, str], folder: Path, outage: float, say: Callable[[str], None]) -> RetryingEngine:
+def opened(
+    kind: tuple[str, str, str],
+    folder: Path,
+    outage: float,
+    say: Callable[[str], None],
+    interrupted: Callable[[], bool] = lambda: False,
+) -> RetryingEngine:
     asked, storage = experiment(*kind[:2]), f"sqlite:///{folder}/studies.db"
     engine: RetryingEngine = RetryingEngine(
         open_engine(asked, storage),
@@ -34,6 +40,7 @@ def opened(kind: tuple[str, str, str], folder: Path, outage: float, say: Callabl
         describe_storage(asked, storage),
         outage,
         say,
+        interrupted,
     )
     return engine
 
@@ -93,8 +100,7 @@ def test_another_study_in_its_place_is_not_taken_for_it(kind: tuple[str, str, st
 
 
 def test_an_interruption_ends_the_waiting(folder: Path) -> None:
-    engine = opened(KINDS[0], folder / "a", 60, print)
-    engine.interrupted = lambda: True
+    engine = opened(KINDS[0], folder / "a", 60, print, interrupted=lambda: True)
     ask(engine)  # what answers is not held up
     (folder / "a" / "studies.db").rename(folder / "gone")
     with pytest.raises(KeyboardInterrupt):

@@ -20,8 +20,8 @@ from tests.support.program import command, search, write
 
 HOLD = """
 import sys, time
-from pneumo.engines.study_lock import hold
-with hold("small", sys.argv[1]):
+from pneumo.engines.study_lock import lock_study
+with lock_study("small", sys.argv[1]):
     print("held", flush=True)
     sys.stdin.read()
 """

@@ -193,7 +193,7 @@ def test_no_secret_reaches_what_a_search_writes_or_says(postgres: Postgres, tmp_
         os.killpg(program.pid, signal.SIGINT)
         said += program.stdout.read()
         program.wait(60)
-        assert "goes on where it stopped" in said, said
+        assert "run the same command again" in said, said
         assert "***" in said
         checked = search("--check", "small", "--storage", storage, folder=tmp_path, **environment)
         assert checked.returncode == 0, checked.stdout + checked.stderr

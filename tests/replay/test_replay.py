@@ -228,15 +228,15 @@ APART = {
     "data.prepare": "the digests tell it",
     "evidence.plots": "after the training",
     "evidence.tables": "after the training",
-    "provenance": "says it",
-    "room": "what a full disk is",
+    "training.provenance": "says it",
+    "compute.disk": "what a full disk is",
     "spec.candidate": "hands the parameters on",
     "spec.errors": "messages",
     "spec.masking": "messages",
     "spec.promotion": "types",
     "spec.result": "hands the metrics on",
     "tracking.outbox": "where what a training says waits",
-    "tracking.trial": "after the training",
+    "tracking.trial_log": "after the training",
 }
 """What the code of a training imports without following from it."""
 

@@ -116,7 +116,7 @@ def test_a_trial_that_is_killed_again_and_again_is_as_one_that_was_not(tmp_path:
         assert "Traceback" not in error
         if by == signal.SIGTERM:
             assert (status, error) == (130, "")
-            assert "goes on where it stopped" in said
+            assert "run the same command again" in said
             parent, trials = runs(broken, "small")
             assert {run.info.status for run in (parent, *trials)} == {"KILLED"}
     done = search(experiment.name, folder=broken)
