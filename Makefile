@@ -67,4 +67,4 @@ lock:  ## resolve requirements.lock and requirements-gpu.lock again (needs uv)
 	  $$(sed -nE 's/^([a-z0-9-]+)==.*/--no-emit-package \1/p' requirements.lock | sort -u)
 
 clean:  ## remove the environment and every cache; studies in mlruns/ and mlflow.db stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis site

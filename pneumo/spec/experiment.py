@@ -42,7 +42,9 @@ class PhantomSpec(_Block):
 class DataSpec(_Block):
     """Where the pictures come from."""
 
-    source: Annotated[str, Field(description="where the pictures come from")] = "kaggle"
+    source: Annotated[
+        str, Field(description="where the pictures come from", json_schema_extra={"enum": [*SOURCES]})
+    ] = "kaggle"
     path: Annotated[str | None, Field(description="a folder, a zip or an npz; --data replaces it")] = None
     classes: Annotated[
         tuple[ClassName, ClassName] | None,

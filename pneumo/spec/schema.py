@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pneumo.spec.algorithms import ALGORITHMS, PRUNERS, Settings
-from pneumo.spec.experiment import SOURCES, Experiment
+from pneumo.spec.experiment import Experiment
 from pneumo.spec.hyperparameters import NAMES, Hyperparameters, value_type
 from pneumo.spec.objective import OBJECTIVES
 from pneumo.spec.promotion import FLOORS
@@ -49,7 +49,6 @@ def experiment_schema() -> Schema:
     definitions = schema["$defs"]
     properties = schema["properties"]
     properties["name"]["pattern"] = "^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
-    definitions["DataSpec"]["properties"]["source"]["enum"] = list(SOURCES)
     _complete_search(definitions["SearchSpec"], definitions)
     _complete_promote(definitions["PromoteSpec"])
     for name in NAMES:
