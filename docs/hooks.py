@@ -19,7 +19,7 @@ from pneumo.spec.hyperparameters import CONDITIONS, NAMES, Hyperparameters
 from pneumo.spec.objective import EPOCH_OBJECTIVES, OBJECTIVES
 from pneumo.spec.promotion import FLOORS, PromoteSpec
 from pneumo.spec.schema import experiment_schema
-from pneumo.spec.search import DEFAULT_ALGORITHMS, ConfirmSpec, KeepSpec, SearchSpec
+from pneumo.spec.search import ConfirmSpec, KeepSpec, SearchSpec
 from pneumo.spec.selection import Bound
 
 ROOT = Path(__file__).parent.parent
@@ -85,7 +85,7 @@ def algorithms() -> str:
     rows = [
         (
             engine,
-            _code(name) + (" (default)" if DEFAULT_ALGORITHMS[engine] == name else ""),
+            _code(name) + (" (default)" if SearchSpec(engine=engine).algorithm == name else ""),
             *("yes" if getattr(algorithm, field) else "no" for field in takes),
         )
         for engine, named in ALGORITHMS.items()
@@ -173,7 +173,7 @@ def _default(model: type[BaseModel], key: str, field: FieldInfo) -> str:
     if field.is_required():
         text = "required"
     elif (model, key) == (SearchSpec, "algorithm"):
-        text = ", ".join(f"{_code(name)} of {engine}" for engine, name in DEFAULT_ALGORITHMS.items())
+        text = ", ".join(f"{_code(SearchSpec(engine=engine).algorithm)} of {engine}" for engine in ALGORITHMS)
     elif default is None or default in ({}, ()) or isinstance(default, BaseModel):
         text = ""
     else:

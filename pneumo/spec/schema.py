@@ -19,7 +19,7 @@ from pneumo.spec.experiment import Experiment
 from pneumo.spec.hyperparameters import NAMES, Hyperparameters, value_type
 from pneumo.spec.objective import OBJECTIVES
 from pneumo.spec.promotion import FLOORS
-from pneumo.spec.search import DEFAULT_ALGORITHMS
+from pneumo.spec.search import SearchSpec
 
 Schema = dict[str, Any]
 
@@ -92,7 +92,7 @@ def _complete_search(search: Schema, definitions: Schema) -> None:
         of_engine = _chosen("engine", engine, default=properties["engine"]["default"])
         rules.append({"if": of_engine, "then": {"properties": {"algorithm": {"enum": list(algorithms)}}}})
         for name, algorithm in algorithms.items():
-            of_algorithm = _chosen("algorithm", name, default=DEFAULT_ALGORITHMS[engine])
+            of_algorithm = _chosen("algorithm", name, default=SearchSpec(engine=engine).algorithm)
             settings = _settings(algorithm.settings, definitions)
             rules.append(
                 {"if": {"allOf": [of_engine, of_algorithm]}, "then": {"properties": {"algorithm_settings": settings}}}

@@ -12,8 +12,7 @@ from pneumo.spec.objective import EPOCH_OBJECTIVES, OBJECTIVES
 from pneumo.spec.space import describe_fault, nearest
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-DEFAULT_ALGORITHMS = {"optuna": "tpe", "keras-tuner": "bayesian"}
-"""The algorithm of each engine if an experiment names none."""
+_DEFAULT = {"optuna": "tpe", "keras-tuner": "bayesian"}
 
 
 def seconds(value: Any) -> Any:
@@ -121,7 +120,7 @@ class SearchSpec(BaseModel):
         engine = one_of("engine", given.get("engine", "optuna"), tuple(ALGORITHMS))
         name = one_of(
             "algorithm",
-            given.get("algorithm", DEFAULT_ALGORITHMS[engine]),
+            given.get("algorithm", _DEFAULT[engine]),
             tuple(ALGORITHMS[engine]),
             f" of engine {engine}",
         )

@@ -14,11 +14,12 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from pneumo import __version__
 from pneumo.spec.algorithms import ALGORITHMS, PRUNERS
 from pneumo.spec.errors import RequestError
-from pneumo.spec.experiment import make_experiment
+from pneumo.spec.experiment import Experiment
 from pneumo.spec.hyperparameters import NAMES
 from pneumo.spec.objective import OBJECTIVES
 from pneumo.spec.schema import experiment_schema
@@ -160,15 +161,15 @@ WRONG = [
 def test_the_schema_accepts_what_an_experiment_may_say(text: str, validator: Any) -> None:
     made = document(f"name: x\n{text}")
     assert [error.message for error in validator.iter_errors(made)] == []
-    make_experiment(made, "here")
+    Experiment.model_validate(made)
 
 
 @pytest.mark.parametrize("text", WRONG)
 def test_the_schema_refuses_what_an_experiment_may_not_say(text: str, validator: Any) -> None:
     made = document(f"name: x\n{text}")
     assert not validator.is_valid(made)
-    with pytest.raises(RequestError):
-        make_experiment(made, "here")
+    with pytest.raises((RequestError, ValidationError)):
+        Experiment.model_validate(made)
 
 
 def document(text: str) -> Any:
