@@ -15,7 +15,7 @@ from pneumo.search.display import show_results
 from pneumo.search.loop import Ending
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.result import Trial
-from pneumo.spec.selection import Confirmed
+from pneumo.spec.selection import Confirmation
 from pneumo.spec.stopping import common_cause
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def summarize(
     command: TypedCommand,
     console: Console,
     ending: Ending | None = None,
-    confirmed: Sequence[Confirmed] = (),
+    confirmed: Sequence[Confirmation] = (),
 ) -> int:
     """Say how the study stands and what to do next. Return the exit status.
 

@@ -16,17 +16,7 @@ from pneumo.data.medmnist import KEYS
 from pneumo.data.prepare import prepare
 from pneumo.data.sources import source_at
 from pneumo.spec.errors import RequestError
-
-
-def arrays(n: int = 8, size: int = 28, colour: bool = False) -> dict[str, Any]:
-    """The six arrays, of smooth noise."""
-    rng = np.random.default_rng(0)
-    made: dict[str, Any] = {}
-    for part in ("train", "val", "test"):
-        shape = (n, size, size, 3) if colour else (n, size, size)
-        made[f"{part}_images"] = rng.integers(0, 256, shape, np.uint8)
-        made[f"{part}_labels"] = (np.arange(n, dtype=np.uint8) % 2)[:, None]
-    return made
+from tests.support.medmnist_files import arrays
 
 
 def saved(path: Path, made: dict[str, Any]) -> Path:
