@@ -19,6 +19,7 @@ from pneumo.spec.experiment import Experiment
 from pneumo.spec.experiment_file import setting_changes
 from pneumo.spec.objective import objective_values
 from pneumo.spec.result import PARTS, Trial
+from pneumo.spec.sources import source_of_path
 
 if TYPE_CHECKING:
     from pneumo.data.audit import Finding
@@ -62,8 +63,8 @@ def check_leaks(source: Source, experiment: Experiment) -> tuple[Finding, ...]:
 def _audit_command(experiment: Experiment) -> str:
     """Return the command that audits the experiment's pictures."""
     command = [program_path("python"), "-m", "pneumo.data", "audit", experiment.data.path or ""]
-    if experiment.data.source == "folder":
-        command += ["--source", "folder"]
+    if experiment.data.source != source_of_path(experiment.data.path or ""):
+        command += ["--source", experiment.data.source]
     if experiment.data.classes:
         command += ["--classes", ",".join(experiment.data.classes)]
     return shlex.join(command)
@@ -171,11 +172,11 @@ def check_disk(experiment: Experiment, source: Source, finished: int) -> None:
 
 def disk_needs(experiment: Experiment, source: Source, finished: int = 0) -> list[disk.SpaceNeed]:
     """Return what the study will write, and where. `finished` is its number of finished trials."""
-    from pneumo.data.cache import cache_place
-    from pneumo.data.prepare import to_decode
+    from pneumo.data.cache import cache_root
+    from pneumo.data.prepare import sizes_to_decode
 
-    decoded = pictures_bytes(len(source.pictures), to_decode(source, experiment.image_sizes))
-    needs = [disk.SpaceNeed(cache_place(), SizeEstimate("decoded pictures", decoded, decoded))]
+    decoded = pictures_bytes(len(source.pictures), sizes_to_decode(source, experiment.image_sizes))
+    needs = [disk.SpaceNeed(cache_root(), SizeEstimate("decoded pictures", decoded, decoded))]
     models, *others = trials_bytes(experiment, finished)
     # An MLflow server stores models where it likes. Only those that wait for it lie here.
     is_server = os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http")

@@ -13,10 +13,9 @@ from pneumo.spec.algorithms import algorithms_supporting
 from pneumo.spec.hyperparameters import Value
 from pneumo.spec.promotion import PromoteSpec
 from pneumo.spec.search import SearchSpec, check_known
+from pneumo.spec.sources import DEFAULT_SOURCE, GENERATED_SOURCES, SOURCES
 from pneumo.spec.space import Choice, Range, Space
 from pneumo.spec.space_reader import read_space
-
-SOURCES: tuple[str, ...] = ("kaggle", "folder", "medmnist", "phantom")
 
 MOST_COMBINATIONS = 10_000
 """Largest number of combinations of a grid."""
@@ -49,7 +48,7 @@ class DataSpec(_Block):
             "a folder for each class, medmnist is an npz file of MedMNIST, phantom generates artificial pictures.",
             json_schema_extra={"enum": list(SOURCES)},
         ),
-    ] = "kaggle"
+    ] = DEFAULT_SOURCE
     path: Annotated[
         str | None,
         Field(
@@ -186,7 +185,7 @@ class Experiment(_Block):
 
     def to_yaml(self) -> str:
         """Return the resolved experiment as YAML text. It has every setting, including those that the file leaves out."""
-        exclude = None if self.data.source == "phantom" else {"data": {"phantom"}}
+        exclude = {"data": set(GENERATED_SOURCES) - {self.data.source}}
         resolved = self.model_dump(mode="json", by_alias=True, exclude=exclude)
         resolved["hyperparameters"] = self.space.to_dict()
         return yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)

@@ -16,6 +16,7 @@ from pneumo.spec.experiment import DataSpec, Experiment, PhantomSpec
 from pneumo.spec.hyperparameters import NAMES
 from pneumo.spec.promotion import PromoteSpec
 from pneumo.spec.search import ConfirmSpec, KeepSpec, SearchSpec
+from pneumo.spec.sources import DEFAULT_SOURCE, GENERATED_SOURCES, source_of_path
 
 _BLOCKS: Mapping[str, type[BaseModel]] = {
     "": Experiment,
@@ -149,13 +150,11 @@ def _drop_removed_settings(document: Any) -> Any:
 
 def _select_source(data: dict[str, Any]) -> dict[str, Any]:
     """Return the data block with the source that fits its path."""
-    if str(data["path"]).lower().endswith(".npz"):
-        source = "medmnist"
-    elif data.get("source") in ("phantom", "medmnist"):
-        source = "kaggle"
-    else:
+    named = data.get("source", DEFAULT_SOURCE)
+    source = source_of_path(str(data["path"]), named)
+    if source == named:
         return data
-    return {key: value for key, value in data.items() if key != "phantom"} | {"source": source}
+    return {key: value for key, value in data.items() if key not in GENERATED_SOURCES} | {"source": source}
 
 
 def _flatten(document: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from pneumo.spec.algorithms import ALGORITHMS, PRUNERS
 from pneumo.spec.errors import RequestError
-from pneumo.spec.experiment import SOURCES, DataSpec, Experiment
+from pneumo.spec.experiment import DataSpec, Experiment
 from pneumo.spec.experiment_file import (
     build_experiment,
     is_same_experiment,
@@ -25,6 +25,7 @@ from pneumo.spec.hyperparameters import NAMES, TUTORIAL, Hyperparameters, map_si
 from pneumo.spec.objective import OBJECTIVES
 from pneumo.spec.promotion import FLOORS, PromoteSpec
 from pneumo.spec.search import SearchSpec
+from pneumo.spec.sources import SOURCES
 from pneumo.spec.space import Range
 from pneumo.spec.space_reader import read_space
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,3 +17,8 @@ def arrays(n: int = 8, size: int = 28, colour: bool = False) -> dict[str, Any]:
         contents[f"{part}_images"] = rng.integers(0, 256, shape, np.uint8)
         contents[f"{part}_labels"] = (np.arange(n, dtype=np.uint8) % 2)[:, None]
     return contents
+
+
+def save_arrays(path: Path, made: dict[str, Any]) -> Path:
+    np.savez_compressed(path, **made)
+    return path
