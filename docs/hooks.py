@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from pneumo.spec.algorithms import ALGORITHMS, PRUNERS, Settings
+from pneumo.spec.algorithms import ALGORITHMS, DEFAULT_ALGORITHMS, PRUNERS, Settings
 from pneumo.spec.experiment import DataSpec, Experiment, PhantomSpec
 from pneumo.spec.hyperparameters import CONDITIONS, NAMES, Hyperparameters
 from pneumo.spec.objective import EPOCH_OBJECTIVES, OBJECTIVES
@@ -59,9 +59,9 @@ def hyperparameters() -> str:
     fields = Hyperparameters.model_json_schema()["properties"]
     rows = []
     for name in NAMES:
-        meaning = fields[name]["description"]
+        meaning = _prose(fields[name]["description"])
         for parent, values in CONDITIONS.get(name, {}).items():
-            meaning += f"; counts only beside `{parent}` {' or '.join(map(_code, values))}"
+            meaning = f"{meaning.rstrip('.')}. Active only if `{parent}` is {' or '.join(map(_code, values))}."
         rows.append((_code(name), _values(fields[name]), _code(_yaml(fields[name]["default"])), meaning))
     return _table(("name", "values", "tutorial's value", "meaning"), rows)
 
@@ -85,7 +85,7 @@ def algorithms() -> str:
     rows = [
         (
             engine,
-            _code(name) + (" (default)" if SearchSpec(engine=engine).algorithm == name else ""),
+            _code(name) + (" (default)" if DEFAULT_ALGORITHMS[engine] == name else ""),
             *("yes" if getattr(algorithm, field) else "no" for field in takes),
         )
         for engine, named in ALGORITHMS.items()
@@ -152,7 +152,7 @@ def _keys(model: type[BaseModel], schema: Mapping[str, Any]) -> str:
             _code(key),
             LINKED.get((model, key)) or _values(definition["properties"][key]),
             _default(model, key, field),
-            field.description or "",
+            _prose(field.description or ""),
         )
         for key, field in fields.items()
     ]
@@ -162,7 +162,7 @@ def _keys(model: type[BaseModel], schema: Mapping[str, Any]) -> str:
 def _settings(model: type[Settings]) -> str:
     schema = model.model_json_schema()
     rows = [
-        (_code(name), _values(field), _code(_yaml(field["default"])), field["description"])
+        (_code(name), _values(field), _code(_yaml(field["default"])), _prose(field["description"]))
         for name, field in schema["properties"].items()
     ]
     return _table(("setting", "values", "default", "meaning"), rows)
@@ -173,7 +173,7 @@ def _default(model: type[BaseModel], key: str, field: FieldInfo) -> str:
     if field.is_required():
         text = "required"
     elif (model, key) == (SearchSpec, "algorithm"):
-        text = ", ".join(f"{_code(SearchSpec(engine=engine).algorithm)} of {engine}" for engine in ALGORITHMS)
+        text = ", ".join(f"{_code(name)} of {engine}" for engine, name in DEFAULT_ALGORITHMS.items())
     elif default is None or default in ({}, ()) or isinstance(default, BaseModel):
         text = ""
     else:
@@ -211,7 +211,7 @@ TYPES: Mapping[str, str] = {
 
 PATTERNS: Mapping[str, str] = {
     "^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$": "letters, digits, `.`, `_` and `-`",
-    r"^\s*\d+(\.\d+)?\s*[smhd]?\s*$": "a time as `90s`, `45m`, `2h` or `1d`",
+    r"^\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*$": "a time as `90s`, `45m`, `2h` or `1d`",
     r"^\s*(sensitivity|specificity)\s*>=\s*\d*\.?\d+\s*$": "`sensitivity>=0.95`, `specificity>=0.9`",
 }
 
@@ -230,6 +230,11 @@ def _bounds(field: Mapping[str, Any]) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _prose(text: str) -> str:
+    """Return a description as Markdown: in it, asterisks multiply."""
+    return text.replace("*", r"\*")
 
 
 def _yaml(value: object) -> str:

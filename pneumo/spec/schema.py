@@ -2,9 +2,9 @@
 
     python -m pneumo.spec.schema > docs/experiment.schema.json
 
-An editor that knows YAML completes and checks an experiment with it, if a comment in the file names the schema:
-`# yaml-language-server: $schema=../docs/experiment.schema.json`. The schema checks each key and each value by itself; what
-does not go together (a pruner with several objectives, a grid with a continuous range) is checked by a search only.
+An editor with a YAML language server completes and checks an experiment if a comment in the file names the schema:
+`# yaml-language-server: $schema=../docs/experiment.schema.json`. The schema checks each key and each value by itself. A
+search also checks combinations, for example a pruner with several objectives.
 """
 
 from __future__ import annotations
@@ -14,24 +14,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pneumo.spec.algorithms import ALGORITHMS, PRUNERS, Settings
+from pneumo.spec.algorithms import ALGORITHMS, DEFAULT_ALGORITHMS, PRUNERS, Settings
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.hyperparameters import NAMES, Hyperparameters, value_type
-from pneumo.spec.objective import OBJECTIVES
-from pneumo.spec.promotion import FLOORS
-from pneumo.spec.search import SearchSpec
 
 Schema = dict[str, Any]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-
-DURATION: Schema = {
-    "anyOf": [
-        {"type": "number", "exclusiveMinimum": 0},
-        {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*[smhd]?\s*$"},
-    ]
-}
-"""Seconds as a number, or a text as `90s`, `45m`, `2h` or `1d`."""
 
 THRESHOLD: Schema = {
     "anyOf": [
@@ -50,49 +39,36 @@ def experiment_schema() -> Schema:
     properties = schema["properties"]
     properties["name"]["pattern"] = "^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
     _complete_search(definitions["SearchSpec"], definitions)
-    _complete_promote(definitions["PromoteSpec"])
+    threshold = definitions["PromoteSpec"]["properties"]["threshold"]
+    threshold |= THRESHOLD
     for name in NAMES:
         definitions[f"value.{name}"] = _value(name)
         definitions[f"hyperparameter.{name}"] = _hyperparameter(name)
     definitions["when"] = _when()
     properties["hyperparameters"] = {
-        "description": "the space; a hyperparameter that is left out has the tutorial's value",
+        "description": properties["hyperparameters"]["description"],
         **_object({name: {"$ref": f"#/$defs/hyperparameter.{name}"} for name in NAMES}),
     }
     for name, block in properties.items():
-        if name != "name":  # a block with nothing below it is an empty one
+        if name != "name":  # an empty block, which YAML reads as null, has the defaults
             description = {"description": block.pop("description")} if "description" in block else {}
             block.pop("default", None)
             properties[name] = description | {"anyOf": [block, {"type": "null"}]}
-    schema |= {"$schema": DIALECT, "title": "pneumo experiment", "description": "One study of pneumo."}
-    return dict(sorted(_plain(schema).items(), key=lambda item: item[0] == "$defs"))
+    head = {"$schema": DIALECT, "title": "pneumo experiment", "description": "One study of pneumo."}
+    return head | {key: value for key, value in _plain(schema).items() if key not in head}
 
 
 def _complete_search(search: Schema, definitions: Schema) -> None:
-    """Name the engines, algorithms, pruners and objectives, and the settings of each."""
+    """Name the hyperparameters of `try`, each engine's algorithms, and the settings of each algorithm and pruner."""
     properties = search["properties"]
-    properties["engine"]["enum"] = list(ALGORITHMS)
-    properties["pruner"]["enum"] = list(PRUNERS)
-    properties["algorithm"]["enum"] = sorted({name for algorithms in ALGORITHMS.values() for name in algorithms})
     properties["algorithm"].pop("default")  # it depends on the engine
-    objective = {"enum": list(OBJECTIVES)}
-    properties["objective"]["anyOf"] = [
-        objective,
-        {"type": "array", "items": objective, "minItems": 1, "uniqueItems": True},
-    ]
-    for name in ("timeout", "trial_timeout", "outage"):
-        allowed = [DURATION] if properties[name].get("default") is not None else [DURATION, {"type": "null"}]
-        kept = {key: properties[name][key] for key in ("default", "description") if key in properties[name]}
-        properties[name] = kept | {"anyOf": allowed}
-    known = properties["try"]["items"]
-    known.clear()
-    known |= _object({name: {"$ref": f"#/$defs/value.{name}"} for name in NAMES})
+    properties["try"]["items"] = _object({name: {"$ref": f"#/$defs/value.{name}"} for name in NAMES})
     rules = []
     for engine, algorithms in ALGORITHMS.items():
         of_engine = _chosen("engine", engine, default=properties["engine"]["default"])
         rules.append({"if": of_engine, "then": {"properties": {"algorithm": {"enum": list(algorithms)}}}})
         for name, algorithm in algorithms.items():
-            of_algorithm = _chosen("algorithm", name, default=SearchSpec(engine=engine).algorithm)
+            of_algorithm = _chosen("algorithm", name, default=DEFAULT_ALGORITHMS[engine])
             settings = _settings(algorithm.settings, definitions)
             rules.append(
                 {"if": {"allOf": [of_engine, of_algorithm]}, "then": {"properties": {"algorithm_settings": settings}}}
@@ -104,18 +80,8 @@ def _complete_search(search: Schema, definitions: Schema) -> None:
     search["allOf"] = rules
 
 
-def _complete_promote(promote: Schema) -> None:
-    """Name the metrics of a rule and of the floors, and what a threshold can be."""
-    properties = promote["properties"]
-    for name in ("max", "min"):
-        properties[name] = {"enum": [*OBJECTIVES, None]}
-    properties["subject_to"]["propertyNames"] = {"enum": list(OBJECTIVES)}
-    properties["floors"]["propertyNames"] = {"enum": list(FLOORS)}
-    properties["threshold"] = {key: properties["threshold"][key] for key in ("default", "description")} | THRESHOLD
-
-
 def _hyperparameter(name: str) -> Schema:
-    """Return what an experiment can say of a hyperparameter: a value, a choice, a range, and when it counts."""
+    """Return the forms of a hyperparameter: a value, a list of values, a range, each perhaps with a condition."""
     value = {"$ref": f"#/$defs/value.{name}"}
     choice = {"type": "array", "items": value, "minItems": 1, "uniqueItems": True}
     when = {"$ref": "#/$defs/when"}
@@ -133,17 +99,17 @@ def _hyperparameter(name: str) -> Schema:
 
 
 def _when() -> Schema:
-    """Return what a condition can say: the values of other hyperparameters."""
+    """Return the form of a condition: other hyperparameters with their values."""
     conditions: dict[str, Schema] = {}
     for name in NAMES:
         value = {"$ref": f"#/$defs/value.{name}"}
         conditions[name] = {"anyOf": [value, {"type": "array", "items": value, "minItems": 1}]}
-    described = {"description": "other hyperparameters, each with the values beside which this one counts"}
+    described = {"description": "Other hyperparameters, each with the values for which this one is active."}
     return described | _object(conditions) | {"minProperties": 1}
 
 
 def _value(name: str) -> Schema:
-    """Return what one value of a hyperparameter can be."""
+    """Return the bounds or the choices of one value of a hyperparameter."""
     field: Schema = Hyperparameters.model_json_schema()["properties"][name]
     return {key: value for key, value in field.items() if key not in ("default", "title")}
 
