@@ -238,8 +238,11 @@ def test_an_experiment_that_an_earlier_version_recorded_is_read_and_has_not_chan
     assert not is_same_experiment(recorded.replace("trials: 3", "trials: 4"), current)
     assert not is_same_experiment("name: [", current)
     assert not is_same_experiment(None, current)
-    with pytest.raises(RequestError, match=r"x: search\.terminator: was removed; use search\.patience"):
-        parse_experiment(recorded.replace("terminator: false", "terminator: true"), "x")
+    ended_by_it = recorded.replace("terminator: false", "terminator: true")
+    assert parse_experiment(ended_by_it, "x").to_yaml() == current  # so that its trials can be promoted and replayed
+    file.write_text(ended_by_it)
+    with pytest.raises(RequestError, match=r"experiment.yaml: search\.terminator: was removed; use search\.patience"):
+        read_experiment(file)
 
 
 def test_changes_name_the_differences_without_the_budget() -> None:

@@ -64,7 +64,6 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     ),
     "same objective twice": ({"objective": ["val_auc", "val_auc"]}, {}, "a list of different ones"),
     "no objective": ({"objective": []}, {}, "a list of different ones"),
-    "terminator": ({"terminator": True}, {}, "search.terminator: was removed; use search.patience"),
     "known, not held": ({"try": [{"layers": 2}]}, {}, "search.try[0].layers: 2 is not in the space"),
     "known, misspelt": ({"try": [{}, {"layrs": 2}]}, {}, "search.try[1]: there is no 'layrs'; did you mean 'layers'?"),
     "known, of no use": (
