@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import yaml
 
 from pneumo.search.run_faults import confirmation_faults, number_of, promotion_faults, same_value, trial_faults
-from pneumo.spec.best import best_first, confirmed_of
+from pneumo.spec.best import best_first, rank_confirmed_trials
 from pneumo.spec.errors import RequestError
-from pneumo.spec.experiment import Experiment, parsed_experiment, setting_changes
+from pneumo.spec.experiment import Experiment
+from pneumo.spec.experiment_file import parse_experiment, setting_changes
 from pneumo.spec.result import Trial
 from pneumo.tracking.outbox import KEY, OUTBOXES, Outbox
 from pneumo.training.checkpoints import Checkpoints
@@ -63,7 +64,7 @@ def check_study(store: Store, name: str, storage: str) -> IntegrityReport:
     Raises:
         RequestError: There is no such study, or one of the two records cannot be read.
     """
-    from pneumo.engines.stored import stored_studies
+    from pneumo.engines.engine_table import stored_studies
     from pneumo.engines.study_lock import lock_owner
     from pneumo.tracking.inventory import read_inventory
 
@@ -113,7 +114,7 @@ def compare_records(
         faults = [f"MLflow has no run of the study, and its engine has {len(finished)} trials"] if finished else []
         notes = [] if finished else ["no trial was begun yet"]
         return IntegrityReport(name, tuple(faults), tuple(notes), len(finished), _count_runs(inventory))
-    experiment = parsed_experiment(engine.experiment, f"study {name}: the experiment in its storage")
+    experiment = parse_experiment(engine.experiment, f"study {name}: the experiment in its storage")
     waiting = waiting or {}
     ids = {contents.run.tags[KEY]: contents.run.run_id for contents in inventory.trials if KEY in contents.run.tags}
     finished = [_with_run_id(trial, ids) for trial in finished]
@@ -251,13 +252,13 @@ def _study_run_faults(
         yield f"study: experiment.yaml differs from the engine's: {change}"
     if run.status not in ("FINISHED", "FAILED") or not all_compared:
         return  # The search was interrupted or is running: the run describes an earlier end.
-    recorded_experiment = parsed_experiment(inventory.experiment_yaml, "study: experiment.yaml")
+    recorded_experiment = parse_experiment(inventory.experiment_yaml, "study: experiment.yaml")
     confirmations = [
         contents.run
         for contents in inventory.confirmations
         if contents.run.state == "complete" and number_of(contents.run) is not None
     ]
-    confirmed = confirmed_of(finished, recorded_experiment, confirmations)
+    confirmed = rank_confirmed_trials(finished, recorded_experiment, confirmations)
     best = next(iter(best_first(finished, recorded_experiment, confirmed)), None)
     states: Counter[str] = Counter(trial.result.state for trial in finished)
     expected: dict[str, float] = {f"trials_{state}": states[state] for state in ("complete", "pruned", "failed")}

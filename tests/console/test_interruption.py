@@ -11,7 +11,7 @@ import pytest
 PROGRAM = """
 import os, signal, sys, time, weakref
 import typer
-from pneumo.console.command import run
+from pneumo.console.command import run_command
 
 app = typer.Typer()
 
@@ -37,7 +37,7 @@ def main(where: str, seconds: int) -> int:
     time.sleep(seconds)
     return 0
 
-run(app, "search")
+run_command(app, "search")
 """
 
 SWALLOWS = """

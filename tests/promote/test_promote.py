@@ -229,8 +229,8 @@ for name in dir(tracking.MlflowClient):
     if name.startswith(WRITES):
         setattr(tracking.MlflowClient, name, counted(name, getattr(tracking.MlflowClient, name)))
 sys.argv[0] = "pneumo.promote"
-from pneumo.console.command import run
-run(promote.app, "promote")
+from pneumo.console.command import run_command
+run_command(promote.app, "promote")
 """
 STEPS = 22
 """More than a promotion has writes to MLflow: the last ones are not killed, and say so."""

@@ -20,10 +20,7 @@ from pneumo.spec.errors import RequestError
 from pneumo.training import provenance
 from tests.conftest import ROOT
 from tests.support.pictures import archive_files, write_folder
-from tests.support.program import LONGEST, client, runs, search, write
-
-SAME = "Data, code, libraries, device and threads are those of the record."
-EQUAL = "Every metric is equal to the last bit."
+from tests.support.program import EQUAL, LONGEST, SAME, client, runs, search, write
 
 POOR = {"optimizer": "adam", "learning_rate": 1.0}
 GOOD = {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.01}
@@ -228,15 +225,15 @@ APART = {
     "data.prepare": "the digests tell it",
     "evidence.plots": "after the training",
     "evidence.tables": "after the training",
-    "provenance": "says it",
-    "room": "what a full disk is",
+    "training.provenance": "says it",
+    "compute.disk": "what a full disk is",
     "spec.candidate": "hands the parameters on",
     "spec.errors": "messages",
     "spec.masking": "messages",
     "spec.promotion": "types",
     "spec.result": "hands the metrics on",
     "tracking.outbox": "where what a training says waits",
-    "tracking.trial": "after the training",
+    "tracking.trial_log": "after the training",
 }
 """What the code of a training imports without following from it."""
 
