@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pneumo.spec.experiment import Experiment
+from pneumo.spec.names import Metrics
 
 if TYPE_CHECKING:
     from pneumo.data.pictures import Source
@@ -38,7 +39,7 @@ def facts(
         parts=_parts(experiment, source),
         searched=found,
         hyperparameters=searched,
-        parameters=int(run.metrics["parameters"]),
+        parameters=int(run.metrics[Metrics.PARAMETERS]),
         operating=_operating(experiment, decided),
         phantom=decided.phantom,
         warnings=warnings,

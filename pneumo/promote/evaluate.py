@@ -14,6 +14,7 @@ import numpy as np
 
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment
+from pneumo.spec.names import Artifacts, Tags
 from pneumo.spec.promotion import parse_threshold
 
 if TYPE_CHECKING:
@@ -76,11 +77,10 @@ def decision(store: Store, run: RecordedRun, experiment: Experiment, source: Sou
 def served(store: Store, run: RecordedRun, decided: Decision, source: Source, to: Path) -> Served:
     """A trial's network as a model that takes pictures, in a new folder. Raises `RequestError` where the run has no model."""
     from pneumo.data import decoding
-    from pneumo.tracking.models import REMOVED
     from pneumo.tracking.served import load_folder, model_folder, save_served
     from pneumo.tracking.study import model_of
 
-    if why := run.tags.get(REMOVED):
+    if why := run.tags.get(Tags.MODEL_REMOVED):
         raise RequestError(
             f"{run.run_id}: the model of trial {run.number} was removed: {why}; train it again, or name another"
         )
@@ -182,8 +182,8 @@ def evaluate(
     counts = {"num_rows": len(pictures), "patients": len(set(patients.tolist()))}
     counts |= {name: int((labels == label).sum()) for label, name in enumerate(test.classes)}
     names, of = [picture.name for picture in pictures], patients.tolist()
-    files: dict[str, str | bytes] = {f"plots/{name}": png for name, png in plots.items()}
-    files["predictions.csv"] = predictions_csv(names, of, labels, probabilities, test.classes)
+    files: dict[str, str | bytes] = {Artifacts.plot(name): png for name, png in plots.items()}
+    files[Artifacts.PREDICTIONS] = predictions_csv(names, of, labels, probabilities, test.classes)
     return Evaluation(figures, gate, counts, unreadable, files)
 
 
@@ -194,7 +194,7 @@ def _validation(
     from pneumo.evidence.tables import cell
     from pneumo.tracking.study import artifact
 
-    rows = list(csv.DictReader(artifact(store, run.run_id, "predictions.csv").splitlines()))
+    rows = list(csv.DictReader(artifact(store, run.run_id, Artifacts.PREDICTIONS).splitlines()))
     labels = np.array([row["label"] == cell(classes[1]) for row in rows], np.int64)
     return labels, np.array([row["probability"] for row in rows], np.float32)
 

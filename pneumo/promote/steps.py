@@ -20,6 +20,7 @@ from pneumo.promote.choose import ChosenRun, choose_run
 from pneumo.promote.evaluate import Evaluation, Reference, choose_reference, decision, evaluate, served
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment
+from pneumo.spec.names import Artifacts, Metrics, Params, Tags
 from pneumo.spec.promotion import Promotion
 from pneumo.spec.result import PARTS
 
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from pneumo.tracking.served import Decision
     from pneumo.tracking.store import Store
 
-_VERDICT = "gate.json"
-_CARD = "card.md"
+_VERDICT = Artifacts.GATE
+_CARD = Artifacts.CARD
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def promote(
     registry.settle(store, model)
     champion = registry.at(store, model, alias)
     _check_classes(champion, source)
-    if champion and champion.tags.get("pneumo.decision") == _decision_key(picked.run, decided, source):
+    if champion and champion.tags.get(Tags.DECISION) == _decision_key(picked.run, decided, source):
         say(f"It has the alias {alias} already: version {champion.number} of {model}.")
         return _again(store, asked, source, champion, alias, decided)
     against = choose_reference(store, experiment, source, runs, picked.run, champion)
@@ -124,7 +125,7 @@ def _check_pictures(store: Store, asked: PromotionRequest, source: Source, model
 
     if not source.sealed:
         raise RequestError(f"{source.description}: has no test pictures, and without them nothing can be promoted")
-    before = asked.recorded.tags.get("pneumo.data.test")
+    before = asked.recorded.tags.get(Tags.DATA_TEST)
     if before not in (None, source.test_digest):
         raise RequestError(
             f"study {asked.study}: its test pictures are not these of {source.description} (digest was {before}, now "
@@ -140,7 +141,7 @@ def _check_pictures(store: Store, asked: PromotionRequest, source: Source, model
 
 def _check_classes(champion: Version | None, source: Source) -> None:
     """Refuses a champion that tells other things apart: the two could not be compared."""
-    told = champion.tags.get("pneumo.classes") if champion else None
+    told = champion.tags.get(Tags.CLASSES) if champion else None
     if champion and told not in (None, _classes(source)):
         raise RequestError(
             f"model {champion.model}: its version {champion.number} tells {told} apart, and this study {_classes(source)}; "
@@ -183,7 +184,7 @@ def _judge_and_record(
             folder=Path(folder, "theirs"),
             progress=progress,
         )
-        model_id = log_served(store, run_id, Path(folder, "ours"), {"pneumo.study": asked.study})
+        model_id = log_served(store, run_id, Path(folder, "ours"), {Tags.STUDY: asked.study})
     verdict = {
         "figures": {name: interval.as_dict() for name, interval in judged.figures.items()},
         "gate": judged.gate.as_dict(),
@@ -199,7 +200,7 @@ def _judge_and_record(
         counts=judged.counts,
         metrics=_metrics(judged),
         files=judged.files | {_VERDICT: json.dumps(verdict, indent=1), _CARD: card(about, judged.figures, judged.gate)},
-        tags={"pneumo.gate": "passed" if judged.gate.passed else "refused"},
+        tags={Tags.GATE: "passed" if judged.gate.passed else "refused"},
     )
 
 
@@ -226,45 +227,41 @@ def _register(
     forced = force if refused else None
     verdict = "forced" if forced else "refused" if refused else "passed"
     tags = {
-        "pneumo.study": asked.study,
-        "pneumo.run": picked.run.run_id,
-        "pneumo.trial": str(picked.run.number),
-        "pneumo.promotion": run_id,
-        "pneumo.version": __version__,
-        "pneumo.data": source.kind,
-        "pneumo.classes": _classes(source),
-        "pneumo.data.test": source.test_digest,
-        "pneumo.decision": _decision_key(picked.run, decided, source),
-        "pneumo.threshold": repr(decided.threshold),
-        "pneumo.temperature": repr(decided.temperature),
-        "pneumo.against": gate.against,
-        "pneumo.gate": verdict,
-        "pneumo.gate.said": "; ".join(check.said for check in gate.checks) or "nothing was checked",
-        "pneumo.test_openings": str(len(record.openings(store, asked.recorded))),
+        Tags.STUDY: asked.study,
+        Tags.RUN: picked.run.run_id,
+        Tags.TRIAL: str(picked.run.number),
+        Tags.PROMOTION: run_id,
+        Tags.VERSION: __version__,
+        Tags.DATA: source.kind,
+        Tags.CLASSES: _classes(source),
+        Tags.DATA_TEST: source.test_digest,
+        Tags.DECISION: _decision_key(picked.run, decided, source),
+        Tags.THRESHOLD: repr(decided.threshold),
+        Tags.TEMPERATURE: repr(decided.temperature),
+        Tags.AGAINST: gate.against,
+        Tags.GATE: verdict,
+        Tags.GATE_SAID: "; ".join(check.said for check in gate.checks) or "nothing was checked",
+        Tags.TEST_OPENINGS: str(len(record.openings(store, asked.recorded))),
     }
-    tags |= {
-        f"pneumo.data.{part}": digest for part in PARTS if (digest := asked.recorded.tags.get(f"pneumo.data.{part}"))
-    }
-    tags |= {f"test_{name}": _figure_tag(interval) for name, interval in figures.items()}
+    tags |= {Tags.data(part): digest for part in PARTS if (digest := asked.recorded.tags.get(Tags.data(part)))}
+    tags |= {f"{Metrics.TEST}{name}": _figure_tag(interval) for name, interval in figures.items()}
     if forced:
-        tags["pneumo.forced"] = forced
-    version = registry.version_with(store, model, "pneumo.promotion", run_id)
+        tags[Tags.FORCED] = forced
+    version = registry.version_with(store, model, Tags.PROMOTION, run_id)
     if version is None:
         # MLflow's versions do not know their logged model.
-        tags["pneumo.model_id"] = model_id = json.loads(artifact(store, run_id, _VERDICT))["model_id"]
+        tags[Tags.MODEL_ID] = model_id = json.loads(artifact(store, run_id, _VERDICT))["model_id"]
         card = artifact(store, run_id, _CARD)
         version = registry.create(store, model, model_id=model_id, run_id=run_id, tags=tags, card=card)
     elif forced:  # it was refused before
-        registry.tag(store, version, {"pneumo.forced": forced, "pneumo.gate": "forced"})
+        registry.tag(store, version, {Tags.FORCED: forced, Tags.GATE: "forced"})
     if refused and not forced:
         registry.challenge(store, model, version.number)
         promotion = Promotion(model, version.number, registry.CHALLENGER, run_id, refused)
     else:
         replaced = registry.move(store, model, alias, version.number)
         promotion = Promotion(model, version.number, alias, run_id, refused, forced, replaced)
-    record.record_end(
-        store, run_id, {"pneumo.model": model, "pneumo.model_version": version.number, "pneumo.gate": verdict}
-    )
+    record.record_end(store, run_id, {Tags.MODEL: model, Tags.MODEL_VERSION: version.number, Tags.GATE: verdict})
     return promotion
 
 
@@ -274,11 +271,11 @@ def _again(
     """What was decided when the version that has the alias got it; a run that was left open then is closed."""
     from pneumo.tracking import promotions as record
 
-    run_id = champion.tags["pneumo.promotion"]
+    run_id = champion.tags[Tags.PROMOTION]
     figures, gate = _verdict(store, run_id)
-    record.record_end(store, run_id, {"pneumo.model": champion.model, "pneumo.model_version": champion.number})
+    record.record_end(store, run_id, {Tags.MODEL: champion.model, Tags.MODEL_VERSION: champion.number})
     refused = tuple(check.said for check in gate.checks if not check.passed)
-    promotion = Promotion(champion.model, champion.number, alias, run_id, refused, champion.tags.get("pneumo.forced"))
+    promotion = Promotion(champion.model, champion.number, alias, run_id, refused, champion.tags.get(Tags.FORCED))
     return _outcome(store, asked, source, promotion, figures, gate, decided)
 
 
@@ -310,48 +307,46 @@ def _verdict(store: Store, run_id: str) -> tuple[dict[str, Interval], Gate]:
 
 def _metrics(judged: Evaluation) -> dict[str, float]:
     """What a promotion's run has as metrics; what is not defined is left out."""
-    named: dict[str, Interval] = {f"test_{name}": interval for name, interval in judged.figures.items()}
+    named: dict[str, Interval] = {f"{Metrics.TEST}{name}": interval for name, interval in judged.figures.items()}
     if judged.gate.auc_difference:
-        named["gate_auc_difference"] = judged.gate.auc_difference
+        named[Metrics.GATE_AUC_DIFFERENCE] = judged.gate.auc_difference
     metrics = {
         f"{name}{end}": value
         for name, interval in named.items()
         for end, value in (("", interval.value), ("_low", interval.low), ("_high", interval.high))
     }
     if judged.gate.mcnemar:
-        metrics["gate_mcnemar_p"] = judged.gate.mcnemar.p_value
-    metrics |= {"test_pictures": judged.counts["num_rows"], "test_patients": judged.counts["patients"]}
-    metrics["test_unreadable"] = len(judged.unreadable)
+        metrics[Metrics.GATE_MCNEMAR_P] = judged.gate.mcnemar.p_value
+    metrics |= {Metrics.TEST_PICTURES: judged.counts["num_rows"], Metrics.TEST_PATIENTS: judged.counts["patients"]}
+    metrics[Metrics.TEST_UNREADABLE] = len(judged.unreadable)
     return {name: value for name, value in metrics.items() if value == value}  # noqa: PLR0124  (NaN)
 
 
 def _run_tags(
     asked: PromotionRequest, run: RecordedRun, source: Source, model: str, against: Reference
 ) -> dict[str, str]:
-    shared = {
-        key: asked.recorded.tags[key] for key in ("pneumo.engine", "pneumo.algorithm") if key in asked.recorded.tags
-    }
+    shared = {key: asked.recorded.tags[key] for key in (Tags.ENGINE, Tags.ALGORITHM) if key in asked.recorded.tags}
     return shared | {
-        "pneumo.version": __version__,
-        "pneumo.trial": str(run.number),
-        "pneumo.run": run.run_id,
-        "pneumo.model": model,
-        "pneumo.against": against.said,
-        "pneumo.data": source.kind,
-        "pneumo.data.test": source.test_digest,
+        Tags.VERSION: __version__,
+        Tags.TRIAL: str(run.number),
+        Tags.RUN: run.run_id,
+        Tags.MODEL: model,
+        Tags.AGAINST: against.said,
+        Tags.DATA: source.kind,
+        Tags.DATA_TEST: source.test_digest,
     }
 
 
 def _params(experiment: Experiment, decided: Decision, alias: str) -> dict[str, Any]:
     spec = experiment.promote
     return {
-        "alias": alias,
-        "threshold_rule": spec.threshold,
-        "threshold": repr(decided.threshold),
-        "calibration": spec.calibration,
-        "temperature": repr(decided.temperature),
-        "gate": spec.gate,
-        "floors": json.dumps(spec.floors),
+        Params.ALIAS: alias,
+        Params.THRESHOLD_RULE: spec.threshold,
+        Params.THRESHOLD: repr(decided.threshold),
+        Params.CALIBRATION: spec.calibration,
+        Params.TEMPERATURE: repr(decided.temperature),
+        Params.GATE: spec.gate,
+        Params.FLOORS: json.dumps(spec.floors),
     }
 
 

@@ -14,6 +14,7 @@ import typer
 from pneumo.console.command import INTERRUPTED, OK, run_command
 from pneumo.spec.errors import RequestError, TrialError
 from pneumo.spec.masking import mask_passwords
+from pneumo.spec.names import Params, Tags
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,7 +74,7 @@ def main(
     candidate = _candidate(recorded, experiment)
     source = open_source(experiment.data)
     # Before the worker starts, which inherits it.
-    if (threads := recorded.run.tags.get("pneumo.threads", "")).isdigit():
+    if (threads := recorded.run.tags.get(Tags.THREADS, "")).isdigit():
         os.environ[THREADS] = threads
     console = open_console()
     place = LocalProcesses(trial.replay_trial, trial.warm_up_deterministic)
@@ -123,7 +124,7 @@ def _candidate(recorded: RecordedTraining, experiment: Experiment) -> Candidate:
 
     where, values = f"{recorded.run.run_id}: its parameter", {}
     for name, text in recorded.run.parameters.items():
-        if name == "seed":
+        if name == Params.SEED:
             continue
         if name not in NAMES:
             raise RequestError(f"{where} {name} is none that this version has; take the version that trained it")
@@ -131,7 +132,7 @@ def _candidate(recorded: RecordedTraining, experiment: Experiment) -> Candidate:
             values[name] = parse_parameter(name, text)
         except ValueError as error:
             raise RequestError(f"{where} {error}") from None
-    if precision := recorded.run.tags.get("pneumo.precision"):
+    if precision := recorded.run.tags.get(Tags.PRECISION):
         values["precision"] = precision
     search = experiment.search
     rung = recorded.run.role == "trial" and (search.engine, search.algorithm) == ("keras-tuner", "hyperband")
@@ -182,7 +183,7 @@ def _replay(
         run_id=recorded.run.run_id,
         outbox=None,
         objectives=experiment.search.objectives,
-        seed=int(recorded.run.parameters["seed"]),
+        seed=int(recorded.run.parameters[Params.SEED]),
         data=data,
     )
     with progress:
@@ -202,7 +203,7 @@ def _title(recorded: RecordedTraining, candidate: Candidate) -> str:
     epochs = f"{last} epoch{'' if last == 1 else 's'}" if last == full else f"epochs 1 to {last} of {full}"
     if recorded.run.state == "pruned":
         epochs += ", after which it was pruned"
-    if below := recorded.run.tags.get("pneumo.resumed_from"):
+    if below := recorded.run.tags.get(Tags.RESUMED_FROM):
         epochs += f" (the record goes on from trial {below})"
     searched = describe_candidate(candidate) or "nothing searched"
     return (

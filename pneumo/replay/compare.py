@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pneumo.spec.names import Metrics, Tags
 from pneumo.spec.result import PARTS
 from pneumo.training import provenance
 
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
 
 NOT_RECORDED = "not recorded"
 
-TIMES = ("train_seconds", "images_per_second", "predict_ms")
+TIMES = (Metrics.TRAIN_SECONDS, Metrics.IMAGES_PER_SECOND, Metrics.PREDICT_MS)
 """Metrics of the machine's speed, which no two trainings have in common."""
 
-OF_ITS_OWN_PART = ("train_seconds", "epochs_trained")
+OF_ITS_OWN_PART = (Metrics.TRAIN_SECONDS, Metrics.EPOCHS_TRAINED)
 """Metrics that a trial which goes on from another has of its own epochs only."""
 
 
@@ -72,9 +73,10 @@ def environment_changes(recorded: RecordedTraining, data: Prepared, device: str)
         elif before.digest != digest:
             was, now = _counted(before.digest, before.pictures), _counted(digest, len(getattr(data, part)))
             found.append(Change(f"{part} pictures", was, now, certain=True))
-    here = provenance.tags() | {"pneumo.device": device}
-    for what in ("code", "libraries", "device", "threads"):
-        was, now = recorded.run.tags.get(f"pneumo.{what}", NOT_RECORDED), here[f"pneumo.{what}"]
+    here = provenance.tags() | {Tags.DEVICE: device}
+    compared = {"code": Tags.CODE, "libraries": Tags.LIBRARIES, "device": Tags.DEVICE, "threads": Tags.THREADS}
+    for what, tag in compared.items():
+        was, now = recorded.run.tags.get(tag, NOT_RECORDED), here[tag]
         if was != now:
             if what == "libraries" and was != NOT_RECORDED:
                 was, now = _unlike(was, now)
@@ -84,7 +86,7 @@ def environment_changes(recorded: RecordedTraining, data: Prepared, device: str)
 
 def once(recorded: RecordedTraining, trained: Trained) -> list[Figure]:
     """The metrics that are known once, as the training names them, without those of speed."""
-    resumed = "pneumo.resumed_from" in recorded.run.tags
+    resumed = Tags.RESUMED_FROM in recorded.run.tags
     return [
         Figure(name, recorded.run.metrics.get(name, math.nan), value)
         for name, value in trained.metrics.items()
@@ -101,7 +103,7 @@ def by_epoch(recorded: RecordedTraining, trained: Trained) -> list[Figure]:
             for epoch, (before, now) in enumerate(pairs, 1)
         )
         for name in trained.history[-1]
-        if name not in ("epoch", "epoch_seconds")
+        if name not in ("epoch", Metrics.EPOCH_SECONDS)
     ]
 
 
@@ -117,12 +119,12 @@ def probability(recorded_csv: str, replayed_csv: str) -> tuple[list[Figure], int
 
 def times(recorded: RecordedTraining, trained: Trained) -> list[Figure]:
     """The metrics of speed, and the seconds of all epochs; `epoch_seconds` is the one that every record has whole."""
-    resumed = "pneumo.resumed_from" in recorded.run.tags
+    resumed = Tags.RESUMED_FROM in recorded.run.tags
     before, now = (
-        sum(epoch.get("epoch_seconds", math.nan) for epoch in of) for of in (recorded.epochs, trained.history)
+        sum(epoch.get(Metrics.EPOCH_SECONDS, math.nan) for epoch in of) for of in (recorded.epochs, trained.history)
     )
     return [
-        Figure("epoch_seconds", before, now, "all epochs"),
+        Figure(Metrics.EPOCH_SECONDS, before, now, "all epochs"),
         *(
             Figure(name, recorded.run.metrics.get(name, math.nan), trained.metrics[name])
             for name in TIMES

@@ -19,6 +19,7 @@ from pneumo.search.study import FailureStreak
 from pneumo.spec.best import best_first
 from pneumo.spec.candidate import Candidate, Wait
 from pneumo.spec.experiment import Experiment
+from pneumo.spec.names import Params
 from pneumo.spec.result import Trial, TrialResult
 from pneumo.spec.run import RecordedRun
 from pneumo.spec.wording import count_of
@@ -43,7 +44,7 @@ def missing_confirmations(
     confirm = experiment.search.confirm
     if confirm is None:
         return []
-    done = {(run.number, int(run.parameters["seed"])) for run in confirmations}
+    done = {(run.number, int(run.parameters[Params.SEED])) for run in confirmations}
     seeds = [FIRST_SEED + experiment.search.seed + n for n in range(confirm.seeds)]
     best = best_first(finished_trials, experiment)[: confirm.top]
     return [

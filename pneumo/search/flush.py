@@ -14,6 +14,7 @@ from rich.console import Console
 from pneumo.console.command import INTERRUPTED, NOTHING_FIT, TypedCommand
 from pneumo.console.display import say
 from pneumo.search.summary import describe_resume
+from pneumo.spec.names import Tags
 from pneumo.spec.result import Trial
 
 if TYPE_CHECKING:
@@ -87,13 +88,12 @@ class Flush:
 
     def remember_run_ids(self, study: str, finished_trials: Sequence[Trial]) -> None:
         """Look up in MLflow the run ids of trials that a new outbox knows by their keys only."""
-        from pneumo.tracking.outbox import KEY
         from pneumo.tracking.study import trial_runs
 
         if all(self.outbox.run_id(trial.result.run_id) for trial in finished_trials):
             return
         for run in trial_runs(self.store, study):
-            if key := run.tags.get(KEY):
+            if key := run.tags.get(Tags.KEY):
                 self.outbox.keep_run_id(key, run.run_id)
 
     def report_unsent(self, command: TypedCommand, *, interrupted: bool) -> int:

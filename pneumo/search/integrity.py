@@ -19,8 +19,9 @@ from pneumo.spec.best import best_first, rank_confirmed_trials
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.experiment_file import parse_experiment, setting_changes
+from pneumo.spec.names import Metrics, Params, Tags
 from pneumo.spec.result import Trial
-from pneumo.tracking.outbox import KEY, OUTBOXES, Outbox
+from pneumo.tracking.outbox import OUTBOXES, Outbox
 from pneumo.training.checkpoints import Checkpoints
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def check_study(store: Store, name: str, storage: str) -> IntegrityReport:
             "MLFLOW_TRACKING_URI that it was searched with"
         )
     study = inventory.studies[0].run if inventory and inventory.studies else None
-    study_id = study.tags.get("pneumo.id") if study else None
+    study_id = study.tags.get(Tags.STUDY_ID) if study else None
     engine = next((stored for stored in after if study_id in (None, stored.id)), None)
     if engine is None:
         assert study is not None
@@ -116,7 +117,11 @@ def compare_records(
         return IntegrityReport(name, tuple(faults), tuple(notes), len(finished), _count_runs(inventory))
     experiment = parse_experiment(engine.experiment, f"study {name}: the experiment in its storage")
     waiting = waiting or {}
-    ids = {contents.run.tags[KEY]: contents.run.run_id for contents in inventory.trials if KEY in contents.run.tags}
+    ids = {
+        contents.run.tags[Tags.KEY]: contents.run.run_id
+        for contents in inventory.trials
+        if Tags.KEY in contents.run.tags
+    }
     finished = [_with_run_id(trial, ids) for trial in finished]
     arrived = [trial for trial in finished if trial.result.run_id not in waiting]
     not_sent = [f"writes not sent to MLflow yet: {sum(waiting.values()):,} ({OUTBOXES / name})"] if waiting else []
@@ -179,7 +184,7 @@ def _parent_faults(inventory: Inventory) -> Iterator[str]:
         ids = ", ".join(contents.run.run_id for contents in inventory.studies)
         yield f"the study has {len(inventory.studies)} runs of its own: {ids}"
     for contents in (*inventory.trials, *inventory.confirmations, *inventory.promotions):
-        if contents.run.tags.get("mlflow.parentRunId") != first.run.run_id:
+        if contents.run.tags.get(Tags.PARENT) != first.run.run_id:
             yield f"{_label(contents)} is not under the study's run"
 
 
@@ -219,7 +224,7 @@ def _trial_run_faults(
 def _confirmation_run_faults(inventory: Inventory) -> Iterator[str]:
     """A trial must have one finished confirmation for a seed, with everything that a trial's run has."""
     complete = [contents for contents in inventory.confirmations if contents.run.state == "complete"]
-    counts = Counter((number_of(contents.run), contents.run.parameters.get("seed")) for contents in complete)
+    counts = Counter((number_of(contents.run), contents.run.parameters.get(Params.SEED)) for contents in complete)
     for (number, seed), times in sorted(counts.items(), key=str):
         if times > 1:
             yield f"trial {number}: trained again with the seed {seed} {times} times"
@@ -261,10 +266,10 @@ def _study_run_faults(
     confirmed = rank_confirmed_trials(finished, recorded_experiment, confirmations)
     best = next(iter(best_first(finished, recorded_experiment, confirmed)), None)
     states: Counter[str] = Counter(trial.result.state for trial in finished)
-    expected: dict[str, float] = {f"trials_{state}": states[state] for state in ("complete", "pruned", "failed")}
+    expected: dict[str, float] = {Metrics.trials(state): states[state] for state in ("complete", "pruned", "failed")}
     if best:
-        expected |= {"best_trial": best.number, "best_value": best.result.value or 0.0}
-        if run.tags.get("pneumo.best_run") != best.result.run_id:
+        expected |= {Metrics.BEST_TRIAL: best.number, Metrics.BEST_VALUE: best.result.value or 0.0}
+        if run.tags.get(Tags.BEST_RUN) != best.result.run_id:
             yield f"study: pneumo.best_run is {run.tags.get('pneumo.best_run')}, not {best.result.run_id}"
     for name, value in expected.items():
         if not same_value(value, run.metrics.get(name)):
@@ -287,16 +292,14 @@ def _promotion_run_faults(inventory: Inventory) -> Iterator[str]:
     for contents in inventory.promotions:
         if contents.run.status == "FINISHED":
             yield from (f"{_label(contents)} {fault}" for fault in promotion_faults(contents))
-    judged = {
-        contents.run.run_id for contents in inventory.promotions if contents.run.tags.get("pneumo.judged") == "true"
-    }
+    judged = {contents.run.run_id for contents in inventory.promotions if contents.run.tags.get(Tags.JUDGED) == "true"}
     for entry in inventory.aliases:
         version = f"model {entry.model}: version {entry.version}, which is {entry.alias},"
-        if not any(name.startswith("test_") for name in entry.tags):
+        if not any(name.startswith(Metrics.TEST) for name in entry.tags):
             yield f"{version} has no figure of the test pictures"
-        if entry.tags.get("pneumo.promotion") not in judged:
+        if entry.tags.get(Tags.PROMOTION) not in judged:
             yield f"{version} is of no promotion that was judged"
-    counted = int(inventory.studies[0].run.metrics.get("test_openings", 0))
+    counted = int(inventory.studies[0].run.metrics.get(Metrics.TEST_OPENINGS, 0))
     if list(inventory.openings) != list(range(1, counted + 1)):
         listed = ", ".join(map(str, inventory.openings)) or "none"
         yield f"study: test_openings is {counted}, and the openings listed are {listed}"

@@ -17,6 +17,7 @@ from pneumo.console.command import program_path
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.experiment_file import setting_changes
+from pneumo.spec.names import Tags
 from pneumo.spec.objective import objective_values
 from pneumo.spec.result import PARTS, Trial
 from pneumo.spec.sources import source_of_path
@@ -87,7 +88,7 @@ def check_same_study(recorded: RecordedStudy | None, name: str, engine: Engine, 
             f"study {name}: its {finished} trials are in the study's database but not in this MLflow store; "
             f"set MLFLOW_TRACKING_URI to the store that has them, or choose another --name"
         )
-    if recorded is not None and recorded.tags.get("pneumo.id") != engine.id:
+    if recorded is not None and recorded.tags.get(Tags.STUDY_ID) != engine.id:
         raise RequestError(
             f"study {name}: MLflow has a study of this name whose trials are in another database; "
             f"give the --storage that has them, or choose another --name"
@@ -118,7 +119,7 @@ def check_same_data(recorded: RecordedStudy | None, data: Prepared, name: str, f
         RequestError: The pictures of a part differ.
     """
     for part in PARTS:
-        before = recorded.tags.get(f"pneumo.data.{part}") if recorded else None
+        before = recorded.tags.get(Tags.data(part)) if recorded else None
         if finished and before not in (None, data.digest(part)):
             raise RequestError(
                 f"study {name}: its {part} pictures are not the ones that it began with (the digest was {before}, now it "
@@ -141,7 +142,7 @@ def check_earlier_study(name: str, recorded: RecordedStudy | None, trials: Seque
     """
     if not trials:
         raise RequestError(f"search.from: there is no study {name!r} with finished trials in this storage")
-    before = recorded.tags.get("pneumo.data.validation") if recorded else None
+    before = recorded.tags.get(Tags.data("validation")) if recorded else None
     if before != data.digest("validation"):
         raise RequestError(
             f"search.from: study {name} has other validation pictures (digest {before}, here "

@@ -15,6 +15,7 @@ from pneumo.search.loop import Training
 from pneumo.search.retention import removable_models
 from pneumo.spec.best import best_first, best_metric
 from pneumo.spec.experiment import Experiment
+from pneumo.spec.names import Artifacts, Metrics, Params, Tags
 from pneumo.spec.objective import objective_metric
 from pneumo.spec.result import PARTS, Trial, TrialResult
 from pneumo.spec.run import End, RecordedRun
@@ -85,7 +86,7 @@ class StudyRecorder:
             extra_tags=self._study_tags(),
         )
         audit = json.dumps({"findings": [asdict(finding) for finding in findings]}, indent=1)
-        outbox.append_files(self._run.run_id, {"audit.json": audit})
+        outbox.append_files(self._run.run_id, {Artifacts.AUDIT: audit})
         ends = {trial.result.run_id: (trial.result.state, trial.result.error) for trial in finished_trials}
         study.close_left_over(self._run, ends)
         self._confirmations = study.confirmations(store, experiment.name)
@@ -104,7 +105,7 @@ class StudyRecorder:
             self._datasets,
             self._experiment.to_yaml(),
             "trial" if is_trial else "confirm",
-            {"pneumo.resumed_from": str(candidate.resume_from)} if resumed else None,
+            {Tags.RESUMED_FROM: str(candidate.resume_from)} if resumed else None,
         )
         run_id = self._sender.run_id(key)
         self._under_way[run_id] = training
@@ -126,7 +127,7 @@ class StudyRecorder:
 
     def end(self, run_id: str, state: End, error: str | None = None, output: str = "") -> None:
         if output.strip():
-            self._outbox.append_files(run_id, {"output.txt": output})
+            self._outbox.append_files(run_id, {Artifacts.OUTPUT: output})
         self._mlflow.end_trial(self._run, run_id, state, error)
         training = self._under_way.pop(run_id)
         if state == "killed":
@@ -150,7 +151,7 @@ class StudyRecorder:
             "FINISHED",
             parameters=parameters,
             metrics=dict(result.metrics),
-            tags={"pneumo.trial": str(number), "pneumo.state": "complete"},
+            tags={Tags.TRIAL: str(number), Tags.STATE: "complete"},
         )
         self._confirmations.append(run)
 
@@ -169,13 +170,13 @@ class StudyRecorder:
         self._remove_models(finished_trials)
         trials = [_with_run_id(trial, self._known_id(trial.result.run_id)) for trial in finished_trials]
         best = best_first(trials, self._experiment, confirmed)
-        metrics: dict[str, float] = {f"trials_{s}": sum(t.result.state == s for t in trials) for s in STATES}
+        metrics: dict[str, float] = {Metrics.trials(s): sum(t.result.state == s for t in trials) for s in STATES}
         if best:
-            metrics |= {"best_trial": best[0].number, "best_value": best[0].result.value or 0.0}
+            metrics |= {Metrics.BEST_TRIAL: best[0].number, Metrics.BEST_VALUE: best[0].result.value or 0.0}
         if confirmed:
             interval = {"mean": confirmed[0].mean, "low": confirmed[0].low, "high": confirmed[0].high}
-            metrics |= {f"confirmed_{name}": value for name, value in interval.items() if value is not None}
-        metrics["pictures_unreadable"] = len(self._data.unreadable)
+            metrics |= {Metrics.confirmed(name): value for name, value in interval.items() if value is not None}
+        metrics[Metrics.PICTURES_UNREADABLE] = len(self._data.unreadable)
         self._mlflow.end_study(
             self._run,
             "KILLED" if interrupted else "FINISHED" if best else "FAILED",
@@ -208,15 +209,15 @@ class StudyRecorder:
         return self._outbox.run_id(run) or run
 
     def _study_tags(self) -> dict[str, str]:
-        tags = {f"pneumo.data.{part}": self._data.digest(part) for part in PARTS} | {
-            "pneumo.data.test": self._data.test,
-            "pneumo.id": self._engine.id,
-            "pneumo.pruner": self._experiment.search.pruner,
-            "pneumo.data": self._data.kind,
-            "pneumo.audit": severity_counts(self._findings),
+        tags = {Tags.data(part): self._data.digest(part) for part in PARTS} | {
+            Tags.DATA_TEST: self._data.test,
+            Tags.STUDY_ID: self._engine.id,
+            Tags.PRUNER: self._experiment.search.pruner,
+            Tags.DATA: self._data.kind,
+            Tags.AUDIT: severity_counts(self._findings),
         }
         if reason := self._experiment.data.allow_leaks:
-            tags["pneumo.allow_leaks"] = reason
+            tags[Tags.ALLOW_LEAKS] = reason
         return tags
 
     def _dataset(self, part: Literal["training", "validation"]) -> DatasetPart:
@@ -250,12 +251,15 @@ class StudyRecorder:
             phantom=self._data.kind == "phantom",
             confirmed=confirmed,
         )
-        files: dict[str, str | bytes] = {"study.html": page, "trials.csv": trials_csv([_trial_row(t) for t in trials])}
+        files: dict[str, str | bytes] = {
+            Artifacts.STUDY_PAGE: page,
+            Artifacts.TRIALS: trials_csv([_trial_row(t) for t in trials]),
+        }
         if len(objectives) > 1:
-            files["pareto.csv"] = pareto_csv(trials, objectives)
+            files[Artifacts.PARETO] = pareto_csv(trials, objectives)
         if confirmed:
             metric = objective_metric(best_metric(self._experiment)[0])
-            files["confirm.csv"] = confirm_csv([_confirmation_row(run, metric) for run in self.confirmations()])
+            files[Artifacts.CONFIRM] = confirm_csv([_confirmation_row(run, metric) for run in self.confirmations()])
         return files
 
 
@@ -264,7 +268,7 @@ def _with_run_id(trial: Trial, run_id: str) -> Trial:
 
 
 def _confirmation_row(run: RecordedRun, metric: str) -> dict[str, object]:
-    seed = int(run.parameters["seed"])
+    seed = int(run.parameters[Params.SEED])
     return {"trial": run.number, "seed": seed, "value": run.metrics.get(metric), "run_id": run.run_id}
 
 

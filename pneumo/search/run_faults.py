@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from pneumo.spec.experiment import Experiment
+from pneumo.spec.names import Artifacts, Metrics, Params, Tags
 from pneumo.spec.objective import objective_metric
 from pneumo.spec.result import Trial
 from pneumo.spec.run import STATUS, RecordedRun, format_parameter
@@ -15,10 +16,17 @@ if TYPE_CHECKING:
     from pneumo.tracking.inventory import RunContents
 
 PLOTS = ("calibration", "confusion_matrix", "learning_curves", "mistakes", "precision_recall", "roc")
-ARTIFACTS = frozenset({"history.csv", "predictions.csv", "experiment.yaml", *(f"plots/{name}.png" for name in PLOTS)})
+TRAINING_FILES = frozenset(
+    {
+        Artifacts.HISTORY,
+        Artifacts.PREDICTIONS,
+        Artifacts.EXPERIMENT,
+        *(Artifacts.plot(f"{name}.png") for name in PLOTS),
+    }
+)
 """Artifacts of a complete or pruned trial."""
 
-VERDICT_FILES = frozenset({"gate.json", "card.md"})
+VERDICT_FILES = frozenset({Artifacts.GATE, Artifacts.CARD})
 """Artifacts of a finished promotion."""
 
 MODEL_FILES = frozenset({"MLmodel", "data/model.keras"})
@@ -30,7 +38,7 @@ _MOST_STEPS = 20
 
 def number_of(run: RecordedRun) -> int | None:
     """Return the number of the run's trial; None if the run does not record it."""
-    text = run.tags.get("pneumo.trial", "")
+    text = run.tags.get(Tags.TRIAL, "")
     return int(text) if text.isdigit() else None
 
 
@@ -49,10 +57,10 @@ def trial_faults(
     run, result = contents.run, trial.result
     if not (may_run and run.status == "RUNNING"):
         in_engine = {"status": STATUS[result.state], "state": result.state, "error": result.error or ""}
-        in_mlflow = {"status": run.status, "state": run.state or "", "error": run.tags.get("pneumo.error", "")}
+        in_mlflow = {"status": run.status, "state": run.state or "", "error": run.tags.get(Tags.ERROR, "")}
         yield from _differences(in_engine, in_mlflow)
     parameters = {name: format_parameter(value) for name, value in trial.candidate.hyperparameters.items()}
-    yield from _differences(parameters | {"seed": str(seed)}, run.parameters)
+    yield from _differences(parameters | {Params.SEED: str(seed)}, run.parameters)
     metrics = dict(result.metrics)
     if result.value is not None:
         metrics[objective_metric(experiment.search.objectives[0])] = result.value
@@ -80,9 +88,9 @@ def confirmation_faults(contents: RunContents) -> Iterator[str]:
 
 def promotion_faults(contents: RunContents) -> Iterator[str]:
     """Yield the faults of the run of a finished promotion."""
-    if contents.run.tags.get("pneumo.judged") != "true":
+    if contents.run.tags.get(Tags.JUDGED) != "true":
         yield "is FINISHED, and the test pictures were not judged"
-    if not any(name.startswith("test_") for name in contents.run.metrics):
+    if not any(name.startswith(Metrics.TEST) for name in contents.run.metrics):
         yield "is FINISHED and has no figure of the test pictures"
     if missing := sorted(VERDICT_FILES - contents.artifacts):
         yield f"lacks {', '.join(missing)}"
@@ -108,10 +116,10 @@ def _training_faults(contents: RunContents, epochs: int | None) -> Iterator[str]
         yield "has no learning curve"
     if epochs is not None and trained not in (0, epochs):
         yield f"has {trained} epochs, and was trained for {epochs}"
-    best_epoch = contents.run.metrics.get("best_epoch")
+    best_epoch = contents.run.metrics.get(Metrics.BEST_EPOCH)
     if trained and not 1 <= (best_epoch or 0) <= trained:
         yield f"best_epoch is {best_epoch}, and it has {trained} epochs"
-    if missing := sorted(ARTIFACTS - contents.artifacts):
+    if missing := sorted(TRAINING_FILES - contents.artifacts):
         yield f"lacks {', '.join(missing)}"
 
 
@@ -123,7 +131,7 @@ def _step_faults(contents: RunContents) -> Iterator[str]:
 
 
 def _model_faults(contents: RunContents) -> Iterator[str]:
-    if contents.run.tags.get("pneumo.model_removed"):
+    if contents.run.tags.get(Tags.MODEL_REMOVED):
         return  # Removed by `search.keep`. If that was interrupted, the end of the next trial removes the rest.
     if len(contents.models) != 1:
         yield f"has {len(contents.models)} models, expected 1"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pneumo.spec.hyperparameters import Value, value_type
+from pneumo.spec.names import Tags
 
 Role = Literal["trial", "confirm"]
 """What a child run of a study is: a trial of the search, or a confirmation (the trial trained again with another seed)."""
@@ -49,22 +50,22 @@ class RecordedRun:
     @property
     def role(self) -> str:
         """`study`, `trial`, `confirm` or `promotion`; empty for a run of another program."""
-        return self.tags.get("pneumo.role", "")
+        return self.tags.get(Tags.ROLE, "")
 
     @property
     def study(self) -> str:
         """The name of the study."""
-        return self.tags["pneumo.study"]
+        return self.tags[Tags.STUDY]
 
     @property
     def number(self) -> int:
         """The number of the trial. Raises `KeyError` for a run that is not of a trial."""
-        return int(self.tags["pneumo.trial"])
+        return int(self.tags[Tags.TRIAL])
 
     @property
     def state(self) -> str | None:
         """`complete`, `pruned` or `failed`; None if the trial has not ended."""
-        return self.tags.get("pneumo.state")
+        return self.tags.get(Tags.STATE)
 
 
 def format_parameter(value: Value) -> str:

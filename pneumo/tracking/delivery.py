@@ -29,8 +29,9 @@ from mlflow.entities import (
 from mlflow.exceptions import MlflowException, RestException
 from requests import HTTPError
 
+from pneumo.spec.names import Tags
 from pneumo.tracking import models
-from pneumo.tracking.outbox import KEY, Operation, Outbox
+from pneumo.tracking.outbox import Operation, Outbox
 from pneumo.tracking.store import Store
 
 MODEL = "model"
@@ -90,13 +91,13 @@ def _create_run(
 ) -> None:
     found = _of_key(client, experiment_id, key)
     if not found:
-        run = client.create_run(experiment_id, start_time=start_time, tags=tags | {KEY: key}, run_name=name)
+        run = client.create_run(experiment_id, start_time=start_time, tags=tags | {Tags.KEY: key}, run_name=name)
         found = [run.info.run_id]
     outbox.keep_run_id(key, found[0])
 
 
 def _of_key(client: MlflowClient, experiment_id: str, key: str) -> list[str]:
-    runs = client.search_runs([experiment_id], f"tags.`{KEY}` = '{key}'", run_view_type=ViewType.ACTIVE_ONLY)
+    runs = client.search_runs([experiment_id], f"tags.`{Tags.KEY}` = '{key}'", run_view_type=ViewType.ACTIVE_ONLY)
     return [run.info.run_id for run in runs]
 
 
@@ -122,14 +123,14 @@ def _log_batch(
 def _log_inputs(
     client: MlflowClient, outbox: Outbox, run_id: str, *, datasets: Sequence[tuple[str, dict[str, Any]]]
 ) -> None:
-    inputs = [DatasetInput(Dataset(**said), [InputTag("mlflow.data.context", context)]) for context, said in datasets]
+    inputs = [DatasetInput(Dataset(**said), [InputTag(Tags.DATASET_CONTEXT, context)]) for context, said in datasets]
     client.log_inputs(run_id, inputs)
 
 
 def _set_terminated(client: MlflowClient, outbox: Outbox, run_id: str, *, status: str, end_time: int) -> None:
     run = client.get_run(run_id)
     # A request that was given up for lost may have been done later, after the search for its run or model.
-    key = run.data.tags.get(KEY)
+    key = run.data.tags.get(Tags.KEY)
     if key and (made := outbox.run_id(key)):
         for double in _of_key(client, run.info.experiment_id, key):
             if double != made:

@@ -9,16 +9,14 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from pneumo.spec.names import Artifacts, Metrics, Tags
 from pneumo.spec.run import RecordedRun
-from pneumo.tracking.models import REMOVED
-from pneumo.tracking.recorded import EPOCH_METRICS
 from pneumo.tracking.store import Store, pages
 from pneumo.tracking.study import artifact, check_active, recorded_run, runs_of
 
 DELETED = "DELETED"
-"""Status of a model that a run still lists after MLflow deleted it."""
 
-_OPENING = "pneumo.test_opening."
+"""Status of a model that a run still lists after MLflow deleted it."""
 
 
 @dataclass(frozen=True)
@@ -108,19 +106,19 @@ def read_inventory(store: Store, name: str) -> Inventory | None:
     check_active(store, experiment)
     by_role: dict[str, list[RunContents]] = {role: [] for role in ("study", "trial", "confirm", "promotion")}
     for run in runs_of(client, experiment.experiment_id):
-        if (role := run.data.tags.get("pneumo.role")) in by_role:
+        if (role := run.data.tags.get(Tags.ROLE)) in by_role:
             by_role[role].append(_contents(client, run))
     study = by_role["study"][0] if by_role["study"] else None
     tags = study.run.tags if study else {}
-    openings = [tag.removeprefix(_OPENING) for tag in tags if tag.startswith(_OPENING)]
+    openings = [tag.removeprefix(Tags.TEST_OPENING) for tag in tags if tag.startswith(Tags.TEST_OPENING)]
     return Inventory(
         studies=tuple(by_role["study"]),
         trials=tuple(by_role["trial"]),
         confirmations=tuple(by_role["confirm"]),
         promotions=tuple(by_role["promotion"]),
         aliases=tuple(_aliases(client, name)),
-        experiment_yaml=_text(store, study, "experiment.yaml"),
-        trials_csv=_text(store, study, "trials.csv"),
+        experiment_yaml=_text(store, study, Artifacts.EXPERIMENT),
+        trials_csv=_text(store, study, Artifacts.TRIALS),
         openings=tuple(sorted(map(int, openings))),
     )
 
@@ -135,7 +133,7 @@ def _contents(client: MlflowClient, run: Run) -> RunContents:
         return RunContents(recorded, {}, frozenset(), ())
     steps: dict[str, tuple[int, ...]] = {}
     if recorded.role in ("trial", "confirm"):
-        for name in EPOCH_METRICS:
+        for name in Metrics.OF_EPOCH:
             if name in recorded.metrics:
                 points = client.get_metric_history(recorded.run_id, name)
                 steps[name] = tuple(sorted(point.step for point in points))
@@ -144,7 +142,7 @@ def _contents(client: MlflowClient, run: Run) -> RunContents:
         files = client.list_artifacts(recorded.run_id, file.path) if file.is_dir else [file]
         artifacts.update(file.path for file in files)
     models: list[ModelEntry] = []
-    if run.outputs and REMOVED not in recorded.tags:
+    if run.outputs and Tags.MODEL_REMOVED not in recorded.tags:
         models = [_model(client, output.model_id) for output in run.outputs.model_outputs]
     if not all(model.files for model in models):
         # A running search may have removed a model in the meantime; then the run's tag says so now.
@@ -175,9 +173,9 @@ def _files(client: MlflowClient, model_id: str, folder: str | None = None) -> It
 def _aliases(client: MlflowClient, study: str) -> Iterator[AliasEntry]:
     """Yield the aliases of pneumo's registered models whose version names this study, or names none."""
     for model in pages(lambda token: client.search_registered_models(max_results=100, page_token=token)):
-        if "pneumo.data" not in model.tags:
+        if Tags.DATA not in model.tags:
             continue
         for alias, number in model.aliases.items():
             tags = dict(client.get_model_version(model.name, str(number)).tags)
-            if tags.get("pneumo.study", study) == study:
+            if tags.get(Tags.STUDY, study) == study:
                 yield AliasEntry(model.name, alias, str(number), tags)

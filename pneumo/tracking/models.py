@@ -10,12 +10,10 @@ from mlflow.entities import LoggedModel
 from mlflow.models import Model
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from pneumo.spec.names import Tags
 from pneumo.tracking.registry import is_registered
 from pneumo.tracking.store import Store, pages
 from pneumo.tracking.study import experiment_id
-
-REMOVED = "pneumo.model_removed"
-"""Tag of a run whose model was removed: why."""
 
 
 def logged_models(store: Store, study: str) -> dict[str, str]:
@@ -49,7 +47,7 @@ def remove(store: Store, run_id: str, why: str) -> None:
     """
     left = _of_run(store, run_id)
     if left and not any(is_registered(store, run_id, str(model.model_id)) for model in left):
-        store.client.set_tag(run_id, REMOVED, why)
+        store.client.set_tag(run_id, Tags.MODEL_REMOVED, why)
         for model in left:
             _delete(store, model)
 

@@ -24,8 +24,6 @@ from typing import Any
 OUTBOXES = Path("mlruns", "outbox")
 """Where the outboxes lie, each in a folder of its study's name."""
 
-KEY = "pneumo.key"
-"""Tag of a run: the key that it had before it had an id."""
 
 _BEGIN_OF_KEY = "pending-"
 _LOCKED = 60

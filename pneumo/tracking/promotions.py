@@ -18,11 +18,10 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.exceptions import MlflowException
 
 from pneumo.spec.errors import RequestError
+from pneumo.spec.names import Metrics, Tags
 from pneumo.tracking.store import Store
 from pneumo.tracking.study import RecordedStudy, close_run, experiment_id, log_files, recorded, user
 
-_OPENING = "pneumo.test_opening."
-_JUDGED = "pneumo.judged"
 _RUN_ID_LENGTH = 32
 
 
@@ -65,7 +64,7 @@ def find_request(store: Store, what: str | None) -> PromotionRequest:
     run = _run(store, what) if len(what) == _RUN_ID_LENGTH else None
     if run is None:
         raise RequestError(f"{what}: neither a study nor a run in {store.shown}; there is {_known(store)}")
-    role, study = run.data.tags.get("pneumo.role"), run.data.tags.get("pneumo.study", "")
+    role, study = run.data.tags.get(Tags.ROLE), run.data.tags.get(Tags.STUDY, "")
     if role not in ("study", "trial", "confirm") or (found := recorded(store, study)) is None:
         raise RequestError(f"{what}: a run of role {role}; wants the run of a trial or of a study")
     return PromotionRequest(study, found, None if role == "study" else what)
@@ -74,7 +73,7 @@ def find_request(store: Store, what: str | None) -> PromotionRequest:
 def openings(store: Store, study: RecordedStudy) -> list[Opening]:
     """Every opening of the study's test pictures so far, the first one first."""
     tags = store.client.get_run(study.run_id).data.tags
-    return [Opening(**json.loads(tags[key])) for key in sorted(tags) if key.startswith(_OPENING)]
+    return [Opening(**json.loads(tags[key])) for key in sorted(tags) if key.startswith(Tags.TEST_OPENING)]
 
 
 def elsewhere(store: Store, study: str, test: str) -> int:
@@ -82,7 +81,7 @@ def elsewhere(store: Store, study: str, test: str) -> int:
     ids = [one.experiment_id for one in store.client.search_experiments(max_results=1000) if one.name != study]
     if not ids:
         return 0
-    opened = f"tags.`pneumo.role` = 'promotion' and tags.`pneumo.data.test` = '{test}'"
+    opened = f"tags.`{Tags.ROLE}` = 'promotion' and tags.`{Tags.DATA_TEST}` = '{test}'"
     return len(store.client.search_runs(ids, opened, max_results=1000))
 
 
@@ -99,19 +98,19 @@ def open_run(
     """The run of the promotion that `key` tells: a new one, or the one that was begun before."""
     client, experiment = store.client, experiment_id(store, study)
     found = client.search_runs(
-        [experiment], f"tags.`pneumo.promotion_key` = '{key}'", run_view_type=ViewType.ACTIVE_ONLY, max_results=1
+        [experiment], f"tags.`{Tags.PROMOTION_KEY}` = '{key}'", run_view_type=ViewType.ACTIVE_ONLY, max_results=1
     )
     if found:
         client.update_run(found[0].info.run_id, status="RUNNING")
-        return PromotionRun(found[0].info.run_id, _JUDGED in found[0].data.tags)
+        return PromotionRun(found[0].info.run_id, Tags.JUDGED in found[0].data.tags)
     own = {
-        "pneumo.role": "promotion",
-        "pneumo.study": study,
-        "pneumo.promotion_key": key,
-        "mlflow.parentRunId": of.run_id,
-        "mlflow.user": user(),
-        "mlflow.source.name": "pneumo.promote",
-        "mlflow.source.type": "LOCAL",
+        Tags.ROLE: "promotion",
+        Tags.STUDY: study,
+        Tags.PROMOTION_KEY: key,
+        Tags.PARENT: of.run_id,
+        Tags.USER: user(),
+        Tags.SOURCE_NAME: "pneumo.promote",
+        Tags.SOURCE_TYPE: "LOCAL",
     }
     run_id = client.create_run(experiment, tags=own | dict(tags), run_name=name).info.run_id
     client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
@@ -125,8 +124,8 @@ def record_opening(store: Store, study: RecordedStudy, run_id: str, promotion: s
         return before  # its process died within this opening, before anybody saw a figure
     opening = Opening(datetime.now(UTC).isoformat(timespec="seconds"), user(), run_id, promotion)
     now = [*before, opening]
-    count = Metric("test_openings", len(now), int(time.time() * 1000), len(now))
-    named = RunTag(f"{_OPENING}{len(now):04d}", json.dumps(asdict(opening)))
+    count = Metric(Metrics.TEST_OPENINGS, len(now), int(time.time() * 1000), len(now))
+    named = RunTag(f"{Tags.TEST_OPENING}{len(now):04d}", json.dumps(asdict(opening)))
     store.client.log_batch(study.run_id, metrics=[count], tags=[named])
     return now
 
@@ -151,10 +150,10 @@ def record_judged(
         source=json.dumps({"uri": source}),
         profile=json.dumps(dict(counts)),
     )
-    client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "test")])])
+    client.log_inputs(run_id, [DatasetInput(dataset, [InputTag(Tags.DATASET_CONTEXT, "test")])])
     log_files(client, run_id, files)
     client.log_batch(run_id, metrics=[Metric(name, float(value), now, 0) for name, value in metrics.items()])
-    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in (dict(tags) | {_JUDGED: "true"}).items()])
+    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in (dict(tags) | {Tags.JUDGED: "true"}).items()])
 
 
 def record_end(store: Store, run_id: str, tags: Mapping[str, str]) -> None:
@@ -180,16 +179,16 @@ def _studies(store: Store, most: int) -> list[Run]:
     ids = [one.experiment_id for one in store.client.search_experiments(max_results=1000)]
     return list(
         store.client.search_runs(
-            ids, "tags.`pneumo.role` = 'study'", max_results=most, order_by=["attributes.start_time DESC"]
+            ids, f"tags.`{Tags.ROLE}` = 'study'", max_results=most, order_by=["attributes.start_time DESC"]
         )
     )
 
 
 def _latest(store: Store) -> str:
     if found := _studies(store, 1):
-        return str(found[0].data.tags["pneumo.study"])
+        return str(found[0].data.tags[Tags.STUDY])
     raise RequestError(f"{store.shown} has no study yet; python -m pneumo.search makes one")
 
 
 def _known(store: Store) -> str:
-    return ", ".join(str(run.data.tags["pneumo.study"]) for run in _studies(store, 10)) or "no study"
+    return ", ".join(str(run.data.tags[Tags.STUDY]) for run in _studies(store, 10)) or "no study"

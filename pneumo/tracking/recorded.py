@@ -11,12 +11,11 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from pneumo.spec.errors import RequestError
+from pneumo.spec.names import Artifacts, Metrics, Tags
 from pneumo.spec.result import PARTS, Part
 from pneumo.spec.run import RecordedRun
 from pneumo.tracking.store import Store
 from pneumo.tracking.study import artifact, recorded_run
-
-EPOCH_METRICS = ("loss", "accuracy", "auc", "val_loss", "val_accuracy", "val_auc", "epoch_seconds")
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,8 @@ def read_training(store: Store, run_id: str) -> RecordedTraining:
         store_uri=store.shown,
         epochs=_epochs(client, run_id),
         pictures=_pictures(run),
-        experiment_yaml=artifact(store, run_id, "experiment.yaml"),
-        predictions_csv=artifact(store, run_id, "predictions.csv"),
+        experiment_yaml=artifact(store, run_id, Artifacts.EXPERIMENT),
+        predictions_csv=artifact(store, run_id, Artifacts.PREDICTIONS),
     )
 
 
@@ -90,7 +89,7 @@ def _check_trained(run: RecordedRun) -> None:
     if run.status == "RUNNING":
         raise RequestError(f"{run.run_id}: is still running, or was left so; give a trial that is complete or pruned")
     if run.state == "failed":
-        error = " ".join(run.tags.get("pneumo.error", "").split())
+        error = " ".join(run.tags.get(Tags.ERROR, "").split())
         raise RequestError(
             f"{run.run_id}: the trial failed{f' ({error})' if error else ''}, so there is nothing to compare with; "
             "give one that is complete or pruned"
@@ -103,7 +102,7 @@ def _check_trained(run: RecordedRun) -> None:
 
 def _epochs(client: MlflowClient, run_id: str) -> tuple[Mapping[str, float], ...]:
     epochs: dict[int, dict[str, float]] = {}
-    for name in EPOCH_METRICS:
+    for name in Metrics.OF_EPOCH:
         for metric in client.get_metric_history(run_id, name):
             epochs.setdefault(metric.step, {})[name] = metric.value
     if not epochs or sorted(epochs) != list(range(1, len(epochs) + 1)):
@@ -117,7 +116,7 @@ def _epochs(client: MlflowClient, run_id: str) -> tuple[Mapping[str, float], ...
 def _pictures(run: Run) -> dict[Part, Digest]:
     digests: dict[str, Digest] = {}
     for dataset_input in run.inputs.dataset_inputs if run.inputs else []:
-        part = next((tag.value for tag in dataset_input.tags if tag.key == "mlflow.data.context"), "")
+        part = next((tag.value for tag in dataset_input.tags if tag.key == Tags.DATASET_CONTEXT), "")
         count = json.loads(dataset_input.dataset.profile or "{}").get("num_rows")
         digests[part] = Digest(dataset_input.dataset.digest, count if isinstance(count, int) else None)
     return {part: digests[part] for part in PARTS if part in digests}

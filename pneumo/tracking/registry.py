@@ -16,11 +16,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from pneumo.spec.errors import RequestError
+from pneumo.spec.names import Tags
 from pneumo.tracking.store import Store, pages
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 
-_MOVING = "pneumo.moving"
 _ABSENT = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
 
 
@@ -78,7 +78,7 @@ def version_with(store: Store, model: str, tag: str, value: str) -> Version | No
 
 def is_registered(store: Store, run_id: str, model_id: str) -> bool:
     """Whether a version of a registered model is made of this model, or of a run's, this one."""
-    conditions = (f"source_path = 'models:/{model_id}'", f"run_id = '{run_id}'", f"tags.`pneumo.run` = '{run_id}'")
+    conditions = (f"source_path = 'models:/{model_id}'", f"run_id = '{run_id}'", f"tags.`{Tags.RUN}` = '{run_id}'")
     return any(store.client.search_model_versions(condition, max_results=1) for condition in conditions)
 
 
@@ -86,7 +86,7 @@ def create(store: Store, model: str, *, model_id: str, run_id: str, tags: Mappin
     """A new version, born with its evidence: tags, and `card`, Markdown, its description. Makes the model where it is new."""
     client = store.client
     try:
-        client.create_registered_model(model, tags={"pneumo.data": tags["pneumo.data"]})
+        client.create_registered_model(model, tags={Tags.DATA: tags[Tags.DATA]})
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
@@ -101,7 +101,7 @@ def create(store: Store, model: str, *, model_id: str, run_id: str, tags: Mappin
 def pictures_kind(store: Store, model: str) -> str | None:
     """The kind of pictures that a registered model is of; None where there is no such model, or it is not of pneumo's."""
     try:
-        return str(store.client.get_registered_model(model).tags.get("pneumo.data", ""))
+        return str(store.client.get_registered_model(model).tags.get(Tags.DATA, ""))
     except MlflowException as error:
         if error.error_code in _ABSENT:
             return None
@@ -122,7 +122,7 @@ def move(store: Store, model: str, alias: str, version: str) -> str | None:
     moves: dict[str, str] = {alias: version}
     if before is not None:
         moves[previous_of(alias)] = before.number
-    store.client.set_registered_model_tag(model, _MOVING, json.dumps(moves))
+    store.client.set_registered_model_tag(model, Tags.MOVING, json.dumps(moves))
     settle(store, model)
     return before.number if before else None
 
@@ -138,13 +138,13 @@ def settle(store: Store, model: str) -> None:
     if pictures_kind(store, model) is None:
         return
     registered = client.get_registered_model(model)
-    if not (left := registered.tags.get(_MOVING)):
+    if not (left := registered.tags.get(Tags.MOVING)):
         return
     for alias, version in json.loads(left).items():  # the alias itself first: that is the step that counts
         client.set_registered_model_alias(model, alias, version)
         if str(registered.aliases.get(CHALLENGER)) == version and alias != CHALLENGER:
             client.delete_registered_model_alias(model, CHALLENGER)
-    client.delete_registered_model_tag(model, _MOVING)
+    client.delete_registered_model_tag(model, Tags.MOVING)
 
 
 def roll_back(store: Store, model: str, alias: str) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from pneumo.spec.errors import RequestError
 from pneumo.spec.masking import mask_passwords
+from pneumo.spec.names import Tags
 from pneumo.tracking.delivery import RefusedError, deliver
 from pneumo.tracking.outbox import Outbox
 from pneumo.tracking.store import Store
@@ -53,7 +54,7 @@ class Away:
 def check_same_store(outbox: Outbox, store: Store) -> None:
     """Raises `RequestError` where what the outbox holds is of runs that this MLflow does not know."""
     for operation in outbox.first(1):
-        run_id = outbox.run_id(operation.run) or operation.arguments["tags"]["mlflow.parentRunId"]
+        run_id = outbox.run_id(operation.run) or operation.arguments["tags"][Tags.PARENT]
         try:
             store.client.get_run(run_id)
         except MlflowException as error:

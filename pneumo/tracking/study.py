@@ -22,12 +22,12 @@ from mlflow.exceptions import MlflowException
 
 from pneumo.spec.errors import RequestError
 from pneumo.spec.hyperparameters import Value
+from pneumo.spec.names import Artifacts, Params, Tags
 from pneumo.spec.run import STATUS, End, RecordedRun, Role, Status, format_parameter
-from pneumo.tracking.outbox import KEY, Outbox, fill, new_key, now, timed
+from pneumo.tracking.outbox import Outbox, fill, new_key, now, timed
 from pneumo.tracking.store import Store, pages
 from pneumo.tracking.views import view_tags
 
-_EXPERIMENT_FILE = "experiment.yaml"
 _LONGEST_TAG = 5000  # MLflow keeps 8,000 letters, its servers before 2.15 keep 5,000
 _LONGEST_DIGEST = 36
 
@@ -88,8 +88,8 @@ def recorded(store: Store, name: str) -> RecordedStudy | None:
         return None
     text = None
     # Without it, the study's first process died before it wrote the file.
-    if any(file.path == _EXPERIMENT_FILE for file in client.list_artifacts(run.info.run_id)):
-        text = artifact(store, run.info.run_id, _EXPERIMENT_FILE)
+    if any(file.path == Artifacts.EXPERIMENT for file in client.list_artifacts(run.info.run_id)):
+        text = artifact(store, run.info.run_id, Artifacts.EXPERIMENT)
     return RecordedStudy(run.info.run_id, text, dict(run.data.tags), run.info.status in ("FINISHED", "FAILED"))
 
 
@@ -140,15 +140,15 @@ def open_study(
     for key, value in view_tags(objectives, searched).items():
         client.set_experiment_tag(in_experiment, key, value)
     shared = {
-        "pneumo.study": name,
-        "pneumo.engine": engine,
-        "pneumo.algorithm": algorithm,
-        "pneumo.version": version,
-        "mlflow.user": user(),
-        "mlflow.source.name": "pneumo.search",
-        "mlflow.source.type": "LOCAL",
+        Tags.STUDY: name,
+        Tags.ENGINE: engine,
+        Tags.ALGORITHM: algorithm,
+        Tags.VERSION: version,
+        Tags.USER: user(),
+        Tags.SOURCE_NAME: "pneumo.search",
+        Tags.SOURCE_TYPE: "LOCAL",
     }
-    own = {"pneumo.role": "study", "mlflow.note.content": description} | dict(extra_tags or {})
+    own = {Tags.ROLE: "study", Tags.NOTE: description} | dict(extra_tags or {})
     run, newest = _parent(client, in_experiment), 0
     if run is None:
         run_id = client.create_run(in_experiment, tags=shared | own, run_name=name).info.run_id
@@ -158,7 +158,7 @@ def open_study(
         client.log_batch(run_id, tags=_tags(shared | own))
         times = (m.timestamp for name in run.data.metrics for m in client.get_metric_history(run_id, name))
         newest = max(times, default=0)
-    client.log_text(run_id, experiment_yaml, _EXPERIMENT_FILE)
+    client.log_text(run_id, experiment_yaml, Artifacts.EXPERIMENT)
     return StudyRun(store, outbox, in_experiment, run_id, run is not None, shared, newest)
 
 
@@ -177,16 +177,16 @@ def start_trial(
     With role `confirm` it is trial `number` once more, with another seed.
     """
     outbox, key = study.outbox, new_key()
-    own = {"pneumo.role": role, "pneumo.trial": str(number), "mlflow.parentRunId": study.run_id}
+    own = {Tags.ROLE: role, Tags.TRIAL: str(number), Tags.PARENT: study.run_id}
     name = f"trial-{number:04d}" if role == "trial" else f"confirm-{number:04d}-seed-{seed}"
     tags = {**study.tags, **own, **(extra_tags or {})}
     outbox.append(key, "create_run", experiment_id=study.experiment_id, name=name, start_time=now(), tags=tags)
     params = {name: format_parameter(value) for name, value in parameters.items()}
-    outbox.append(key, "log_batch", params=params | {"seed": str(seed)})
+    outbox.append(key, "log_batch", params=params | {Params.SEED: str(seed)})
     if pictures:
         outbox.append(key, "log_inputs", datasets=[_input(one) for one in pictures])
     if experiment_yaml:
-        outbox.append_files(key, {_EXPERIMENT_FILE: experiment_yaml})
+        outbox.append_files(key, {Artifacts.EXPERIMENT: experiment_yaml})
     return key
 
 
@@ -195,9 +195,9 @@ def end_trial(study: StudyRun, run: str, end: End, error: str | None = None) -> 
 
     What a killed one has left of a model is removed.
     """
-    tags: dict[str, str] = {} if end == "killed" else {"pneumo.state": end}
+    tags: dict[str, str] = {} if end == "killed" else {Tags.STATE: end}
     if error:
-        tags["pneumo.error"] = error[:_LONGEST_TAG]
+        tags[Tags.ERROR] = error[:_LONGEST_TAG]
     if tags:
         study.outbox.append(run, "log_batch", tags=tags)
     if end == "killed":
@@ -214,7 +214,7 @@ def close_left_over(study: StudyRun, known: Mapping[str, tuple[End, str | None]]
     running = "attributes.status = 'RUNNING'"
     left = list(_children(study.store.client, study.experiment_id, study.run_id, running))
     for run in left:
-        named = (run.info.run_id, run.data.tags.get(KEY, ""))
+        named = (run.info.run_id, run.data.tags.get(Tags.KEY, ""))
         end_trial(study, run.info.run_id, *next((known[name] for name in named if name in known), ("killed", None)))
     return [run.info.run_id for run in left]
 
@@ -224,7 +224,7 @@ def trial_runs(store: Store, name: str, role: Role = "trial") -> list[RecordedRu
     in_experiment = experiment_id(store, name)
     study = _parent(store.client, in_experiment)
     assert study is not None, name
-    children = _children(store.client, in_experiment, study.info.run_id, f"tags.`pneumo.role` = '{role}'")
+    children = _children(store.client, in_experiment, study.info.run_id, f"tags.`{Tags.ROLE}` = '{role}'")
     return sorted((recorded_run(run) for run in children), key=lambda run: run.number)
 
 
@@ -243,7 +243,7 @@ def end_study(
     best_run_id: str | None = None,
 ) -> None:
     """Closes a study's run: `best_trial`, `best_value` and the counts as metrics, plots and tables as artifacts."""
-    outbox, tags = study.outbox, {"mlflow.note.content": description, "pneumo.best_run": best_run_id}
+    outbox, tags = study.outbox, {Tags.NOTE: description, Tags.BEST_RUN: best_run_id}
     said = {key: value for key, value in tags.items() if value}
     outbox.append(study.run_id, "log_batch", metrics=timed(metrics, 0, after=study.newest), tags=said)
     outbox.append_files(study.run_id, artifacts)
@@ -314,13 +314,13 @@ def _experiment(store: Store, name: str) -> str:
 
 def _parent(client: MlflowClient, experiment_id: str) -> Run | None:
     found = client.search_runs(
-        [experiment_id], "tags.`pneumo.role` = 'study'", max_results=1, order_by=["attributes.start_time ASC"]
+        [experiment_id], f"tags.`{Tags.ROLE}` = 'study'", max_results=1, order_by=["attributes.start_time ASC"]
     )
     return found[0] if found else None
 
 
 def _children(client: MlflowClient, experiment_id: str, run_id: str, condition: str = "") -> Iterator[Run]:
-    of_study = f"tags.`mlflow.parentRunId` = '{run_id}'"
+    of_study = f"tags.`{Tags.PARENT}` = '{run_id}'"
     return runs_of(client, experiment_id, f"{of_study} and {condition}" if condition else of_study)
 
 

@@ -21,6 +21,7 @@ from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 from mlflow.types import Schema, TensorSpec
 from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
 
+from pneumo.spec.names import Metrics
 from pneumo.tracking.outbox import Outbox, timed
 
 MODEL_PACKAGES = ("tensorflow", "keras", "numpy")
@@ -113,7 +114,9 @@ class TrialLog:
                 monitor.collect_metrics()
             if ended.wait(interval):
                 return
-            found = {f"system/{name}": value for one in monitors for name, value in one.aggregate_metrics().items()}
+            found = {
+                f"{Metrics.SYSTEM}{name}": value for one in monitors for name, value in one.aggregate_metrics().items()
+            }
             with suppress(OSError):  # what the trial itself writes next will say that the disk is full
                 self.outbox.append(self.run, "log_batch", metrics=timed(found, step))
             for monitor in monitors:

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Sequence
 
+from pneumo.spec.names import Tags
 from pneumo.spec.objective import OBJECTIVES, epoch_objective, objective_metric
 
 STUDY_VIEW = "study"
@@ -27,7 +28,7 @@ def view_tags(objectives: Sequence[str], searched: Sequence[str]) -> dict[str, s
     best_first = {
         "orderByKey": metrics[0],
         "orderByAsc": OBJECTIVES[objectives[0]] == "minimize",
-        "searchFilter": "tags.`pneumo.role` = 'trial'",
+        "searchFilter": f"tags.`{Tags.ROLE}` = 'trial'",
         **_first_charts(objectives, searched),
     }
     return {

@@ -11,6 +11,8 @@ from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
+from pneumo.spec.names import Tags
+
 TRAINING = (
     "cnn/augment.py",
     "cnn/build.py",
@@ -35,7 +37,7 @@ THREADS = "TF_NUM_INTRAOP_THREADS"
 
 def tags() -> dict[str, str]:
     """The tags of a trial that is trained in this process."""
-    return {"pneumo.code": code(), "pneumo.libraries": libraries(), "pneumo.threads": str(threads())}
+    return {Tags.CODE: code(), Tags.LIBRARIES: libraries(), Tags.THREADS: str(threads())}
 
 
 def code(package: Path = Path(__file__).parents[1]) -> str:

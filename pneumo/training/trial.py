@@ -15,6 +15,7 @@ from pneumo.compute.place import Channel
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.errors import LESS_MEMORY, FullDiskError, TrialError
 from pneumo.spec.masking import mask_passwords
+from pneumo.spec.names import Artifacts, Metrics, Tags
 from pneumo.spec.objective import EPOCH_OBJECTIVES, OBJECTIVES, epoch_objective, objective_metric
 from pneumo.spec.result import TrialResult
 from pneumo.training import provenance
@@ -113,7 +114,7 @@ def run_trial(task: TrialTask, channel: Channel) -> Iterator[TrialResult | FullD
     model = None
     result: TrialResult | FullDiskError
     try:
-        log.tag({"pneumo.device": machine.name, "pneumo.precision": values.precision, **provenance.tags()})
+        log.tag({Tags.DEVICE: machine.name, Tags.PRECISION: values.precision, **provenance.tags()})
         with log.system_metrics():
             model = build(values, seed=task.seed)
             trained = _train(task, values, model, channel, log)
@@ -142,7 +143,7 @@ def _failed(task: TrialTask, channel: Channel, log: TrialLog, error: Exception) 
         # What the frames hold is needed to write this down.
         traceback.clear_frames(error.__traceback__)
     try:
-        log.artifacts({"error.txt": mask_passwords(text)})
+        log.artifacts({Artifacts.ERROR: mask_passwords(text)})
     except Exception as second:
         if not disk.is_full_disk(second):
             raise
@@ -244,14 +245,14 @@ def _train(task: TrialTask, values: Hyperparameters, model: Any, channel: Channe
         )
     best = history[fitted.best_epoch - 1]
     metrics = {
-        "best_epoch": fitted.best_epoch,
+        Metrics.BEST_EPOCH: fitted.best_epoch,
         **{f"best_{name}": best[name] for name in EPOCH_OBJECTIVES},
         **validation_metrics(truth, fitted.probabilities),
-        "parameters": network_parameters(model),
-        "predict_ms": fitted.spent.predict_ms,
-        "epochs_trained": fitted.spent.epochs,
-        "train_seconds": fitted.spent.seconds,
-        "images_per_second": fitted.images_per_second,
+        Metrics.PARAMETERS: network_parameters(model),
+        Metrics.PREDICT_MS: fitted.spent.predict_ms,
+        Metrics.EPOCHS_TRAINED: fitted.spent.epochs,
+        Metrics.TRAIN_SECONDS: fitted.spent.seconds,
+        Metrics.IMAGES_PER_SECOND: fitted.images_per_second,
     }
     known = {name: float(metric) for name, metric in metrics.items()}
     return Trained(history, known, fitted.probabilities, pruned)
@@ -267,7 +268,7 @@ def _record(task: TrialTask, values: Hyperparameters, model: Any, trained: Train
     if not trained.pruned:
         pixels = data.pixels(values.image_size)
         picture = np.repeat(pixels[data.validation[:1], :, :, None], values.channels, axis=-1)
-        metrics["model_bytes"] = float(log.model(saved(model), picture))
+        metrics[Metrics.MODEL_BYTES] = float(log.model(saved(model), picture))
     log.artifacts(_artifacts(task, trained))
     log.finish(metrics, of_model=not trained.pruned)
     return metrics
@@ -302,12 +303,12 @@ def _earlier(task: TrialTask, model: Any, recipe: Mapping[str, object], log: Epo
             errors.append(_one_line(error))
             continue
         if path == own:
-            log.tag({"pneumo.continued": f"after epoch {len(earlier.history)}"})
+            log.tag({Tags.CONTINUED: f"after epoch {len(earlier.history)}"})
         else:
             earlier = replace(earlier, spent=Spent())  # by another trial
         break
     if errors:
-        log.tag({"pneumo.restarted": "; ".join(errors)})
+        log.tag({Tags.RESTARTED: "; ".join(errors)})
     for epoch in earlier.history if earlier else []:
         log.epoch({name: value for name, value in epoch.items() if name != "epoch"}, int(epoch["epoch"]))
     return earlier
@@ -324,19 +325,19 @@ def _artifacts(task: TrialTask, trained: Trained) -> dict[str, str | bytes]:
     plots = trial_plots(
         title=f"{task.study} trial {task.candidate.number}",
         history=trained.history,
-        best_epoch=int(trained.metrics["best_epoch"]),
+        best_epoch=int(trained.metrics[Metrics.BEST_EPOCH]),
         labels=truth,
         probabilities=trained.probabilities,
         names=names,
         pixels=data.pixels(task.candidate.values.image_size)[data.validation],
-        threshold=trained.metrics["threshold"],
+        threshold=trained.metrics[Metrics.THRESHOLD],
         phantom=data.kind == "phantom",
         classes=data.classes,
     )
     return {
-        **{f"plots/{name}": picture for name, picture in plots.items()},
-        "history.csv": history_csv(trained.history),
-        "predictions.csv": predictions_csv(names, patients, truth, trained.probabilities, data.classes),
+        **{Artifacts.plot(name): picture for name, picture in plots.items()},
+        Artifacts.HISTORY: history_csv(trained.history),
+        Artifacts.PREDICTIONS: predictions_csv(names, patients, truth, trained.probabilities, data.classes),
     }
 
 

@@ -230,6 +230,7 @@ APART = {
     "spec.candidate": "hands the parameters on",
     "spec.errors": "messages",
     "spec.masking": "messages",
+    "spec.names": "names in MLflow",
     "spec.promotion": "types",
     "spec.result": "hands the metrics on",
     "tracking.outbox": "where what a training says waits",
