@@ -212,7 +212,7 @@ def _show(
     if phantom:
         say("It was trained and judged on generated phantoms: its figures say nothing about patients.")
     uri = f"models:/{promotion.model}@{promotion.alias}"
-    where = "" if store.default else f"MLFLOW_TRACKING_URI={shlex.quote(store.shown)} "
+    where = "" if store.default else f"MLFLOW_TRACKING_URI={shlex.quote(store.display_uri)} "
     say(f"Predict:    {where}{program_path('python')} -m pneumo.predict PICTURE --model {uri}")
     say(f"Serve:      {where}{_on_path()}mlflow models serve -m {uri} --env-manager local --port 5001")
     say(f"Roll back:  {where}{program_path('python')} -m pneumo.promote --model {promotion.model} --rollback")

@@ -192,9 +192,9 @@ def _validation(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Labels and probabilities of the validation pictures, as the run recorded them."""
     from pneumo.evidence.tables import cell
-    from pneumo.tracking.study import artifact
+    from pneumo.tracking.study import read_artifact
 
-    rows = list(csv.DictReader(artifact(store, run.run_id, Artifacts.PREDICTIONS).splitlines()))
+    rows = list(csv.DictReader(read_artifact(store, run.run_id, Artifacts.PREDICTIONS).splitlines()))
     labels = np.array([row["label"] == cell(classes[1]) for row in rows], np.int64)
     return labels, np.array([row["probability"] for row in rows], np.float32)
 

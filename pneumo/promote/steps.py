@@ -221,7 +221,7 @@ def _register(
     """A version with its figures, where there is none yet, and the alias that it has earned."""
     from pneumo.tracking import promotions as record
     from pneumo.tracking import registry
-    from pneumo.tracking.study import artifact
+    from pneumo.tracking.study import read_artifact
 
     refused = () if gate.passed else tuple(check.said for check in gate.checks if not check.passed)
     forced = force if refused else None
@@ -250,8 +250,8 @@ def _register(
     version = registry.version_with(store, model, Tags.PROMOTION, run_id)
     if version is None:
         # MLflow's versions do not know their logged model.
-        tags[Tags.MODEL_ID] = model_id = json.loads(artifact(store, run_id, _VERDICT))["model_id"]
-        card = artifact(store, run_id, _CARD)
+        tags[Tags.MODEL_ID] = model_id = json.loads(read_artifact(store, run_id, _VERDICT))["model_id"]
+        card = read_artifact(store, run_id, _CARD)
         version = registry.create(store, model, model_id=model_id, run_id=run_id, tags=tags, card=card)
     elif forced:  # it was refused before
         registry.tag(store, version, {Tags.FORCED: forced, Tags.GATE: "forced"})
@@ -298,9 +298,9 @@ def _verdict(store: Store, run_id: str) -> tuple[dict[str, Interval], Gate]:
     """Figures and gate, as a promotion's run has recorded them."""
     from pneumo.evidence.gate import Gate
     from pneumo.evidence.intervals import Interval
-    from pneumo.tracking.study import artifact
+    from pneumo.tracking.study import read_artifact
 
-    document = json.loads(artifact(store, run_id, _VERDICT))
+    document = json.loads(read_artifact(store, run_id, _VERDICT))
     figures = {name: Interval.from_dict(numbers) for name, numbers in document["figures"].items()}
     return figures, Gate.from_dict(document["gate"])
 

@@ -97,7 +97,7 @@ def _recorded(run_id: str) -> RecordedTraining:
     try:
         return read_training(store, run_id)
     except ERRORS as error:
-        raise RequestError(f"tracking store {store.shown}: {mask_passwords(str(error))[:300]}") from None
+        raise RequestError(f"tracking store {store.display_uri}: {mask_passwords(str(error))[:300]}") from None
 
 
 def _experiment(recorded: RecordedTraining, data: str | None) -> Experiment:

@@ -76,7 +76,7 @@ def check_study(store: Store, name: str, storage: str) -> IntegrityReport:
     owner, after = owner or lock_owner(name, storage), stored_studies(name, storage)
     if not after and (inventory is None or not inventory.studies):
         raise RequestError(
-            f"--check {name}: there is no such study in {store.shown} or in this storage; give the --storage and the "
+            f"--check {name}: there is no such study in {store.display_uri} or in this storage; give the --storage and the "
             "MLFLOW_TRACKING_URI that it was searched with"
         )
     study = inventory.studies[0].run if inventory and inventory.studies else None

@@ -20,6 +20,7 @@ from pneumo.spec.objective import objective_metric
 from pneumo.spec.result import PARTS, Trial, TrialResult
 from pneumo.spec.run import End, RecordedRun
 from pneumo.spec.selection import Confirmation
+from pneumo.tracking.operations import RemoveModel
 from pneumo.training.checkpoints import Checkpoints
 from pneumo.training.trial import TrialTask
 
@@ -194,7 +195,7 @@ class StudyRecorder:
         with contextlib.suppress(Exception):
             self._mlflow.end_study(self._run, "KILLED", metrics={}, artifacts={})
             if wait:
-                self._sender.flush(0, hurry=lambda: True)
+                self._sender.flush(0, interrupted=lambda: True)
 
     def _seed(self, training: Training) -> int:
         """Return the seed of a training.
@@ -233,7 +234,7 @@ class StudyRecorder:
         confirmed = [run.number for run in self._confirmations]
         for run_id, reason in removable_models(self._experiment, finished_trials, confirmed).items():
             if run_id not in self._runs_without_model:
-                self._outbox.append(run_id, "remove_model", why=reason)
+                self._outbox.append(run_id, RemoveModel(reason))
                 self._runs_without_model.add(run_id)
 
     def _artifacts(self, trials: Sequence[Trial], confirmed: Sequence[Confirmation]) -> dict[str, str | bytes]:

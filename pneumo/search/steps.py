@@ -140,7 +140,7 @@ def _run_steps(request: SearchRequest, place: Place) -> int:
     if (confirmed := _confirmed_if_complete(study, request)) is not None:
         return summarize(experiment, study.finished_trials, study.store, command, console, confirmed=confirmed)
     data = _prepare(request, study)
-    show_header(console, experiment, _describe_data(data), study.store.shown, study.finished_trials)
+    show_header(console, experiment, _describe_data(data), study.store.display_uri, study.finished_trials)
     outcome = _train(request, study, data, place, interruption)
     if not outcome.is_sent:
         return study.flush.report_unsent(command, interrupted=interruption())
@@ -173,7 +173,7 @@ def _open_study(request: SearchRequest, flush: Flush, interruption: Interruption
     """
     from pneumo.engines.engine_table import describe_storage, open_engine, reopen_engine
     from pneumo.engines.retrying import RetryingEngine
-    from pneumo.tracking.study import recorded
+    from pneumo.tracking.study import read_study
 
     experiment, storage = request.experiment, request.storage
     engine = RetryingEngine(
@@ -184,7 +184,7 @@ def _open_study(request: SearchRequest, flush: Flush, interruption: Interruption
         lambda line: say(request.console, line),
         interruption,
     )
-    finished_trials, record = engine.trials(), recorded(flush.store, experiment.name)
+    finished_trials, record = engine.trials(), read_study(flush.store, experiment.name)
     check_same_study(record, experiment.name, engine, len(finished_trials))
     check_same_experiment(record, experiment, len(finished_trials))
     flush.remember_run_ids(experiment.name, finished_trials)
@@ -217,7 +217,7 @@ def _prepare(request: SearchRequest, study: OpenStudy) -> Prepared:
         RequestError: The disk is too small, or the pictures are not those that the study began with.
     """
     from pneumo.data.prepare import prepare
-    from pneumo.tracking.study import recorded
+    from pneumo.tracking.study import read_study
 
     experiment, finished = request.experiment, len(study.finished_trials)
     check_disk(experiment, request.source, finished)
@@ -231,7 +231,7 @@ def _prepare(request: SearchRequest, study: OpenStudy) -> Prepared:
             say=lambda line: print(line, file=sys.stderr),
         )
     # Decoding takes minutes. Meanwhile another machine, with a database of its own, may have begun a study of this name.
-    record = recorded(study.store, experiment.name)
+    record = read_study(study.store, experiment.name)
     check_same_study(record, experiment.name, study.engine, finished)
     check_same_data(record, data, experiment.name, finished)
     if experiment.search.from_ and not finished:
@@ -242,10 +242,10 @@ def _prepare(request: SearchRequest, study: OpenStudy) -> Prepared:
 def _learn(request: SearchRequest, study: OpenStudy, data: Prepared, earlier: str) -> None:
     """Let the engine learn from the earlier study's trials that fit the space."""
     from pneumo.engines.engine_table import read_finished_trials
-    from pneumo.tracking.study import recorded
+    from pneumo.tracking.study import read_study
 
     trials = read_finished_trials(earlier, request.storage)
-    check_earlier_study(earlier, recorded(study.store, earlier), trials, data)
+    check_earlier_study(earlier, read_study(study.store, earlier), trials, data)
     usable = usable_trials(trials, request.experiment)
     study.engine.learn(usable)
     say(

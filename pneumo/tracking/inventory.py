@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from pneumo.spec.names import Artifacts, Metrics, Tags
 from pneumo.spec.run import RecordedRun
 from pneumo.tracking.store import Store, pages
-from pneumo.tracking.study import artifact, check_active, recorded_run, runs_of
+from pneumo.tracking.study import check_active, read_artifact, recorded_run, runs_of
 
 DELETED = "DELETED"
 
@@ -124,7 +124,7 @@ def read_inventory(store: Store, name: str) -> Inventory | None:
 
 
 def _text(store: Store, study: RunContents | None, name: str) -> str | None:
-    return artifact(store, study.run.run_id, name) if study and name in study.artifacts else None
+    return read_artifact(store, study.run.run_id, name) if study and name in study.artifacts else None
 
 
 def _contents(client: MlflowClient, run: Run) -> RunContents:

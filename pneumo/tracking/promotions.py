@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from pneumo.spec.errors import RequestError
 from pneumo.spec.names import Metrics, Tags
 from pneumo.tracking.store import Store
-from pneumo.tracking.study import RecordedStudy, close_run, experiment_id, log_files, recorded, user
+from pneumo.tracking.study import RecordedStudy, close_run, experiment_id, log_files, read_study, user_name
 
 _RUN_ID_LENGTH = 32
 
@@ -59,13 +59,13 @@ def find_request(store: Store, what: str | None) -> PromotionRequest:
     """
     if what is None:
         what = _latest(store)
-    if found := recorded(store, what):
+    if found := read_study(store, what):
         return PromotionRequest(what, found)
     run = _run(store, what) if len(what) == _RUN_ID_LENGTH else None
     if run is None:
-        raise RequestError(f"{what}: neither a study nor a run in {store.shown}; there is {_known(store)}")
+        raise RequestError(f"{what}: neither a study nor a run in {store.display_uri}; there is {_known(store)}")
     role, study = run.data.tags.get(Tags.ROLE), run.data.tags.get(Tags.STUDY, "")
-    if role not in ("study", "trial", "confirm") or (found := recorded(store, study)) is None:
+    if role not in ("study", "trial", "confirm") or (found := read_study(store, study)) is None:
         raise RequestError(f"{what}: a run of role {role}; wants the run of a trial or of a study")
     return PromotionRequest(study, found, None if role == "study" else what)
 
@@ -108,7 +108,7 @@ def open_run(
         Tags.STUDY: study,
         Tags.PROMOTION_KEY: key,
         Tags.PARENT: of.run_id,
-        Tags.USER: user(),
+        Tags.USER: user_name(),
         Tags.SOURCE_NAME: "pneumo.promote",
         Tags.SOURCE_TYPE: "LOCAL",
     }
@@ -122,7 +122,7 @@ def record_opening(store: Store, study: RecordedStudy, run_id: str, promotion: s
     before = openings(store, study)
     if any(opening.promotion == promotion for opening in before):
         return before  # its process died within this opening, before anybody saw a figure
-    opening = Opening(datetime.now(UTC).isoformat(timespec="seconds"), user(), run_id, promotion)
+    opening = Opening(datetime.now(UTC).isoformat(timespec="seconds"), user_name(), run_id, promotion)
     now = [*before, opening]
     count = Metric(Metrics.TEST_OPENINGS, len(now), int(time.time() * 1000), len(now))
     named = RunTag(f"{Tags.TEST_OPENING}{len(now):04d}", json.dumps(asdict(opening)))
@@ -187,7 +187,7 @@ def _studies(store: Store, most: int) -> list[Run]:
 def _latest(store: Store) -> str:
     if found := _studies(store, 1):
         return str(found[0].data.tags[Tags.STUDY])
-    raise RequestError(f"{store.shown} has no study yet; python -m pneumo.search makes one")
+    raise RequestError(f"{store.display_uri} has no study yet; python -m pneumo.search makes one")
 
 
 def _known(store: Store) -> str:

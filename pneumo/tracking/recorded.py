@@ -15,7 +15,7 @@ from pneumo.spec.names import Artifacts, Metrics, Tags
 from pneumo.spec.result import PARTS, Part
 from pneumo.spec.run import RecordedRun
 from pneumo.tracking.store import Store
-from pneumo.tracking.study import artifact, recorded_run
+from pneumo.tracking.study import read_artifact, recorded_run
 
 
 @dataclass(frozen=True)
@@ -65,17 +65,20 @@ def read_training(store: Store, run_id: str) -> RecordedTraining:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
         raise RequestError(
-            f"{run_id}: there is no such run in {store.shown}; a trial's run id is on its page and in its study's trials.csv"
+            f"{run_id}: there is no such run in {store.display_uri}; a trial's run id is on its page and in its study's "
+            "trials.csv"
         ) from None
     recorded = recorded_run(run)
     _check_trained(recorded)
+    experiment_yaml = read_artifact(store, run_id, Artifacts.EXPERIMENT)
+    predictions_csv = read_artifact(store, run_id, Artifacts.PREDICTIONS)
     return RecordedTraining(
         run=recorded,
-        store_uri=store.shown,
+        store_uri=store.display_uri,
         epochs=_epochs(client, run_id),
         pictures=_pictures(run),
-        experiment_yaml=artifact(store, run_id, Artifacts.EXPERIMENT),
-        predictions_csv=artifact(store, run_id, Artifacts.PREDICTIONS),
+        experiment_yaml=experiment_yaml,
+        predictions_csv=predictions_csv,
     )
 
 

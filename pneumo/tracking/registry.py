@@ -65,9 +65,9 @@ def only_champion(store: Store) -> str:
         return f"models:/{there[0]}@{CHAMPION}"
     if there:
         raise RequestError(
-            f"{store.shown} has {len(there)} champions ({', '.join(there)}); name one: --model models:/{there[0]}@champion"
+            f"{store.display_uri} has {len(there)} champions ({', '.join(there)}); name one: --model models:/{there[0]}@champion"
         )
-    raise RequestError(f"{store.shown} has no champion yet; python -m pneumo.promote makes one")
+    raise RequestError(f"{store.display_uri} has no champion yet; python -m pneumo.promote makes one")
 
 
 def version_with(store: Store, model: str, tag: str, value: str) -> Version | None:
@@ -154,7 +154,7 @@ def roll_back(store: Store, model: str, alias: str) -> tuple[str, str]:
     """
     if pictures_kind(store, model) is None:
         raise RequestError(
-            f"{store.shown} has no registered model {model!r}; there is {', '.join(registered_models(store)) or 'none'}"
+            f"{store.display_uri} has no registered model {model!r}; there is {', '.join(registered_models(store)) or 'none'}"
         )
     settle(store, model)
     now, before = at(store, model, alias), at(store, model, previous_of(alias))

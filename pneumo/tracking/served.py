@@ -152,7 +152,7 @@ def load_served(store: Store, uri: str) -> Served:
     try:
         return load_folder(model_folder(store, uri), uri)
     except MlflowException as error:
-        raise RequestError(f"{uri}: not in {store.shown}: {str(error).splitlines()[0]}") from None
+        raise RequestError(f"{uri}: not in {store.display_uri}: {str(error).splitlines()[0]}") from None
 
 
 def model_folder(store: Store, uri: str) -> Path:

@@ -93,7 +93,7 @@ def _warm_up_ends() -> None:
     from pneumo.tracking import trial_log
 
     plots.warm_up()
-    trial_log.warm_up()
+    trial_log.list_packages()
 
 
 @contextmanager

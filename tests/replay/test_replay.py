@@ -173,7 +173,7 @@ def test_what_is_no_trained_trial_is_refused(study: Path, trials: list[Run], mon
         (ended, "RUNNING", "is still running, or was left so"),
         (ended | {"pneumo.state": "failed", "pneumo.error": "no\nspace"}, "FAILED", "the trial failed (no space)"),
         (ended, "KILLED", r"was ended before its end (KILLED)"),
-        (ended | {"pneumo.state": "complete"}, "FINISHED", "its artifact experiment.yaml cannot be had"),
+        (ended | {"pneumo.state": "complete"}, "FINISHED", "its artifact experiment.yaml cannot be read"),
     ):
         run = store.create_run(own, tags=tags)
         if status != "RUNNING":

@@ -18,6 +18,7 @@ from pneumo.spec.experiment_file import build_experiment
 from pneumo.spec.hyperparameters import Hyperparameters
 from pneumo.spec.result import Trial, TrialResult
 from pneumo.tracking.models import discard, logged_models
+from pneumo.tracking.operations import RemoveModel
 from pneumo.tracking.outbox import open_outbox
 from pneumo.tracking.store import connect
 from pneumo.tracking.study import start_trial
@@ -99,7 +100,7 @@ def test_a_model_that_is_removed_leaves_its_run(
         {"name": name, "search": {"keep": {"best": 1}}, "hyperparameters": {"layers": 1}}, "test"
     )
     for run_id, why in removable_models(experiment, trials[:4], ()).items():
-        outbox.append(run_id, "remove_model", why=why)
+        outbox.append(run_id, RemoveModel(why))
     send(outbox, store)
     assert set(logged_models(store, name)) == {runs[0], runs[1], runs[3], runs[4]}  # the last is not told yet
     remove_models(store, outbox, experiment, trials, ())

@@ -9,6 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from pneumo.tracking.operations import LogModel
 from pneumo.tracking.outbox import Outbox, open_outbox
 from pneumo.tracking.sender import Sender
 from pneumo.tracking.store import Store, connect
@@ -37,7 +38,7 @@ def saved_model(outbox: Outbox, run: str) -> None:
     """What a worker saves, but of no network: a description and a file."""
     from mlflow.models import Model
 
-    with outbox.filling(run, "log_model") as folder:
+    with outbox.append_folder(run, LogModel()) as folder:
         (folder / "data").write_bytes(b"weights")
         Model().save(str(folder / "MLmodel"))
 

@@ -14,7 +14,7 @@ import pytest
 from pneumo.tracking.outbox import open_outbox
 from pneumo.tracking.store import connect
 from pneumo.tracking.study import model_of, start_trial
-from pneumo.tracking.trial_log import TrialLog, warm_up
+from pneumo.tracking.trial_log import TrialLog, list_packages
 from tests.support.outboxes import sent
 from tests.support.recorded import begun
 
@@ -46,7 +46,7 @@ def test_a_model_says_the_same_in_a_new_process(project: Path, capfd: pytest.Cap
 
     log = TrialLog(outbox, key)
     capfd.readouterr()
-    warm_up()
+    list_packages()
     size = log.model(network, pictures[:1])
     log.finish({"best_val_auc": 0.9, "model_bytes": size}, of_model=True)
     run_id = sent(outbox, store, key)

@@ -75,11 +75,12 @@ print(died)
 APPENDING = """
 import sys
 from pathlib import Path
-from pneumo.tracking.outbox import Outbox, timed
+from pneumo.tracking.operations import LogBatch, metric_points
+from pneumo.tracking.outbox import Outbox
 
 outbox, run = Outbox(Path(sys.argv[1])), sys.argv[2]
 for number in range(1, int(sys.argv[3]) + 1):
-    outbox.append(run, "log_batch", metrics=timed({"loss": number}, number))
+    outbox.append(run, LogBatch(metric_points({"loss": number}, number)))
     outbox.append_files(run, {f"{number}.txt": "x" * 10_000})
     print(number, flush=True)
 """
@@ -99,7 +100,7 @@ def test_what_arrives_once_arrives_the_same_when_who_sends_it_dies_after_every_c
 
     disturbed = begun(store, "disturbed", other := open_outbox(tmp_path / "other"))
     write_trials(disturbed)
-    operations = other.left()
+    operations = other.remaining()
     done = subprocess.run(
         [sys.executable, "-c", DYING, store.uri, str(other.path), "disturbed"],
         capture_output=True,

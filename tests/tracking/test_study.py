@@ -21,7 +21,7 @@ from pneumo.tracking.study import (
     end_study,
     end_trial,
     open_study,
-    recorded,
+    read_study,
     start_trial,
     trial_runs,
 )
@@ -145,11 +145,11 @@ def test_a_trial_names_its_pictures(store: Store, outbox: Outbox) -> None:
 
 
 def test_taking_a_study_up_finds_its_run(store: Store, outbox: Outbox) -> None:
-    assert recorded(store, "taken-up") is None
+    assert read_study(store, "taken-up") is None
     first = opened(store, outbox, "taken-up", "name: taken-up\n")
     end_study(first, "KILLED", metrics={}, artifacts={})
     send(outbox, store)
-    found = recorded(store, "taken-up")
+    found = read_study(store, "taken-up")
     assert found is not None
     assert (found.run_id, found.experiment_yaml) == (first.run_id, "name: taken-up\n")
     assert found.tags["pneumo.data.training"] == "0123"
