@@ -152,7 +152,7 @@ def _make(folder: Path) -> None:
 
 def _served(uri: str | None) -> tuple[Served, str]:
     """The model, and what it is called: an alias is followed once, so that both are of one version."""
-    from pneumo.tracking.registry import at, only_champion
+    from pneumo.tracking.registry import only_champion, version_at
     from pneumo.tracking.served import load_served
     from pneumo.tracking.store import connect_existing
 
@@ -160,7 +160,7 @@ def _served(uri: str | None) -> tuple[Served, str]:
     uri = uri or only_champion(store)
     name = uri
     if alias := re.fullmatch(r"models:/([^/@]+)@([^/@]+)", uri):
-        if version := at(store, *alias.groups()):
+        if version := version_at(store, *alias.groups()):
             uri, name = version.uri, f"{version.model} version {version.number}, {alias[2]}"
     elif number := re.fullmatch(r"models:/([^/@]+)/(\d+)", uri):
         name = f"{number[1]} version {number[2]}"

@@ -77,8 +77,8 @@ def promote(
     picked = choose_run(store, asked, experiment, runs)
     say(f"Study {asked.study}: {picked.why}")
     decided = decision(store, picked.run, experiment, source)
-    registry.settle(store, model)
-    champion = registry.at(store, model, alias)
+    registry.finish_move(store, model)
+    champion = registry.version_at(store, model, alias)
     _check_classes(champion, source)
     if champion and champion.tags.get(Tags.DECISION) == _decision_key(picked.run, decided, source):
         say(f"It has the alias {alias} already: version {champion.number} of {model}.")
@@ -241,7 +241,7 @@ def _register(
         Tags.AGAINST: gate.against,
         Tags.GATE: verdict,
         Tags.GATE_SAID: "; ".join(check.said for check in gate.checks) or "nothing was checked",
-        Tags.TEST_OPENINGS: str(len(record.openings(store, asked.recorded))),
+        Tags.TEST_OPENINGS: str(len(record.read_openings(store, asked.recorded))),
     }
     tags |= {Tags.data(part): digest for part in PARTS if (digest := asked.recorded.tags.get(Tags.data(part)))}
     tags |= {f"{Metrics.TEST}{name}": _figure_tag(interval) for name, interval in figures.items()}
@@ -290,8 +290,8 @@ def _outcome(
 ) -> Outcome:
     from pneumo.tracking import promotions as record
 
-    others = record.elsewhere(store, asked.study, source.test_digest)
-    return Outcome(promotion, figures, gate, record.openings(store, asked.recorded), others, decided)
+    others = record.count_openings_elsewhere(store, asked.study, source.test_digest)
+    return Outcome(promotion, figures, gate, record.read_openings(store, asked.recorded), others, decided)
 
 
 def _verdict(store: Store, run_id: str) -> tuple[dict[str, Interval], Gate]:

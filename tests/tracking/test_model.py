@@ -1,4 +1,4 @@
-"""A logged model takes raw pictures in another process and says the same."""
+"""A logged model takes raw pictures in another process and returns the same probabilities."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIDE = 16
 LOAD = """
 import sys, mlflow, numpy
 model = mlflow.pyfunc.load_model(sys.argv[1])
-numpy.save("said.npy", model.predict(numpy.load("pictures.npy")))
+numpy.save("probabilities.npy", model.predict(numpy.load("pictures.npy")))
 """
 
 
@@ -56,7 +56,7 @@ def test_a_model_says_the_same_in_a_new_process(project: Path, capfd: pytest.Cap
 
     np.save("pictures.npy", pictures)
     subprocess.run([sys.executable, "-c", LOAD, f"models:/{model_id}"], check=True, capture_output=True)
-    np.testing.assert_allclose(np.load("said.npy"), network.predict(pictures, verbose=0), atol=1e-6)
+    np.testing.assert_allclose(np.load("probabilities.npy"), network.predict(pictures, verbose=0), atol=1e-6)
     _check_record(run_id, model_id, size)
 
 
