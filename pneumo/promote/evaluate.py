@@ -77,8 +77,8 @@ def decision(store: Store, run: RecordedRun, experiment: Experiment, source: Sou
 def served(store: Store, run: RecordedRun, decided: Decision, source: Source, to: Path) -> Served:
     """A trial's network as a model that takes pictures, in a new folder. Raises `RequestError` where the run has no model."""
     from pneumo.data import decoding
+    from pneumo.tracking.runs import model_of
     from pneumo.tracking.served import load_folder, model_folder, save_served
-    from pneumo.tracking.study import model_of
 
     if why := run.tags.get(Tags.MODEL_REMOVED):
         raise RequestError(
@@ -192,7 +192,7 @@ def _validation(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Labels and probabilities of the validation pictures, as the run recorded them."""
     from pneumo.evidence.tables import cell
-    from pneumo.tracking.study import read_artifact
+    from pneumo.tracking.runs import read_artifact
 
     rows = list(csv.DictReader(read_artifact(store, run.run_id, Artifacts.PREDICTIONS).splitlines()))
     labels = np.array([row["label"] == cell(classes[1]) for row in rows], np.int64)

@@ -221,7 +221,7 @@ def _register(
     """A version with its figures, where there is none yet, and the alias that it has earned."""
     from pneumo.tracking import promotions as record
     from pneumo.tracking import registry
-    from pneumo.tracking.study import read_artifact
+    from pneumo.tracking.runs import read_artifact
 
     refused = () if gate.passed else tuple(check.said for check in gate.checks if not check.passed)
     forced = force if refused else None
@@ -298,7 +298,7 @@ def _verdict(store: Store, run_id: str) -> tuple[dict[str, Interval], Gate]:
     """Figures and gate, as a promotion's run has recorded them."""
     from pneumo.evidence.gate import Gate
     from pneumo.evidence.intervals import Interval
-    from pneumo.tracking.study import read_artifact
+    from pneumo.tracking.runs import read_artifact
 
     document = json.loads(read_artifact(store, run_id, _VERDICT))
     figures = {name: Interval.from_dict(numbers) for name, numbers in document["figures"].items()}

@@ -2,6 +2,7 @@
 
 store         connect to MLflow
 study         the driver's runs: of a study, of its trials and confirmations
+runs          read and write a single run, whatever its role
 trial_log     what a worker writes into a trial's run: metrics, artifacts, the model, system metrics
 views         named views of a study in MLflow's pages
 

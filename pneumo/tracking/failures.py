@@ -1,7 +1,8 @@
 """What an exception of MLflow's client means: whether it is final, and a short reason for people.
 
-MLflow gives an error code, or it is raised from an exception of requests, urllib3 or SQLAlchemy that has a type. Words are
-looked for only in messages that come as text alone: those of an MLflow server about its own database, and psycopg's.
+MLflow gives an error code, or its exception was raised from one of requests, SQLAlchemy or Python that has a type. Words in a
+message decide only if there is nothing else: an MLflow server's message about its own database, psycopg's about a timeout, and
+urllib3's about its last retry.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from collections.abc import Iterator
 
 import requests
 import sqlalchemy.exc
-import urllib3.exceptions
 from mlflow.exceptions import MlflowException, RestException
 
 from pneumo.spec.masking import mask_passwords
@@ -22,12 +22,7 @@ _REFUSAL_CODES = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"
 _REFUSAL_STATUSES = frozenset({400, 413, 422})
 """HTTP status codes of an upload that fails however often it is sent."""
 
-_TIMEOUTS = (
-    TimeoutError,
-    requests.exceptions.Timeout,
-    urllib3.exceptions.TimeoutError,
-    sqlalchemy.exc.TimeoutError,
-)
+_TIMEOUTS = (TimeoutError, requests.exceptions.Timeout, sqlalchemy.exc.TimeoutError)
 
 _ROLLBACK_NEEDED = "8s2b"
 """SQLAlchemy's code of a session that lost its connection within a transaction."""
@@ -55,9 +50,7 @@ def is_final(error: MlflowException | requests.HTTPError, tracking_uri: str) -> 
 
 def is_timeout(error: BaseException) -> bool:
     """Return whether MLflow, or its database, did not answer in time."""
-    # urllib3's NewConnectionError is a subclass of its timeout, whatever the reason.
-    not_connected = urllib3.exceptions.NewConnectionError
-    if any(isinstance(cause, _TIMEOUTS) and not isinstance(cause, not_connected) for cause in _chain(error)):
+    if any(isinstance(cause, _TIMEOUTS) for cause in _chain(error)):
         return True
     # As text alone: an MLflow server's "QueuePool limit ... connection timed out", psycopg's "connection timeout expired".
     return "timeout" in str(error) or "timed out" in str(error)

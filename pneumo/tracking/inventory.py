@@ -11,8 +11,9 @@ from mlflow.exceptions import MlflowException
 
 from pneumo.spec.names import Artifacts, Metrics, Tags
 from pneumo.spec.run import RecordedRun
+from pneumo.tracking.runs import read_artifact, recorded_run, runs_of
 from pneumo.tracking.store import Store, pages
-from pneumo.tracking.study import check_active, read_artifact, recorded_run, runs_of
+from pneumo.tracking.study import check_active
 
 DELETED = "DELETED"
 

@@ -19,8 +19,9 @@ from mlflow.exceptions import MlflowException
 from pneumo.spec.errors import RequestError
 from pneumo.spec.names import Metrics, Tags
 from pneumo.tracking.operations import now
+from pneumo.tracking.runs import close_run, log_files, user_name
 from pneumo.tracking.store import Store
-from pneumo.tracking.study import RecordedStudy, close_run, experiment_id, log_files, read_study, user_name
+from pneumo.tracking.study import RecordedStudy, experiment_id, read_study
 
 _RUN_ID_LENGTH = 32
 

@@ -14,8 +14,8 @@ from pneumo.spec.errors import RequestError
 from pneumo.spec.names import Artifacts, Metrics, Tags
 from pneumo.spec.result import PARTS, Part
 from pneumo.spec.run import RecordedRun
+from pneumo.tracking.runs import read_artifact, recorded_run
 from pneumo.tracking.store import Store
-from pneumo.tracking.study import read_artifact, recorded_run
 
 
 @dataclass(frozen=True)

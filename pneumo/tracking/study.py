@@ -6,17 +6,13 @@ function names the run that it writes to; MLflow's active run is not used.
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, Run, RunTag, ViewType
+from mlflow.entities import Experiment, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from pneumo.spec.errors import RequestError
@@ -33,8 +29,9 @@ from pneumo.tracking.operations import (
     metric_points,
     now,
 )
-from pneumo.tracking.outbox import Outbox, new_key, write_files
-from pneumo.tracking.store import Store, pages
+from pneumo.tracking.outbox import Outbox, new_key
+from pneumo.tracking.runs import read_artifact, recorded_run, runs_of, user_name
+from pneumo.tracking.store import Store
 from pneumo.tracking.views import view_tags
 
 _LONGEST_TAG = 5000
@@ -123,22 +120,6 @@ def read_study(store: Store, name: str) -> RecordedStudy | None:
         experiment_yaml = read_artifact(store, run.info.run_id, Artifacts.EXPERIMENT)
     closed = run.info.status in ("FINISHED", "FAILED")
     return RecordedStudy(run.info.run_id, experiment_yaml, dict(run.data.tags), closed)
-
-
-def read_artifact(store: Store, run_id: str, name: str) -> str:
-    """Return the text of an artifact. Raises `RequestError` if it cannot be read."""
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            return Path(store.client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8")
-    except (MlflowException, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RequestError(f"{run_id}: its artifact {name} cannot be read: {reason}") from None
-
-
-def model_of(store: Store, run_id: str) -> str | None:
-    """Return the id of the model that a run logged; None if it logged none."""
-    outputs = store.client.get_run(run_id).outputs
-    return str(outputs.model_outputs[0].model_id) if outputs and outputs.model_outputs else None
 
 
 def experiment_id(store: Store, name: str) -> str:
@@ -295,19 +276,6 @@ def confirmations(store: Store, name: str) -> list[RecordedRun]:
     return [run for run in trial_runs(store, name, "confirm") if run.state == "complete"]
 
 
-def recorded_run(run: Run) -> RecordedRun:
-    """Return MLflow's run as plain values."""
-    return RecordedRun(
-        run_id=run.info.run_id,
-        status=run.info.status,
-        parameters=dict(run.data.params),
-        metrics=dict(run.data.metrics),
-        tags=dict(run.data.tags),
-        started=run.info.start_time,
-        ended=run.info.end_time,
-    )
-
-
 def end_study(
     study: StudyRun,
     status: Status,
@@ -333,47 +301,6 @@ def end_study(
     outbox.append(study.run_id, LogBatch(points, tags={key: value for key, value in tags.items() if value}))
     outbox.append_files(study.run_id, artifacts)
     outbox.append(study.run_id, SetTerminated(status, now()))
-
-
-def log_files(client: MlflowClient, run_id: str, files: Mapping[str, str | bytes]) -> None:
-    """Upload artifacts together, given their contents by path in the run, such as `plots/roc.png`.
-
-    Raises:
-        ValueError: A path leads out of the run.
-    """
-    if not files:
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        write_files(Path(folder), files)
-        client.log_artifacts(run_id, folder)
-
-
-def close_run(client: MlflowClient, run_id: str, status: Status) -> None:
-    """Close a run, not before its start, even if the clock was set back."""
-    started = client.get_run(run_id).info.start_time
-    client.set_terminated(run_id, status, max(now(), started))
-
-
-def runs_of(client: MlflowClient, experiment_id: str, condition: str = "") -> Iterator[Run]:
-    """Yield the runs of an MLflow experiment that are not deleted, by their start."""
-    return pages(
-        lambda token: client.search_runs(
-            [experiment_id],
-            condition,
-            run_view_type=ViewType.ACTIVE_ONLY,
-            max_results=1000,
-            order_by=["attributes.start_time ASC"],
-            page_token=token,
-        )
-    )
-
-
-def user_name() -> str:
-    """Return the name of the user who runs this process, or the user's number if there is no name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # in a container
-        return str(os.getuid())
 
 
 def check_active(store: Store, experiment: Experiment) -> None:

@@ -229,6 +229,7 @@ APART = {
     "compute.disk": "what a full disk is",
     "spec.candidate": "hands the parameters on",
     "spec.errors": "messages",
+    "spec.experiment": "the digests tell what a phantom is made of",
     "spec.masking": "messages",
     "spec.names": "names in MLflow",
     "spec.promotion": "types",

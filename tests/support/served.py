@@ -13,9 +13,10 @@ from pneumo.data import decoding
 from pneumo.spec.hyperparameters import Hyperparameters
 from pneumo.tracking import registry
 from pneumo.tracking.outbox import open_outbox
+from pneumo.tracking.runs import model_of
 from pneumo.tracking.served import Decision, Served, load_served, log_served, model_folder, save_served
 from pneumo.tracking.store import Store, connect
-from pneumo.tracking.study import model_of, start_trial
+from pneumo.tracking.study import start_trial
 from pneumo.tracking.trial_log import TrialLog
 from tests.support.outboxes import sent
 from tests.support.pictures import encoded

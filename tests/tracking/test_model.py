@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from pneumo.tracking.outbox import open_outbox
+from pneumo.tracking.runs import model_of
 from pneumo.tracking.store import connect
-from pneumo.tracking.study import model_of, start_trial
+from pneumo.tracking.study import start_trial
 from pneumo.tracking.trial_log import TrialLog, list_packages
 from tests.support.outboxes import sent
 from tests.support.recorded import begun
