@@ -63,9 +63,9 @@ def main(
 ) -> int:
     """Predict pneumonia on chest X-rays with a registered model.
 
-    Each picture gets a calibrated probability, and a label at the model's threshold.
-    Rows are printed as the pictures are predicted. A picture that cannot be read has
-    an error in its row.
+    Each picture gets a calibrated probability, and a label at the model's
+    threshold. Rows are printed as the pictures are predicted. The row of a
+    picture that cannot be read has an error.
     """
     from pneumo.predict.explain import make_overlay_folder, overlay_writer
     from pneumo.predict.export import export_model
