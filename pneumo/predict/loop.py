@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pneumo.console.signals import interruption
+from pneumo.console.signals import Interruption
 from pneumo.predict.model import NOT_MEDICAL, LoadedModel
 from pneumo.predict.output import Format, PredictionRow, open_output
 from pneumo.predict.progress import prediction_bar
@@ -67,7 +67,7 @@ def predict_pictures(
     output_closed = False
     try:
         with (
-            interruption() as interrupted,
+            Interruption() as interrupted,
             prediction_bar(len(pictures)) as bar,
             open_output(format_, names) as print_rows,
         ):

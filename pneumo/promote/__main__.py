@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -14,10 +13,9 @@ import typer
 from pneumo.console.command import (
     NOTHING_FIT,
     OK,
+    TypedCommand,
     describe_error,
-    drop_option,
     hold_folder_lock,
-    program_path,
     run_command,
 )
 from pneumo.spec.errors import RequestError
@@ -59,6 +57,7 @@ This is the only command that evaluates on the sealed test pictures. The study's
 Exit status: 0 promoted, 2 wrong request, 3 refused by the gate or ended by an error, 130 interrupted."""
 )
 def main(
+    typer_context: typer.Context,
     study_or_run: Annotated[
         str | None,
         typer.Argument(
@@ -94,7 +93,7 @@ def main(
     from pneumo.tracking.promotions import asked as find_request
     from pneumo.tracking.store import ERRORS, connect_existing
 
-    arguments = tuple(sys.argv[1:])
+    command: TypedCommand = typer_context.obj
     _check_force(force)
     _check_alias(alias)
     settings = _promote_settings(set_ or ())
@@ -109,21 +108,21 @@ def main(
         name = model or request.study
         with _hold_model_lock(name):
             context = _make_context(store, request, settings, data, model=name, alias=alias, force=force)
-            return _promote(context, console, arguments)
+            return _promote(context, console, command)
     except ERRORS as error:
         print(f"pneumo.promote: ended by an error: {describe_error(error)}", file=sys.stderr)
-        console.print(f"To resume, run the same command again:\n  {_command(arguments)}", markup=False, soft_wrap=True)
+        console.print(f"To resume, run the same command again:\n  {command}", markup=False, soft_wrap=True)
         return NOTHING_FIT
     except KeyboardInterrupt:
         console.print(
-            f"\nInterrupted. To resume, run the same command again:\n  {_command(arguments)}",
+            f"\nInterrupted. To resume, run the same command again:\n  {command}",
             markup=False,
             soft_wrap=True,
         )
         raise
 
 
-def _promote(context: PromotionContext, console: Console, arguments: Sequence[str]) -> int:
+def _promote(context: PromotionContext, console: Console, command: TypedCommand) -> int:
     from pneumo.console.display import progress_bar
     from pneumo.promote.report import print_outcome
     from pneumo.promote.steps import promote
@@ -132,8 +131,7 @@ def _promote(context: PromotionContext, console: Console, arguments: Sequence[st
         outcome = promote(
             context, say=lambda line: console.print(line, markup=False, soft_wrap=True), progress=progress
         )
-    force_command = _command([*drop_option(arguments, "--force"), "--force", "REASON"])
-    print_outcome(outcome, context, console, force_command)
+    print_outcome(outcome, context, console, force_command=str(command.with_option("--force", "REASON")))
     return OK if outcome.promotion.alias == context.alias else NOTHING_FIT
 
 
@@ -168,14 +166,14 @@ def _make_context(
 
 def _study_experiment(request: Asked, settings: Sequence[str], data: str | None) -> Experiment:
     """Return the experiment that the study recorded, changed by `--set` and `--data`."""
-    from pneumo.spec.experiment import parsed_experiment
+    from pneumo.spec.experiment_file import parse_experiment
 
     text = request.recorded.experiment_yaml
     if text is None:
         raise RequestError(
             f"study {request.study}: its run has no experiment.yaml; the search was killed before its first trial"
         )
-    return parsed_experiment(text, f"study {request.study}", settings, {"data.path": data} if data else {})
+    return parse_experiment(text, f"study {request.study}", settings, {"data.path": data} if data else {})
 
 
 def _model_to_roll_back(store: Store, study_or_run: str | None, model: str | None) -> str:
@@ -190,7 +188,7 @@ def _model_to_roll_back(store: Store, study_or_run: str | None, model: str | Non
 
 def _hold_model_lock(model: str) -> AbstractContextManager[None]:
     file_name = re.sub(r"[^A-Za-z0-9._-]", "_", model)
-    return hold_folder_lock(f"promote-{file_name}", f"model {model}: another promotion is running in this folder")
+    return hold_folder_lock(f"promote-{file_name}", f"model {model}: another promotion is running in this folder; wait for it")
 
 
 def _check_force(reason: str | None) -> None:
@@ -213,10 +211,6 @@ def _promote_settings(settings: Sequence[str]) -> Sequence[str]:
                 f"--set {setting}: a promotion accepts only settings of the promote block, such as promote.gate=significant"
             )
     return settings
-
-
-def _command(arguments: Sequence[str]) -> str:
-    return shlex.join([program_path("python"), "-m", "pneumo.promote", *arguments])
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pneumo.spec.best import best_first, best_metric, confirmed_of
+from pneumo.spec.best import best_first, best_metric, rank_confirmed_trials
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.objective import objective_metric
 from pneumo.spec.result import Trial, TrialResult
-from pneumo.spec.selection import value_of
+from pneumo.spec.selection import metric_value
 
 if TYPE_CHECKING:
     from pneumo.spec.run import TrialRun
@@ -66,7 +66,7 @@ def _best_run(
     objectives = experiment.search.objectives
     # A trial can have several runs; the last complete one counts.
     trials = list({run.number: _as_trial(run, objectives[0]) for run in runs if run.state == "complete"}.values())
-    confirmed = confirmed_of(trials, experiment, confirmation_runs)
+    confirmed = rank_confirmed_trials(trials, experiment, confirmation_runs)
     ranking = best_first(trials, experiment, confirmed)
     if not ranking:
         bounds = " within the bounds of promote.subject_to" if experiment.promote.subject_to else ""
@@ -76,7 +76,7 @@ def _best_run(
     if confirmed and confirmed[0].number == best.number:
         value = f"mean {metric} {confirmed[0].mean:.4f} over {len(confirmed[0].values)} other seeds"
     else:
-        value = f"{metric} {value_of(best.result, metric, objectives):.4f}"
+        value = f"{metric} {metric_value(best.result, metric, objectives):.4f}"
     run = next(run for run in runs if run.run_id == best.result.run_id)
     return ChosenRun(run, f"trial {run.number}, the best of {len(trials)} by {value}")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pneumo.promote.context import PromotionContext
-from pneumo.spec.promotion import threshold_rule
+from pneumo.spec.promotion import parse_threshold
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +30,7 @@ def choose_operating_point(context: PromotionContext, run: TrialRun) -> Decision
     promote_block, source = context.experiment.promote, context.source
     labels, probabilities = _validation_predictions(context, run)
     run_temperature = temperature(labels, probabilities) if promote_block.calibration == "temperature" else 1.0
-    rule = threshold_rule(promote_block.threshold)
+    rule = parse_threshold(promote_block.threshold)
     threshold = operating_point(labels, scaled(probabilities, run_temperature), rule.kind, rule.value)
     image_size, channels = int(run.parameters["image_size"]), int(run.parameters["channels"])
     return Decision(source.classes, threshold, run_temperature, image_size, channels, phantom=context.phantom)
