@@ -188,7 +188,9 @@ def _model_to_roll_back(store: Store, study_or_run: str | None, model: str | Non
 
 def _hold_model_lock(model: str) -> AbstractContextManager[None]:
     file_name = re.sub(r"[^A-Za-z0-9._-]", "_", model)
-    return hold_folder_lock(f"promote-{file_name}", f"model {model}: another promotion is running in this folder; wait for it")
+    return hold_folder_lock(
+        f"promote-{file_name}", f"model {model}: another promotion is running in this folder; wait for it"
+    )
 
 
 def _check_force(reason: str | None) -> None:
