@@ -83,7 +83,7 @@ def train_again(
 ) -> Trained | TrialError:
     """Train the candidate for the recorded number of epochs, and record nothing. Return its error if it fails.
 
-    A pruned trial is stopped after the epoch after which it was pruned. A trial that continued another one is trained from
+    A pruned trial is trained up to the epoch where it was pruned. A trial that continued another one is trained from
     its first epoch.
     """
     from pneumo.training.trial import TrialTask
