@@ -75,10 +75,10 @@ def check_leaks(source: Source, experiment: Experiment, command: str) -> tuple[F
     Raises `RequestError` where training pictures stand in the sealed test set as well and `data.allow_leaks` does not say
     why the study may start; `command` is the audit's, as a reader types it.
     """
-    from pneumo.data.audit import cheap, leaks, verdict
+    from pneumo.data.audit import last_audit, leaks, quick_findings
 
-    full = verdict(source)
-    findings = full.findings if full else cheap(source)
+    full = last_audit(source)
+    findings = full.findings if full else quick_findings(source)
     found = leaks(findings)
     if found and experiment.data.allow_leaks is None:
         named = "; ".join(finding.message for finding in found[:MOST_LEAKS])

@@ -93,7 +93,7 @@ def test_narrow_values_without_a_window_fill_the_range() -> None:
     [
         (dicom(ramp(12), 12, NumberOfFrames=2), "2 frames"),
         (dicom(ramp(12), 12, Rows=60_000, Columns=60_000), "too many"),
-        (dicom(ramp(12), 12, "YBR_FULL"), "wants grey"),
+        (dicom(ramp(12), 12, "YBR_FULL"), "expected MONOCHROME1"),
         (dicom(ramp(12), 12)[:700], None),
         (dicom(ramp(12), 12)[:132], None),
         (dicom(ramp(12), 12).replace(b"DICM", b"DICN"), "neither"),

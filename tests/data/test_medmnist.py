@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pneumo.data.audit import audit
+from pneumo.data.audit import audit_source
 from pneumo.data.medmnist import KEYS
 from pneumo.data.prepare import prepare
 from pneumo.data.sources import source_at
@@ -54,7 +54,7 @@ def test_a_copy_between_its_splits_is_a_fault(tmp_path: Path) -> None:
     made = arrays()
     made["val_images"][1] = made["train_images"][3]
     made["test_images"][0] = made["train_images"][2]
-    result, _ = audit(source_at(str(saved(tmp_path / "a.npz", made))))
+    result, _ = audit_source(source_at(str(saved(tmp_path / "a.npz", made))))
     assert sorted(finding.kind for finding in result.faults) == ["copy-leak", "validation-leak"]
 
 
@@ -79,7 +79,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "missing key": ({key: value for key, value in arrays().items() if key != "val_labels"}, "val_labels is missing"),
     "float pixels": (
         arrays() | {"train_images": np.zeros((8, 28, 28))},
-        r"train_images is float64 \(8, 28, 28\); wants uint8",
+        r"train_images is float64 \(8, 28, 28\); expected uint8",
     ),
     "not square": (arrays() | {"test_images": np.zeros((8, 28, 27), np.uint8)}, "test_images is uint8"),
     "four channels": (arrays() | {"val_images": np.zeros((8, 28, 28, 4), np.uint8)}, "val_images is uint8"),
