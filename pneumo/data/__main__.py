@@ -57,7 +57,9 @@ PicturesPath = Annotated[
 ]
 SourceName = Annotated[
     str | None,
-    typer.Option("--source", metavar="S", help=f"One of {', '.join(path_sources())}. By default, guessed from the path."),
+    typer.Option(
+        "--source", metavar="S", help=f"One of {', '.join(path_sources())}. By default, guessed from the path."
+    ),
 ]
 ClassNames = Annotated[
     str | None,

@@ -103,7 +103,9 @@ def square_of(pixels: NDArray[Any], size: int) -> NDArray[np.uint8]:
     """
     is_image = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4))
     if not is_image or not pixels.size:
-        raise UnreadableError(f"an array of shape {pixels.shape}; expected (height, width) or (height, width, channels)")
+        raise UnreadableError(
+            f"an array of shape {pixels.shape}; expected (height, width) or (height, width, channels)"
+        )
     if pixels.shape[0] * pixels.shape[1] > MOST_PIXELS:
         raise UnreadableError(f"{pixels.shape[1]} x {pixels.shape[0]} pixels are too many; at most {MOST_PIXELS:,}")
     if pixels.dtype.kind not in "ui":
