@@ -197,9 +197,9 @@ def test_a_wrong_checksum_is_refused(has: Remote, npz: bytes, zipped: bytes, tmp
     refused(fetch(has, "medmnist", "--size", "28", folder=tmp_path), NPZ, "broken", "28209eda62fecd6e6a2d98b1501bb15f")
     middle = len(zipped) // 2
     has.files[SLUG] = zipped[:middle] + bytes(8) + zipped[middle + 8 :]
-    refused(fetch(has, "kaggle", folder=tmp_path, environment=LOGGED_IN), SLUG, "broken", "nothing is kept")
+    refused(fetch(has, "kaggle", folder=tmp_path, environment=LOGGED_IN), SLUG, "broken", "was deleted")
     has.files[SLUG] = b"<html>not what was asked for</html>"
-    refused(fetch(has, "kaggle", folder=tmp_path, environment=LOGGED_IN), SLUG, "broken", "nothing is kept")
+    refused(fetch(has, "kaggle", folder=tmp_path, environment=LOGGED_IN), SLUG, "broken", "was deleted")
     assert left(tmp_path) == set()
 
 
