@@ -1,4 +1,4 @@
-"""PneumoniaMNIST's file: read as it is, and refused by the name of its fault."""
+"""PneumoniaMNIST: its pictures and split are read as they are, and broken files are refused."""
 
 from __future__ import annotations
 
@@ -19,47 +19,47 @@ from pneumo.spec.errors import RequestError
 
 
 def arrays(n: int = 8, size: int = 28, colour: bool = False) -> dict[str, Any]:
-    """The six arrays, of smooth noise."""
+    """Return the six arrays of an npz, with random pixels."""
     rng = np.random.default_rng(0)
-    made: dict[str, Any] = {}
+    content: dict[str, Any] = {}
     for part in ("train", "val", "test"):
         shape = (n, size, size, 3) if colour else (n, size, size)
-        made[f"{part}_images"] = rng.integers(0, 256, shape, np.uint8)
-        made[f"{part}_labels"] = (np.arange(n, dtype=np.uint8) % 2)[:, None]
-    return made
+        content[f"{part}_images"] = rng.integers(0, 256, shape, np.uint8)
+        content[f"{part}_labels"] = (np.arange(n, dtype=np.uint8) % 2)[:, None]
+    return content
 
 
-def saved(path: Path, made: dict[str, Any]) -> Path:
-    np.savez_compressed(path, **made)
+def saved(path: Path, content: dict[str, Any]) -> Path:
+    np.savez_compressed(path, **content)
     return path
 
 
 @pytest.mark.parametrize("colour", [False, True])
-def test_its_own_split_is_kept_and_pixels_are_as_they_are(tmp_path: Path, colour: bool) -> None:
-    made = arrays(colour=colour)
-    source = source_at(str(saved(tmp_path / "pneumoniamnist.npz", made)))
+def test_its_own_split_is_used_and_the_pixels_are_unchanged(tmp_path: Path, colour: bool) -> None:
+    content = arrays(colour=colour)
+    source = source_at(str(saved(tmp_path / "pneumoniamnist.npz", content)))
     assert (source.kind, len(source.pictures), len(source.sealed)) == ("medmnist", 16, 8)
     assert source.validation == {p.name for p in source.pictures if p.name.startswith("val/")}
     assert len(source.validation) == 8
     first = next(picture for picture in source.pictures if picture.name == "train/PNEUMONIA/pneumoniamnist_00003.png")
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(source.encoded(first)))), made["train_images"][3])
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(source.encoded(first)))), content["train_images"][3])
     prepared = prepare(source, [28], 0.12, 0)
     assert {prepared.names[row] for row in prepared.validation} == source.validation
     if not colour:
         row = prepared.names.index(first.name)
-        assert np.array_equal(prepared.pixels(28)[row], made["train_images"][3])
+        assert np.array_equal(prepared.pixels(28)[row], content["train_images"][3])
 
 
 def test_a_copy_between_its_splits_is_a_fault(tmp_path: Path) -> None:
-    made = arrays()
-    made["val_images"][1] = made["train_images"][3]
-    made["test_images"][0] = made["train_images"][2]
-    result, _ = audit_source(source_at(str(saved(tmp_path / "a.npz", made))))
+    content = arrays()
+    content["val_images"][1] = content["train_images"][3]
+    content["test_images"][0] = content["train_images"][2]
+    result, _ = audit_source(source_at(str(saved(tmp_path / "a.npz", content))))
     assert sorted(finding.kind for finding in result.faults) == ["copy-leak", "validation-leak"]
 
 
 def bomb(path: Path) -> Path:
-    """A few bytes that claim arrays of terabytes."""
+    """Write a small file that claims arrays of terabytes."""
     with zipfile.ZipFile(path, "w") as archive:
         for key in KEYS:
             header = io.BytesIO()
@@ -69,9 +69,9 @@ def bomb(path: Path) -> Path:
     return path
 
 
-def cut(path: Path) -> Path:
-    whole = saved(path, arrays()).read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
+def truncated(path: Path) -> Path:
+    complete = saved(path, arrays()).read_bytes()
+    path.write_bytes(complete[: len(complete) // 2])
     return path
 
 
@@ -88,18 +88,18 @@ WRONG: dict[str, tuple[Any, str]] = {
     "one class": (arrays() | {"test_labels": np.zeros((8, 1), np.uint8)}, "test_labels has no PNEUMONIA"),
     "pickled": (arrays() | {"train_labels": np.array([{}] * 8, object)}, "train_labels holds pickled objects"),
     "bomb": (bomb, "unpack to"),
-    "cut short": (cut, "is no npz, or a broken one"),
+    "cut short": (truncated, "is no npz, or a broken one"),
     "text": (lambda path: path.write_text("text") and path, "is no npz, or a broken one"),
     "nothing": (lambda path: path, "there is no such file.*fetch medmnist"),
 }
 
 
-@pytest.mark.parametrize(("made", "said"), WRONG.values(), ids=WRONG.keys())
-def test_a_wrong_file_is_refused_by_the_name_of_its_fault(tmp_path: Path, made: Any, said: str) -> None:
+@pytest.mark.parametrize(("content", "message"), WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_file_is_refused_with_the_reason(tmp_path: Path, content: Any, message: str) -> None:
     path = tmp_path / "wrong.npz"
-    if callable(made):
-        made(path)
+    if callable(content):
+        content(path)
     else:
-        saved(path, made)
-    with pytest.raises(RequestError, match=said):
+        saved(path, content)
+    with pytest.raises(RequestError, match=message):
         source_at(str(path))
