@@ -16,28 +16,13 @@ from pneumo.data.medmnist import KEYS
 from pneumo.data.prepare import prepare
 from pneumo.data.sources import source_at
 from pneumo.spec.errors import RequestError
-
-
-def arrays(n: int = 8, size: int = 28, colour: bool = False) -> dict[str, Any]:
-    """Return the six arrays of an npz, with random pixels."""
-    rng = np.random.default_rng(0)
-    content: dict[str, Any] = {}
-    for part in ("train", "val", "test"):
-        shape = (n, size, size, 3) if colour else (n, size, size)
-        content[f"{part}_images"] = rng.integers(0, 256, shape, np.uint8)
-        content[f"{part}_labels"] = (np.arange(n, dtype=np.uint8) % 2)[:, None]
-    return content
-
-
-def saved(path: Path, content: dict[str, Any]) -> Path:
-    np.savez_compressed(path, **content)
-    return path
+from tests.support.medmnist_files import arrays, save_arrays
 
 
 @pytest.mark.parametrize("colour", [False, True])
 def test_its_own_split_is_used_and_the_pixels_are_unchanged(tmp_path: Path, colour: bool) -> None:
     content = arrays(colour=colour)
-    source = source_at(str(saved(tmp_path / "pneumoniamnist.npz", content)))
+    source = source_at(str(save_arrays(tmp_path / "pneumoniamnist.npz", content)))
     assert (source.kind, len(source.pictures), len(source.sealed)) == ("medmnist", 16, 8)
     assert source.validation == {p.name for p in source.pictures if p.name.startswith("val/")}
     assert len(source.validation) == 8
@@ -54,7 +39,7 @@ def test_a_copy_between_its_splits_is_a_fault(tmp_path: Path) -> None:
     content = arrays()
     content["val_images"][1] = content["train_images"][3]
     content["test_images"][0] = content["train_images"][2]
-    result, _ = audit_source(source_at(str(saved(tmp_path / "a.npz", content))))
+    result, _ = audit_source(source_at(str(save_arrays(tmp_path / "a.npz", content))))
     assert sorted(finding.kind for finding in result.faults) == ["copy-leak", "validation-leak"]
 
 
@@ -70,7 +55,7 @@ def bomb(path: Path) -> Path:
 
 
 def truncated(path: Path) -> Path:
-    complete = saved(path, arrays()).read_bytes()
+    complete = save_arrays(path, arrays()).read_bytes()
     path.write_bytes(complete[: len(complete) // 2])
     return path
 
@@ -100,6 +85,6 @@ def test_a_wrong_file_is_refused_with_the_reason(tmp_path: Path, content: Any, m
     if callable(content):
         content(path)
     else:
-        saved(path, content)
+        save_arrays(path, content)
     with pytest.raises(RequestError, match=message):
         source_at(str(path))

@@ -19,7 +19,7 @@ from pneumo.data.sources import FETCHES, OPENERS, open_source, path_sources, sou
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import DataSpec, PhantomSpec
 from pneumo.spec.sources import DEFAULT_SOURCE, GENERATED_SOURCES, SOURCE_OF_SUFFIX, SOURCES
-from tests.data.test_medmnist import arrays, saved
+from tests.support.medmnist_files import arrays, save_arrays
 from tests.support.pictures import archive_files, write_folder, write_zip
 
 
@@ -33,7 +33,7 @@ def folder_spec(folder: Path) -> DataSpec:
 
 
 def medmnist_spec(folder: Path) -> DataSpec:
-    return DataSpec(source="medmnist", path=str(saved(folder / "pneumoniamnist.npz", arrays())))
+    return DataSpec(source="medmnist", path=str(save_arrays(folder / "pneumoniamnist.npz", arrays())))
 
 
 def phantom_spec(_: Path) -> DataSpec:
