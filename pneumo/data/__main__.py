@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pneumo.console.command import INTERRUPTED, OK, WRONG_REQUEST, program_path, run_command
+from pneumo.console.command import INTERRUPTED, OK, WRONG_REQUEST, TypedCommand, program_path, run_command
 from pneumo.data.sources import path_sources
 from pneumo.spec.errors import RequestError
 
@@ -69,6 +69,7 @@ ClassNames = Annotated[
 
 @fetch_app.command("kaggle")
 def fetch_kaggle_command(
+    context: typer.Context,
     slug: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The dataset on Kaggle.")] = (
         "paultimothymooney/chest-xray-pneumonia"
     ),
@@ -81,7 +82,7 @@ def fetch_kaggle_command(
     from pneumo.data.fetch import NoCredentialsError, fetch_kaggle
 
     try:
-        with _advice_on_interrupt():
+        with _advice_on_interrupt(context.obj):
             path = fetch_kaggle(slug, to)
     except NoCredentialsError as error:
         print(error, file=sys.stderr)
@@ -93,6 +94,7 @@ def fetch_kaggle_command(
 
 @fetch_app.command("medmnist")
 def fetch_medmnist_command(
+    context: typer.Context,
     size: Annotated[Size, typer.Option(help="Side of the pictures, in pixels.")] = Size.S64,
     to: DownloadFolder = Path("data"),
 ) -> int:
@@ -103,7 +105,7 @@ def fetch_medmnist_command(
     from pneumo.data.fetch import fetch_medmnist
 
     try:
-        with _advice_on_interrupt():
+        with _advice_on_interrupt(context.obj):
             path = fetch_medmnist(int(size), to)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -201,12 +203,11 @@ def _report_download(path: Path) -> int:
 
 
 @contextmanager
-def _advice_on_interrupt() -> Iterator[None]:
+def _advice_on_interrupt(command: TypedCommand) -> Iterator[None]:
     """If Ctrl-C ends the download, print the command that resumes it, and raise again."""
     try:
         yield
     except KeyboardInterrupt:
-        command = shlex.join([program_path("python"), "-m", "pneumo.data", *sys.argv[1:]])
         print(f"\nInterrupted. To complete the download:\n  {command}")
         raise
 
