@@ -71,7 +71,7 @@ def train(path: str, hyperparameters: dict[str, Any], deterministic: bool) -> tu
     begin = time.process_time()
     fitted = fit(model, values, *parts, seed=0, after_epoch=lambda *_: EpochOutcome(0.0, True))
     processor = time.process_time() - begin
-    return fitted.spent.seconds, processor, sha256(b"".join(one.tobytes() for one in model.get_weights())).hexdigest()
+    return fitted.cost.seconds, processor, sha256(b"".join(one.tobytes() for one in model.get_weights())).hexdigest()
 
 
 if __name__ == "__main__":

@@ -222,7 +222,7 @@ def _explainer(served: Served, folder: Path) -> Callable[[Path, PredictionRow], 
     from pneumo.cnn.load import load_network
     from pneumo.data.cache import replacing
     from pneumo.data.decoding import UnreadableError, decode
-    from pneumo.evidence.overlay import explained_png, in_proportion
+    from pneumo.evidence.overlay import render_explanation, restore_aspect_ratio
 
     decision, heat_of = served.decision, grad_cam(load_network(served.network))
 
@@ -233,8 +233,8 @@ def _explainer(served: Served, folder: Path) -> Callable[[Path, PredictionRow], 
             decoded = decode(path.read_bytes(), [decision.image_size, SHOWN], str(path))
         except (UnreadableError, OSError) as error:
             raise RequestError(f"{path}: changed after it was predicted, and cannot be shown: {error}") from None
-        png = explained_png(
-            in_proportion(decoded.squares[1], decoded.width, decoded.height),
+        png = render_explanation(
+            restore_aspect_ratio(decoded.squares[1], decoded.width, decoded.height),
             heat_of(decoded.squares[0]),
             name=path.name,
             probability=row.probability,

@@ -177,7 +177,7 @@ def _show(outcome: Outcome, store: Store, phantom: bool, force: str | None, cons
     """The figures, the gate, what became of it, and what to do next."""
     from rich.table import Table
 
-    from pneumo.evidence.model_card import name_of, shown_interval
+    from pneumo.evidence.model_card import figure_label, format_interval
 
     promotion, gate = outcome.promotion, outcome.gate
 
@@ -191,11 +191,11 @@ def _show(outcome: Outcome, store: Store, phantom: bool, force: str | None, cons
     table.add_column("value", justify="right", style="bold")
     table.add_column("95 % interval, by patient", justify="right")
     for name, interval in outcome.figures.items():
-        table.add_row(name_of(name), *shown_interval(interval))
+        table.add_row(figure_label(name), *format_interval(interval))
     console.print(table)
     say(f"Against {gate.against}:" if gate.auc_difference else f"Against nothing: {gate.against}.")
     for check in gate.checks:
-        say(f"  {'passed ' if check.passed else 'refused'}  {check.said}", "" if check.passed else "red")
+        say(f"  {'passed ' if check.passed else 'refused'}  {check.message}", "" if check.passed else "red")
     _say_openings(outcome.openings, outcome.elsewhere, say)
     if promotion.alias == "challenger":
         say(f"Refused: version {promotion.version} of {promotion.model} is registered as challenger, not more.", "bold")

@@ -8,15 +8,17 @@ from pneumo.spec.experiment import Experiment
 
 if TYPE_CHECKING:
     from pneumo.data.pictures import Source
-    from pneumo.evidence.model_card import Facts
+    from pneumo.evidence.model_card import ModelFacts
     from pneumo.spec.run import TrialRun
     from pneumo.tracking.promotions import Asked
     from pneumo.tracking.served import Decision
 
 
-def facts(asked: Asked, experiment: Experiment, source: Source, run: TrialRun, why: str, decided: Decision) -> Facts:
+def facts(
+    asked: Asked, experiment: Experiment, source: Source, run: TrialRun, why: str, decided: Decision
+) -> ModelFacts:
     """The facts of the card of a trial's network. Decodes nothing."""
-    from pneumo.evidence.model_card import Facts
+    from pneumo.evidence.model_card import ModelFacts
 
     search = experiment.search
     names = [dimension.name for dimension in experiment.space.searched]
@@ -29,15 +31,15 @@ def facts(asked: Asked, experiment: Experiment, source: Source, run: TrialRun, w
     warnings = []
     if experiment.data.allow_leaks:
         warnings.append(f"**Leaks between training and test were allowed**: {experiment.data.allow_leaks}")
-    return Facts(
+    return ModelFacts(
         title=f"{asked.study}: {source.classes[1]} on {'phantoms' if decided.phantom else 'chest X-rays'}",
         classes=source.classes,
         data=source.description,
         parts=_parts(experiment, source),
-        searched=found,
+        search=found,
         hyperparameters=searched,
         parameters=int(run.metrics["parameters"]),
-        operating=_operating(experiment, decided),
+        operating_point=_operating(experiment, decided),
         phantom=decided.phantom,
         warnings=warnings,
     )

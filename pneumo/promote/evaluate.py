@@ -62,13 +62,13 @@ class Evaluation:
 def decision(store: Store, run: TrialRun, experiment: Experiment, source: Source) -> Decision:
     """The operating point of a trial's network, from its validation pictures alone."""
     from pneumo.evidence.metrics import operating_point
-    from pneumo.evidence.scaling import scaled, temperature
+    from pneumo.evidence.scaling import fit_temperature, scale_probabilities
     from pneumo.tracking.served import Decision
 
     labels, probabilities = _validation(store, run, source.classes)
-    heat = temperature(labels, probabilities) if experiment.promote.calibration == "temperature" else 1.0
+    heat = fit_temperature(labels, probabilities) if experiment.promote.calibration == "temperature" else 1.0
     rule = threshold_rule(experiment.promote.threshold)
-    threshold = operating_point(labels, scaled(probabilities, heat), rule.kind, rule.value)
+    threshold = operating_point(labels, scale_probabilities(probabilities, heat), rule.kind, rule.value)
     size, channels = int(run.parameters["image_size"]), int(run.parameters["channels"])
     return Decision(source.classes, threshold, heat, size, channels, phantom=source.kind == "phantom")
 
@@ -132,8 +132,8 @@ def evaluate(
 
     Raises `RequestError` where more than 1 % of the pictures cannot be read.
     """
-    from pneumo.evidence.gate import apply_gate as gate_of
-    from pneumo.evidence.intervals import figures as figures_of
+    from pneumo.evidence.gate import apply_gate
+    from pneumo.evidence.intervals import compute_figures
     from pneumo.evidence.plots import picture_plots
     from pneumo.evidence.tables import predictions_csv
 
@@ -154,8 +154,8 @@ def evaluate(
     probabilities = np.array([ours[row].probability for row in rows], np.float64)
     compared = np.array([theirs[row].probability for row in rows], np.float64) if other else None
     threshold, spec = model.decision.threshold, experiment.promote
-    figures = figures_of(labels, probabilities, patients, threshold)
-    gate = gate_of(
+    figures = compute_figures(labels, probabilities, patients, threshold)
+    gate = apply_gate(
         labels,
         patients,
         probabilities,
@@ -189,11 +189,11 @@ def evaluate(
 
 def _validation(store: Store, run: TrialRun, classes: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Labels and probabilities of the validation pictures, as the run recorded them."""
-    from pneumo.evidence.tables import cell
+    from pneumo.evidence.tables import csv_cell
     from pneumo.tracking.study import artifact
 
     rows = list(csv.DictReader(artifact(store, run.run_id, "predictions.csv").splitlines()))
-    labels = np.array([row["label"] == cell(classes[1]) for row in rows], np.int64)
+    labels = np.array([row["label"] == csv_cell(classes[1]) for row in rows], np.int64)
     return labels, np.array([row["probability"] for row in rows], np.float32)
 
 

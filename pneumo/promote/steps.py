@@ -165,7 +165,7 @@ def _judge_and_record(
 ) -> None:
     from pneumo.cnn.device import warm_up
     from pneumo.data.sealed import open_sealed_test
-    from pneumo.evidence.model_card import card
+    from pneumo.evidence.model_card import model_card
     from pneumo.promote.card_facts import facts
     from pneumo.tracking import promotions as record
     from pneumo.tracking.served import log_served
@@ -198,7 +198,8 @@ def _judge_and_record(
         source=experiment.data.path or source.description,
         counts=judged.counts,
         metrics=_metrics(judged),
-        files=judged.files | {_VERDICT: json.dumps(verdict, indent=1), _CARD: card(about, judged.figures, judged.gate)},
+        files=judged.files
+        | {_VERDICT: json.dumps(verdict, indent=1), _CARD: model_card(about, judged.figures, judged.gate)},
         tags={"pneumo.gate": "passed" if judged.gate.passed else "refused"},
     )
 
@@ -222,7 +223,7 @@ def _register(
     from pneumo.tracking import registry
     from pneumo.tracking.study import artifact
 
-    refused = () if gate.passed else tuple(check.said for check in gate.checks if not check.passed)
+    refused = () if gate.passed else tuple(check.message for check in gate.checks if not check.passed)
     forced = force if refused else None
     verdict = "forced" if forced else "refused" if refused else "passed"
     tags = {
@@ -239,7 +240,7 @@ def _register(
         "pneumo.temperature": repr(decided.temperature),
         "pneumo.against": gate.against,
         "pneumo.gate": verdict,
-        "pneumo.gate.said": "; ".join(check.said for check in gate.checks) or "nothing was checked",
+        "pneumo.gate.said": "; ".join(check.message for check in gate.checks) or "nothing was checked",
         "pneumo.test_openings": str(len(record.openings(store, asked.recorded))),
     }
     tags |= {
@@ -275,7 +276,7 @@ def _again(store: Store, asked: Asked, source: Source, champion: Version, alias:
     run_id = champion.tags["pneumo.promotion"]
     figures, gate = _verdict(store, run_id)
     record.record_end(store, run_id, {"pneumo.model": champion.model, "pneumo.model_version": champion.number})
-    refused = tuple(check.said for check in gate.checks if not check.passed)
+    refused = tuple(check.message for check in gate.checks if not check.passed)
     promotion = Promotion(champion.model, champion.number, alias, run_id, refused, champion.tags.get("pneumo.forced"))
     return _outcome(store, asked, source, promotion, figures, gate, decided)
 
@@ -369,9 +370,9 @@ def _hash(document: object) -> str:
 
 
 def _figure_tag(interval: Interval) -> str:
-    from pneumo.evidence.model_card import shown_interval
+    from pneumo.evidence.model_card import format_interval
 
-    value, between = shown_interval(interval)
+    value, between = format_interval(interval)
     return f"{value} ({between})"
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pneumo.spec.experiment import Experiment
     from pneumo.spec.hyperparameters import Value
     from pneumo.tracking.recorded import RecordedTrial
-    from pneumo.training.trial import Trained
+    from pneumo.training.task import TrainingResult
 
 DIFFERENT = 1
 """Exit status where a metric differs, as of `diff`."""
@@ -67,7 +67,7 @@ def main(
     from pneumo.console.display import open_console
     from pneumo.data.sources import open_source
     from pneumo.training import trial
-    from pneumo.training.provenance import THREADS
+    from pneumo.training.provenance import THREADS_VARIABLE
 
     recorded = _recorded(run_id)
     experiment = _experiment(recorded, data)
@@ -75,7 +75,7 @@ def main(
     source = open_source(experiment.data)
     # Before the worker starts, which inherits it.
     if (threads := recorded.tags.get("pneumo.threads", "")).isdigit():
-        os.environ[THREADS] = threads
+        os.environ[THREADS_VARIABLE] = threads
     console = open_console()
     place = LocalProcesses(trial.replay_trial, trial.warm_up_deterministic)
     try:
@@ -166,7 +166,7 @@ def _replay(
     from pneumo.data.prepare import prepare
     from pneumo.data.split import describe_split
     from pneumo.replay.compare import environment_changes
-    from pneumo.training.trial import TrialTask
+    from pneumo.training.task import TrialTask
 
     screen, last = Screen(experiment, console), len(recorded.epochs)
     screen.say(_title(recorded, candidate))
@@ -247,7 +247,7 @@ def _result(place: Place, number: int, payload: Any, last: int, screen: Screen) 
                 return TrialError(reason)
 
 
-def _compare(recorded: RecordedTrial, trained: Trained, data: Prepared, console: Console) -> int:
+def _compare(recorded: RecordedTrial, trained: TrainingResult, data: Prepared, console: Console) -> int:
     """Prints both trainings side by side; the exit status."""
     from rich.text import Text
 

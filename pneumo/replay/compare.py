@@ -14,7 +14,7 @@ from pneumo.training import provenance
 if TYPE_CHECKING:
     from pneumo.data.prepare import Prepared
     from pneumo.tracking.recorded import RecordedTrial
-    from pneumo.training.trial import Trained
+    from pneumo.training.task import TrainingResult
 
 NOT_RECORDED = "not recorded"
 
@@ -82,7 +82,7 @@ def environment_changes(recorded: RecordedTrial, data: Prepared, device: str) ->
     return found
 
 
-def once(recorded: RecordedTrial, trained: Trained) -> list[Figure]:
+def once(recorded: RecordedTrial, trained: TrainingResult) -> list[Figure]:
     """The metrics that are known once, as the training names them, without those of speed."""
     resumed = "pneumo.resumed_from" in recorded.tags
     return [
@@ -92,7 +92,7 @@ def once(recorded: RecordedTrial, trained: Trained) -> list[Figure]:
     ]
 
 
-def by_epoch(recorded: RecordedTrial, trained: Trained) -> list[Figure]:
+def by_epoch(recorded: RecordedTrial, trained: TrainingResult) -> list[Figure]:
     """The metrics of each epoch."""
     pairs = list(zip(recorded.epochs, trained.history, strict=True))
     return [
@@ -115,7 +115,7 @@ def probability(recorded_csv: str, replayed_csv: str) -> tuple[list[Figure], int
     return [_furthest(common)] if common else [], len(common)
 
 
-def times(recorded: RecordedTrial, trained: Trained) -> list[Figure]:
+def times(recorded: RecordedTrial, trained: TrainingResult) -> list[Figure]:
     """The metrics of speed, and the seconds of all epochs; `epoch_seconds` is the one that every record has whole."""
     resumed = "pneumo.resumed_from" in recorded.tags
     before, now = (

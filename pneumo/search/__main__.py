@@ -287,7 +287,7 @@ def _run(
                 sent = close(record, outbox, sender, told, ending, confirmed, search.outage, screen, interrupted)
             if not ending.interrupted:
                 # Where the engine may propose more, --trials N with a larger N lets more of them go on.
-                record.checkpoints.tidy(() if ending.exhausted else told)
+                record.checkpoints.delete_unneeded(() if ending.exhausted else told)
         except BaseException as error:
             record.abandon(wait=not isinstance(error, KeyboardInterrupt))
             raise

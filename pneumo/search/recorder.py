@@ -20,8 +20,8 @@ from pneumo.spec.result import PARTS, Trial, TrialResult
 from pneumo.spec.run import TrialRun
 from pneumo.spec.selection import Confirmed, pareto_front, value_of
 from pneumo.spec.wording import describe_confirmation, describe_gain, format_value
-from pneumo.training.checkpoints import Checkpoints
-from pneumo.training.trial import TrialTask
+from pneumo.training.checkpoint_folder import CheckpointFolder
+from pneumo.training.task import TrialTask
 
 if TYPE_CHECKING:
     from pneumo.data.audit import Finding
@@ -56,7 +56,7 @@ class StudyRecord:
         self._mlflow, self._experiment, self._data, self._findings = study, experiment, data, findings
         self._outbox, self._sender, self._engine = outbox, sender, engine
         self._pictures = [self._part(part) for part in PARTS]
-        self.checkpoints = Checkpoints(Path("mlruns", "checkpoints", experiment.name), told)
+        self.checkpoints = CheckpointFolder(Path("mlruns", "checkpoints", experiment.name), told)
         self._under_way: dict[str, tuple[Candidate, int | None]] = {}
         search = experiment.search
         self._run = study.open_study(
@@ -85,7 +85,7 @@ class StudyRecord:
 
     def seed(self, candidate: Candidate) -> int:
         """The seed of a trial: the study's, and one further for each trial; of a rung that of the first one below it."""
-        return self._experiment.search.seed + self.checkpoints.first(candidate)
+        return self._experiment.search.seed + self.checkpoints.first_trial(candidate)
 
     def begin(self, candidate: Candidate) -> str:
         resumed = {} if candidate.resume_from is None else {"pneumo.resumed_from": str(candidate.resume_from)}
@@ -119,8 +119,8 @@ class StudyRecord:
             self._experiment.search.objectives,
             self.seed(candidate) if seed is None else seed,
             self._data,
-            resume=self.checkpoints.below(candidate) if seed is None else None,
-            keep=self.checkpoints.own(candidate, seed),
+            continue_from=self.checkpoints.continued_path(candidate) if seed is None else None,
+            checkpoint_path=self.checkpoints.own_path(candidate, seed),
         )
 
     def confirmations(self) -> list[TrialRun]:
@@ -141,7 +141,7 @@ class StudyRecord:
         candidate, seed = self._under_way.pop(run_id)
         if state == "killed":
             return
-        self.checkpoints.ended(candidate, state, seed)
+        self.checkpoints.delete_finished(candidate, state, seed)
         if state == "pruned":
             self._without_model.add(run_id)
         if self._experiment.search.keep:

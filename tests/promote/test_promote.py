@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from sklearn import metrics
 
-from pneumo.evidence.scaling import scaled
+from pneumo.evidence.scaling import scale_probabilities
 from pneumo.spec.errors import RequestError
 from pneumo.spec.promotion import FIGURES
 from tests.support.program import LONGEST, PHANTOMS, called, client, command, runs, search, write
@@ -96,7 +96,7 @@ def test_a_promotion_leaves_its_evidence(study: Path) -> None:
     assert version.tags["pneumo.run"] == best.info.run_id
     assert version.tags["pneumo.data.training"] == parent.data.tags["pneumo.data.training"]
     assert {f"test_{figure}" for figure in FIGURES} <= set(version.tags)
-    for said in ("phantoms", "No medical device", "Limits", "95 %", "Study `small`"):
+    for said in ("phantoms", "Not a medical device", "Limits", "95 %", "Study `small`"):
         assert said in (version.description or "")
     assert "generated phantoms" in done.stdout
     assert "models:/small@champion" in done.stdout
@@ -176,7 +176,7 @@ def test_the_operating_point_comes_from_validation_and_floors_refuse(study: Path
     file = client(study).download_artifacts(run.data.tags["pneumo.run"], "predictions.csv")
     rows = list(csv.DictReader(Path(file).read_text().splitlines()))
     cases = [float(row["probability"]) for row in rows if row["label"] == "PNEUMONIA"]
-    found = float(np.mean(scaled(np.array(cases, np.float32), temperature) >= threshold))
+    found = float(np.mean(scale_probabilities(np.array(cases, np.float32), temperature) >= threshold))
     assert found >= 0.99
     assert aliases(study) == {"challenger": 1}
 

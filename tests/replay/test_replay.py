@@ -144,7 +144,7 @@ def test_what_differs_is_said_before_the_training(study: Path, tagged: Run) -> N
     assert SAME not in told
     assert re.search(r"^  validation pictures: \w{32} \(16 .*\) → \w{32} \(15 .*; the figures will differ$", told, re.M)
     assert "training pictures:" not in told
-    assert f"  code: 0123456789ab → {provenance.code()}\n" in told
+    assert f"  code: 0123456789ab → {provenance.code_digest()}\n" in told
     now = re.search(r"keras [\w.]+", libraries)
     assert now
     assert f"  libraries: keras 3.0.5 → {now[0]}\n" in told
@@ -205,46 +205,36 @@ def test_no_database_is_made_where_there_is_none(project: Path) -> None:
 def test_the_code_of_a_training_is_told_by_its_files_and_not_by_their_place(tmp_path: Path) -> None:
     copy = tmp_path / "elsewhere"
     shutil.copytree(ROOT / "pneumo", copy, ignore=shutil.ignore_patterns("__pycache__"))
-    own = provenance.code()
-    assert provenance.code(copy) == own
+    own = provenance.code_digest()
+    assert provenance.code_digest(copy) == own
     assert re.fullmatch(r"[0-9a-f]{12}", own)
-    for pattern in provenance.TRAINING:
+    for pattern in provenance.TRAINING_FILES:
         for path in copy.glob(pattern):
             text = path.read_bytes()
             path.write_bytes(text.replace(b"\n", b"\r\n"))
-            assert provenance.code(copy) == own, path
+            assert provenance.code_digest(copy) == own, path
             path.write_bytes(text + b"# changed\n")
-            assert provenance.code(copy) != own, path
+            assert provenance.code_digest(copy) != own, path
             path.write_bytes(text)
     (copy / "cnn" / "explain.py").write_text("")
-    assert provenance.code(copy) == own
+    assert provenance.code_digest(copy) == own
 
 
 APART = {
-    "cnn.device": "what precision auto came to is a tag of its own",
-    "cnn.save": "after the training",
     "compute.place": "how processes speak",
     "data.pictures": "the digests tell it",
-    "data.prepare": "the digests tell it",
-    "evidence.plots": "after the training",
-    "evidence.tables": "after the training",
-    "training.provenance": "says it",
-    "compute.disk": "what a full disk is",
-    "spec.candidate": "hands the parameters on",
     "spec.errors": "messages",
-    "spec.masking": "messages",
     "spec.promotion": "types",
     "spec.result": "hands the metrics on",
-    "tracking.outbox": "where what a training says waits",
-    "tracking.trial_log": "after the training",
+    "training.task": "hands the parameters on",
 }
 """What the code of a training imports without following from it."""
 
 
 def test_the_code_of_a_training_is_whole() -> None:
     package = ROOT / "pneumo"
-    files = {path for pattern in provenance.TRAINING for path in package.glob(pattern)}
-    assert all(list(package.glob(pattern)) for pattern in provenance.TRAINING)
+    files = {path for pattern in provenance.TRAINING_FILES for path in package.glob(pattern)}
+    assert all(list(package.glob(pattern)) for pattern in provenance.TRAINING_FILES)
     imported = {
         name.removeprefix("pneumo.")
         for path in files
@@ -269,8 +259,8 @@ def modules(node: ast.ImportFrom) -> list[str]:
 def test_threads_are_those_that_tensorflow_takes(
     asked: str, threads: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(provenance.THREADS, asked)
-    assert provenance.threads() == (threads or len(os.sched_getaffinity(0)))
+    monkeypatch.setenv(provenance.THREADS_VARIABLE, asked)
+    assert provenance.thread_count() == (threads or len(os.sched_getaffinity(0)))
 
 
 @pytest.mark.slow
