@@ -1,12 +1,14 @@
-"""What every verb shares: one line for a wrong request, the exit statuses, how to name a command to the reader."""
+"""Command lines: one line for a wrong request, the exit statuses, and the command that the user typed."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,62 +16,105 @@ import typer
 
 from pneumo.console.signals import install_handlers
 from pneumo.spec.errors import RequestError
-from pneumo.spec.masking import masked
-
-LONGEST_REASON = 300
+from pneumo.spec.masking import mask_passwords
 
 OK, FAULTY, WRONG_REQUEST, NOTHING_FIT, INTERRUPTED = 0, 1, 2, 3, 130
+"""Exit statuses."""
+
+LONGEST_REASON = 300
+"""Characters of an error of a service that are shown."""
 
 
-def run_command(app: typer.Typer, verb: str) -> NoReturn:
+@dataclass(frozen=True)
+class TypedCommand:
+    """A command as the user typed it, to be shown again, perhaps with another option.
+
+    A verb's main function gets it as `context.obj`.
+
+    Args:
+        verb: `search` of `python -m pneumo.search`.
+        arguments: What was typed behind it.
+    """
+
+    verb: str
+    arguments: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return the command for a shell in this folder. A password in an address is mask_passwords."""
+        return shlex.join([program_path("python"), "-m", f"pneumo.{self.verb}", *map(mask_passwords, self.arguments)])
+
+    def without(self, option: str) -> TypedCommand:
+        """Return the command without an option and its value."""
+        remaining, is_value = [], False
+        for argument in self.arguments:
+            if not is_value and argument != option and not argument.startswith(f"{option}="):
+                remaining.append(argument)
+            is_value = argument == option
+        return replace(self, arguments=tuple(remaining))
+
+    def with_option(self, option: str, value: str) -> TypedCommand:
+        """Return the command with this value of an option, in place of the value that was typed."""
+        return replace(self, arguments=(*self.without(option).arguments, option, value))
+
+
+def run_command(
+    app: typer.Typer, verb: str, program: str | None = None, arguments: tuple[str, ...] | None = None
+) -> NoReturn:
     """Run a verb's command line and exit with its status.
 
-    A `RequestError` or a mistyped option is one line on standard error and status 2, Ctrl-C or SIGTERM is status 130. Where
-    Python was told to take the names of files for ASCII, which neither YAML nor MLflow can keep, it starts again in UTF-8.
+    A `RequestError` or a mistyped option becomes one line on standard error and status 2. Ctrl-C and SIGTERM become
+    status 130. If Python decodes file names as ASCII, which neither YAML nor MLflow can store, the process starts again
+    in UTF-8 mode.
+
+    Args:
+        app: The verb's command line.
+        verb: Its name; empty for the command `pneumo` itself.
+        program: What help texts call the command; `python -m pneumo.VERB` by default.
+        arguments: The arguments of the command line; the process's own by default.
     """
     if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"PYTHONUTF8": "1"})  # noqa: S606
     install_handlers()
+    module = f"pneumo.{verb}" if verb else "pneumo"
+    command = TypedCommand(verb, tuple(sys.argv[1:]) if arguments is None else arguments)
     try:
-        status = app(standalone_mode=False, prog_name=f"python -m pneumo.{verb}")
+        status = app(
+            args=list(command.arguments),
+            standalone_mode=False,
+            prog_name=program or f"python -m {module}",
+            obj=command,
+        )
     except (RequestError, typer.TyperException) as error:
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        print(f"pneumo.{verb}: {' '.join(message.split())}", file=sys.stderr)
+        print(f"{module}: {' '.join(message.split())}", file=sys.stderr)
         status = WRONG_REQUEST
     except (KeyboardInterrupt, typer.Abort):
-        print(f"\npneumo.{verb}: interrupted", file=sys.stderr)
+        print(f"\n{module}: interrupted", file=sys.stderr)
         status = INTERRUPTED
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except (
-        OSError
-    ):  # a full disk, a reader that is gone: at its end Python would try once more, and end with status 120
+    except OSError:
+        # The disk is full or the reader is gone. Python would flush again on exit, and end with status 120.
         os._exit(status or OK)
     sys.exit(status or OK)
 
 
 def program_path(name: str) -> str:
-    """How a reader calls a program of this environment from here: `.venv/bin/mlflow`, or `mlflow` if on PATH."""
-    beside = Path(sys.executable).parent / name
-    if str(beside.parent) in os.environ.get("PATH", "").split(os.pathsep):
+    """Return how to call a program of this environment from here: `mlflow` if it is on PATH, else `.venv/bin/mlflow`."""
+    path = Path(sys.executable).parent / name
+    if str(path.parent) in os.environ.get("PATH", "").split(os.pathsep):
         return name
-    return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)
-
-
-def drop_option(arguments: Sequence[str], option: str) -> list[str]:
-    """Arguments as they were typed, less an option and its value."""
-    kept, skip = [], False
-    for argument in arguments:
-        if not skip and argument != option and not argument.startswith(f"{option}="):
-            kept.append(argument)
-        skip = argument == option
-    return kept
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 @contextmanager
 def hold_folder_lock(name: str, refusal: str) -> Iterator[None]:
-    """Holds the lock of this name in this folder. Raises `RequestError` with the refusal where another process has it."""
+    """Hold the lock of this name in the current folder.
+
+    Raises:
+        RequestError: Another process holds the lock (the message is `refusal`), or the folder is read-only.
+    """
     from filelock import FileLock, Timeout
 
     lock = FileLock(Path("mlruns", f".{name}.lock"))
@@ -77,9 +122,12 @@ def hold_folder_lock(name: str, refusal: str) -> Iterator[None]:
         Path("mlruns").mkdir(exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
-        raise RequestError(f"{refusal}; wait for it, or take another --name") from None
+        raise RequestError(refusal) from None
     except OSError as error:
-        raise RequestError(f"{Path.cwd()}: cannot be written, where mlruns/ goes: {error.strerror}") from None
+        raise RequestError(
+            f"{Path.cwd()}: cannot be written, and mlruns/ belongs there: {error.strerror}; "
+            "run the command in a folder that you can write to"
+        ) from None
     try:
         yield
     finally:
@@ -87,27 +135,28 @@ def hold_folder_lock(name: str, refusal: str) -> Iterator[None]:
 
 
 def describe_error(error: Exception) -> str:
-    """What a service that no longer answers said, in a line without passwords."""
-    return " ".join(masked(f"{type(error).__name__}: {error}").split())[:LONGEST_REASON]
+    """Return an error of a service in one line, without passwords."""
+    return " ".join(mask_passwords(f"{type(error).__name__}: {error}").split())[:LONGEST_REASON]
 
 
 @contextmanager
 def silence_native_output() -> Iterator[None]:
-    """Holds back what native libraries write to standard error, and shows it where they fail.
+    """Hold back what native libraries write to standard error, and write it only if the block raises.
 
-    TensorFlow 2.21 writes a dozen lines when it is loaded, that there is no GPU among them, whatever log level is set.
+    TensorFlow 2.21 writes a dozen lines when it is loaded, whatever log level is set. One of them says that there is no
+    GPU.
     """
     sys.stderr.flush()
-    before = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as output:
+        os.dup2(output.fileno(), 2)
         try:
             yield
         except BaseException:
-            held.seek(0)
-            os.write(before, held.read())
+            output.seek(0)
+            os.write(stderr, output.read())
             raise
         finally:
             sys.stderr.flush()
-            os.dup2(before, 2)
-            os.close(before)
+            os.dup2(stderr, 2)
+            os.close(stderr)

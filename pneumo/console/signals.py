@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: raised where it is safe, or asked for as a clean end."""
+"""Ctrl-C and SIGTERM: raised at a safe instant, or noted for a clean end."""
 
 from __future__ import annotations
 
@@ -6,68 +6,82 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, TracebackType
+from typing import Any, Self
 
-LATER = 0.05
-"""Seconds after which an interruption that could not be raised where it came is tried again."""
+RETRY_SECONDS = 0.05
+"""Seconds until a signal that could not raise `KeyboardInterrupt` is sent again."""
 
 
 def install_handlers() -> None:
-    """Raise `KeyboardInterrupt` at Ctrl-C and at SIGTERM, so that what is under way is closed in the same way."""
-    for one in _heeded():
-        signal.signal(one, _interrupt)
-    sys.unraisablehook = _unraisable
+    """Raise `KeyboardInterrupt` at Ctrl-C and at SIGTERM, so that both close what is open in the same way."""
+    for number in _handled_signals():
+        signal.signal(number, _raise_interrupt)
+    sys.unraisablehook = _retry_interrupt
 
 
-@contextmanager
-def interruption() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C or SIGTERM once asks for a clean end, which the function it gives tells; twice ends at once."""
-    asked = []
+class Interruption:
+    """Whether the user asked for a clean end. Call it to find out.
 
-    def ask(number: int, frame: object) -> None:
-        asked.append(number)
-        for one, handler in before.items():
-            signal.signal(one, handler)
-
-    before = {one: signal.signal(one, ask) for one in _heeded()}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
-
-
-def _heeded() -> list[signal.Signals]:
-    """Ctrl-C and SIGTERM, but not where who started this process has it ignored: a script that runs it in the background."""
-    return [one for one in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(one) is not signal.SIG_IGN]
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Raises `KeyboardInterrupt`, as Python does at Ctrl-C, but within an import only at its end.
-
-    A library that is imported may pass over it, and one whose import was broken off cannot be imported again by what ends
-    the command.
+    Within the context, the first Ctrl-C or SIGTERM is noted and changes nothing else; the second raises
+    `KeyboardInterrupt`. Outside the context a signal raises at once.
     """
-    at = frame
-    while at is not None:
-        if at.f_code.co_filename.startswith("<frozen importlib"):
-            _again(number)
+
+    def __init__(self) -> None:
+        self._requested = False
+        self._previous_handlers: dict[signal.Signals, Any] = {}
+
+    def __call__(self) -> bool:
+        return self._requested
+
+    def __enter__(self) -> Self:
+        self._previous_handlers = {number: signal.signal(number, self._note) for number in _handled_signals()}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._restore_handlers()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._requested = True
+        self._restore_handlers()
+
+    def _restore_handlers(self) -> None:
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
+
+
+def _handled_signals() -> list[signal.Signals]:
+    """Return Ctrl-C's signal and SIGTERM, without those that the caller of this process ignores.
+
+    A shell script that runs a command in the background has it ignore Ctrl-C.
+    """
+    return [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def _raise_interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise `KeyboardInterrupt`, but during an import only after its end.
+
+    A library that is being imported may swallow the exception, and a library whose import was broken off cannot be
+    imported again by the code that ends the command.
+    """
+    caller = frame
+    while caller is not None:
+        if caller.f_code.co_filename.startswith("<frozen importlib"):
+            _send_again(number)
             return
-        at = at.f_back
+        caller = caller.f_back
     raise KeyboardInterrupt
 
 
-def _unraisable(passed: sys.UnraisableHookArgs) -> None:
-    """Tries again what Python passes over where it comes while an object is taken away, and shows anything else."""
-    if issubclass(passed.exc_type, KeyboardInterrupt):
-        _again(signal.SIGINT)
+def _retry_interrupt(unraisable: sys.UnraisableHookArgs) -> None:
+    """Send the signal again if Python swallowed `KeyboardInterrupt` in a finalizer; show any other error."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        _send_again(signal.SIGINT)
     else:
-        sys.__unraisablehook__(passed)
+        sys.__unraisablehook__(unraisable)
 
 
-def _again(number: int) -> None:
-    again = threading.Timer(LATER, os.kill, (os.getpid(), number))
-    again.daemon = True
-    again.start()
+def _send_again(number: int) -> None:
+    timer = threading.Timer(RETRY_SECONDS, os.kill, (os.getpid(), number))
+    timer.daemon = True
+    timer.start()

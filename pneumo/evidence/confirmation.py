@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import plotly.graph_objects as go
 
 from pneumo.spec.objective import OBJECTIVES
-from pneumo.spec.selection import Confirmed, confirmed_ranking
+from pneumo.spec.selection import Confirmation, rank_confirmations
 
 CONFIRMATION_EXPLANATION = (
     "The best of many trials is in part a lucky one, so the best trials were trained again with other seeds. A dot is one "
@@ -19,12 +19,12 @@ CONFIRMATION_EXPLANATION = (
 _SEED_COLOUR, _MEAN_COLOUR, _SEARCH_COLOUR = "#56B4E9", "#0072B2", "#D55E00"
 
 
-def confirmation_figure(confirmed: Sequence[Confirmed], objective: str) -> go.Figure:
+def confirmation_figure(confirmed: Sequence[Confirmation], objective: str) -> go.Figure:
     """Return a plot with a row for each trial, best mean on top.
 
     A row has the value of each seed, their mean with its 95 % interval, and the value from the search.
     """
-    ranking = confirmed_ranking(confirmed, OBJECTIVES[objective])
+    ranking = rank_confirmations(confirmed, OBJECTIVES[objective])
     rows = range(len(ranking))
     figure = go.Figure()
     figure.add_scatter(
@@ -61,9 +61,9 @@ def confirmation_figure(confirmed: Sequence[Confirmed], objective: str) -> go.Fi
     return figure.update_layout(legend=legend, height=160 + 70 * len(ranking))
 
 
-def confirmation_sentences(confirmed: Sequence[Confirmed], objective: str) -> Iterator[str]:
+def confirmation_sentences(confirmed: Sequence[Confirmation], objective: str) -> Iterator[str]:
     """Yield a sentence for each trial, best mean first."""
-    for trial in confirmed_ranking(confirmed, OBJECTIVES[objective]):
+    for trial in rank_confirmations(confirmed, OBJECTIVES[objective]):
         decimals = _decimals(trial.mean)
         distance = abs(round(trial.first, decimals) - round(trial.mean, decimals))  # of the numbers as printed
         mean, first, distance_text = (f"{value:,.{decimals}f}" for value in (trial.mean, trial.first, distance))

@@ -20,7 +20,7 @@ from pneumo.evidence.pareto import FRONT_EXPLANATION, axis_settings, front_table
 from pneumo.spec.hyperparameters import Value
 from pneumo.spec.objective import OBJECTIVES, epoch_objective
 from pneumo.spec.result import Trial
-from pneumo.spec.selection import Confirmed, value_of
+from pneumo.spec.selection import Confirmation, metric_value
 from pneumo.spec.space import Choice, Searched, Space
 
 # Okabe and Ito's palette, which colour-blind readers can distinguish (Color Universal Design, 2008).
@@ -37,7 +37,7 @@ def study_page(
     space: Space,
     title: str = "Study",
     phantom: bool = False,
-    confirmed: Sequence[Confirmed] = (),
+    confirmed: Sequence[Confirmation] = (),
 ) -> str:
     """Return the page: history, hyperparameter importances, parallel coordinates, epochs and timeline.
 
@@ -76,7 +76,7 @@ def study_page(
 
 
 def _sections(
-    trials: Sequence[Trial], objectives: Sequence[str], space: Space, confirmed: Sequence[Confirmed]
+    trials: Sequence[Trial], objectives: Sequence[str], space: Space, confirmed: Sequence[Confirmation]
 ) -> Iterator[str]:
     """Yield the sections of the page, in order."""
     first, several = objectives[0], len(objectives) > 1
@@ -229,7 +229,7 @@ def _optuna_study(
         # Optuna numbers trials in order, so a number that is missing (its trial is not finished) needs a stand-in.
         for _ in range(next_number, trial.number):
             study.add_trial(create_trial(state=TrialState.WAITING))
-        values = [v for objective in selected if (v := value_of(trial.result, objective, objectives)) is not None]
+        values = [v for objective in selected if (v := metric_value(trial.result, objective, objectives)) is not None]
         study.add_trial(_optuna_trial(trial, values if len(values) == len(selected) else None, params, distributions))
         next_number = trial.number + 1
     return study

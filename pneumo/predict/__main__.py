@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pneumo.console.command import INTERRUPTED, NOTHING_FIT, OK, run_command, silence_native_output
-from pneumo.console.signals import interruption
+from pneumo.console.signals import Interruption
 from pneumo.predict.output import Format, PredictionRow, printed
 from pneumo.spec.errors import RequestError
 
@@ -174,7 +174,7 @@ def _predict(listed: Sequence[Path], served: Served, model: str, format_: Format
     names = [str(path) for path in listed]
     seen = positive = unreadable = 0
     try:
-        with interruption() as interrupted, _bar(len(listed)) as bar, printed(format_, names) as write:
+        with Interruption() as interrupted, _bar(len(listed)) as bar, printed(format_, names) as write:
             while seen < len(listed) and not interrupted():
                 chunk = listed[seen : seen + AT_ONCE]
                 rows = [_row(*one, decision.threshold) for one in zip(chunk, served.predict(chunk), strict=True)]

@@ -13,8 +13,8 @@ import typer
 from pneumo.console.command import (
     NOTHING_FIT,
     OK,
+    TypedCommand,
     describe_error,
-    drop_option,
     hold_folder_lock,
     program_path,
     run_command,
@@ -59,6 +59,7 @@ The test pictures are opened for this, and for nothing else; each opening is put
 Exit status: 0 promoted; 2 the request was wrong; 3 the gate refused (the version is the challenger); 130 interrupted."""
 )
 def main(
+    context: typer.Context,
     what: Annotated[
         str | None,
         typer.Argument(
@@ -99,25 +100,24 @@ def main(
     _check_alias(alias)
     settings = _promote_settings(set_ or ())
     console = open_console()
+    command: TypedCommand = context.obj
     store = connect_existing()
     try:
         asked = ask(store, what) if what or not (rollback and model) else None
         name = model or (asked.study if asked else "")
-        with hold_folder_lock(f"promote-{_file_name(name)}", f"model {name}: another promotion is under way here"):
+        with hold_folder_lock(
+            f"promote-{_file_name(name)}", f"model {name}: another promotion is under way here; wait for it"
+        ):
             if rollback:
                 return _roll_back(store, name, alias, console)
             assert asked is not None
-            return _promote(store, asked, name, alias, force, data, settings, console)
+            return _promote(store, asked, name, alias, force, data, settings, console, command)
     except ERRORS as error:
         print(f"pneumo.promote: ended by an error: {describe_error(error)}", file=sys.stderr)
-        console.print(
-            f"The same command goes on from there:\n  {_command(*sys.argv[1:])}", markup=False, soft_wrap=True
-        )
+        console.print(f"The same command goes on from there:\n  {command}", markup=False, soft_wrap=True)
         return NOTHING_FIT
     except KeyboardInterrupt:
-        console.print(
-            f"\nInterrupted. The same command finishes it:\n  {_command(*sys.argv[1:])}", markup=False, soft_wrap=True
-        )
+        console.print(f"\nInterrupted. The same command finishes it:\n  {command}", markup=False, soft_wrap=True)
         raise
 
 
@@ -130,6 +130,7 @@ def _promote(
     data: str | None,
     settings: list[str],
     console: Console,
+    command: TypedCommand,
 ) -> int:
     from pneumo.console.display import progress_bar
     from pneumo.data.sources import open_source
@@ -149,17 +150,17 @@ def _promote(
             say=lambda line: console.print(line, markup=False, soft_wrap=True),
             progress=progress,
         )
-    _show(outcome, store, source.kind == "phantom", force, console)
+    _show(outcome, store, source.kind == "phantom", force, console, command)
     return NOTHING_FIT if outcome.promotion.alias != alias else OK
 
 
 def _experiment(asked: Asked, settings: list[str], data: str | None) -> Experiment:
-    from pneumo.spec.experiment import parsed_experiment
+    from pneumo.spec.experiment_file import parse_experiment
 
     text = asked.recorded.experiment_yaml
     if text is None:
         raise RequestError(f"study {asked.study}: its run has no experiment.yaml; it was killed before its first trial")
-    return parsed_experiment(text, f"study {asked.study}", settings, {"data.path": data} if data else {})
+    return parse_experiment(text, f"study {asked.study}", settings, {"data.path": data} if data else {})
 
 
 def _roll_back(store: Store, model: str, alias: str, console: Console) -> int:
@@ -173,7 +174,9 @@ def _roll_back(store: Store, model: str, alias: str, console: Console) -> int:
     return OK
 
 
-def _show(outcome: Outcome, store: Store, phantom: bool, force: str | None, console: Console) -> None:
+def _show(
+    outcome: Outcome, store: Store, phantom: bool, force: str | None, console: Console, command: TypedCommand
+) -> None:
     """The figures, the gate, what became of it, and what to do next."""
     from rich.table import Table
 
@@ -199,7 +202,7 @@ def _show(outcome: Outcome, store: Store, phantom: bool, force: str | None, cons
     _say_openings(outcome.openings, outcome.elsewhere, say)
     if promotion.alias == "challenger":
         say(f"Refused: version {promotion.version} of {promotion.model} is registered as challenger, not more.", "bold")
-        say(f"To promote it all the same:  {_command(*drop_option(sys.argv[1:], '--force'), '--force', 'REASON')}")
+        say(f"To promote it all the same:  {command.with_option('--force', 'REASON')}")
         return
     forced = f", by force: {promotion.forced}" if promotion.forced else ""
     replaced = f"; version {promotion.replaced} is previous now" if promotion.replaced else ""
@@ -255,10 +258,6 @@ def _on_path() -> str:
     """What `mlflow models serve` wants in front of it: it calls another program of this environment by its bare name."""
     folder = program_path("mlflow").rpartition("/")[0]
     return f"PATH={shlex.quote(folder)}:$PATH " if folder else ""
-
-
-def _command(*arguments: str) -> str:
-    return shlex.join([program_path("python"), "-m", "pneumo.promote", *arguments])
 
 
 if __name__ == "__main__":

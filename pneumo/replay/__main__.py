@@ -13,14 +13,14 @@ import typer
 
 from pneumo.console.command import INTERRUPTED, OK, run_command
 from pneumo.spec.errors import RequestError, TrialError
-from pneumo.spec.masking import masked
+from pneumo.spec.masking import mask_passwords
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
     from pneumo.compute.place import Place
-    from pneumo.console.display import Screen
+    from pneumo.console.display import TrainingProgress
     from pneumo.data.pictures import Source
     from pneumo.data.prepare import Prepared
     from pneumo.replay.compare import Change, Figure
@@ -97,12 +97,12 @@ def _recorded(run_id: str) -> RecordedTrial:
     try:
         return recorded_trial(store, run_id)
     except ERRORS as error:
-        raise RequestError(f"tracking store {store.shown}: {masked(str(error))[:300]}") from None
+        raise RequestError(f"tracking store {store.shown}: {mask_passwords(str(error))[:300]}") from None
 
 
 def _experiment(recorded: RecordedTrial, data: str | None) -> Experiment:
     """The experiment of the trial's study, on the pictures at `data` where that is given."""
-    from pneumo.spec.experiment import read_experiment
+    from pneumo.spec.experiment_file import read_experiment
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "experiment.yaml")
@@ -132,7 +132,7 @@ def _candidate(recorded: RecordedTrial, experiment: Experiment) -> Candidate:
         values["precision"] = precision
     search = experiment.search
     rung = recorded.role == "trial" and (search.engine, search.algorithm) == ("keras-tuner", "hyperband")
-    full = int(experiment.space.possible("epochs")[0]) if rung else None
+    full = int(experiment.space.possible_values("epochs")[0]) if rung else None
     searched = frozenset(dimension.name for dimension in experiment.space.searched) & set(values)
     candidate = Candidate(recorded.number, values, searched, full_epochs=full)
     try:
@@ -162,29 +162,29 @@ def _replay(
     place: Place,
     console: Console,
 ) -> int:
-    from pneumo.console.display import Screen, progress_bar
+    from pneumo.console.display import TrainingProgress, progress_bar, say
     from pneumo.data.prepare import prepare
     from pneumo.data.split import describe_split
     from pneumo.replay.compare import environment_changes
     from pneumo.training.task import TrialTask
 
-    screen, last = Screen(experiment, console), len(recorded.epochs)
-    screen.say(_title(recorded, candidate))
-    with progress_bar("decoding pictures, once", console) as progress:
+    progress, last = TrainingProgress(console, experiment.search.objectives[0]), len(recorded.epochs)
+    say(console, _title(recorded, candidate))
+    with progress_bar("decoding pictures, once", console) as decoded:
         data = prepare(
             source,
             experiment.image_sizes,
             experiment.data.validation,
             experiment.search.seed,
-            progress=progress,
+            progress=decoded,
             say=lambda line: print(line, file=sys.stderr),
         )
-    screen.say(describe_split(data.description, data.counts, data.classes))
-    screen.say(f"MLflow: {recorded.store}, where this leaves nothing")
-    device = _result(place, candidate.number, None, last, screen)
+    say(console, describe_split(data.description, data.counts, data.classes))
+    say(console, f"MLflow: {recorded.store}, where this leaves nothing")
+    device = _result(place, candidate.number, None, last, progress)
     if isinstance(device, TrialError):
         raise RequestError(f"no training can be run here: {device}")
-    _say_changes(environment_changes(recorded, data, device), screen)
+    _say_changes(environment_changes(recorded, data, device), console)
     task = TrialTask(
         study=recorded.study,
         candidate=candidate,
@@ -194,9 +194,9 @@ def _replay(
         seed=int(recorded.parameters["seed"]),
         data=data,
     )
-    with screen:
-        screen.begun(candidate)
-        trained = _result(place, candidate.number, task, last, screen)
+    with progress:
+        progress.start(candidate.number, candidate)
+        trained = _result(place, candidate.number, task, last, progress)
     if isinstance(trained, TrialError):
         print(f"pneumo.replay: the training, recorded as {recorded.state}, failed: {trained}", file=sys.stderr)
         return DIFFERENT
@@ -219,17 +219,19 @@ def _title(recorded: RecordedTrial, candidate: Candidate) -> str:
     )
 
 
-def _say_changes(found: Sequence[Change], screen: Screen) -> None:
+def _say_changes(found: Sequence[Change], console: Console) -> None:
+    from pneumo.console.display import say
+
     if not found:
-        screen.say("Data, code, libraries, device and threads are those of the record.")
+        say(console, "Data, code, libraries, device and threads are those of the record.")
         return
-    screen.say("Not known to be as in the record:")
+    say(console, "Not known to be as in the record:")
     for change in found:
         surely = "; the figures will differ" if change.certain else ""
-        screen.say(f"  {change.what}: {change.recorded} → {change.now}{surely}")
+        say(console, f"  {change.what}: {change.recorded} → {change.now}{surely}")
 
 
-def _result(place: Place, number: int, payload: Any, last: int, screen: Screen) -> Any:
+def _result(place: Place, number: int, payload: Any, last: int, progress: TrainingProgress) -> Any:
     """What the place's process makes of a payload, or a `TrialError`; a training is stopped after epoch `last`."""
     from pneumo.compute.place import Died, Ended, Progress, Report, Task
 
@@ -237,9 +239,9 @@ def _result(place: Place, number: int, payload: Any, last: int, screen: Screen) 
     while True:
         match place.next_event(TICK):
             case Progress() as step:
-                screen.step(step.number, step.epoch, step.step, step.steps)
+                progress.step(step.number, step.epoch, step.step, step.steps)
             case Report() as report:
-                screen.epoch(report.number, report.metrics)
+                progress.epoch(report.number, report.metrics)
                 place.answer(number, report.epoch < last)
             case Ended(result=result):
                 return result

@@ -1,128 +1,112 @@
-"""The best trials trained again over other seeds, before one of them is called the best.
+"""Confirmation: the best trials are trained again with other seeds before one of them is called the best.
 
-The first value of the best of many trials is partly luck: it was chosen for being high. The mean over new seeds is not.
+The value of the best of many trials is partly luck, since the trial was chosen for it. The mean over new seeds is not.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
 
 from pneumo.compute.place import Place
-from pneumo.console.display import ConfirmScreen
-from pneumo.search.loop import Ending, Study
-from pneumo.search.recorder import StudyRecord
+from pneumo.console.display import say
+from pneumo.search.display import ConfirmationListener
+from pneumo.search.loop import Ending, Training, TrainingLoop
+from pneumo.search.recorder import StudyRecorder
+from pneumo.search.study import FailureStreak
 from pneumo.spec.best import best_first
-from pneumo.spec.candidate import Candidate, Done, Wait
+from pneumo.spec.candidate import Candidate, Wait
 from pneumo.spec.experiment import Experiment
-from pneumo.spec.result import State, Trial, TrialResult
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from pneumo.spec.run import TrialRun
+from pneumo.spec.result import Trial, TrialResult
+from pneumo.spec.run import TrialRun
+from pneumo.spec.wording import count_of
 
 FIRST_SEED = 1_000_000
-"""Beyond the study's own: no trial was trained with one of these. Every trial is trained with the same ones."""
+"""First seed of confirmations, to which the study's seed is added. No trial of a search has a seed as high.
+
+Every trial is trained with the same seeds.
+"""
 
 
-def missing(told: Sequence[Trial], experiment: Experiment, runs: Sequence[TrialRun]) -> list[tuple[Trial, int]]:
-    """The trials and seeds that are still to be trained, the best trial first, all seeds of one together."""
-    spec = experiment.search.confirm
-    if spec is None:
+def missing_confirmations(
+    finished_trials: Sequence[Trial], experiment: Experiment, confirmations: Sequence[TrialRun]
+) -> list[Training]:
+    """Return the confirmations that are still to be trained, the best trial first, all seeds of a trial together.
+
+    Args:
+        finished_trials: The study's finished trials.
+        experiment: Says how many trials are confirmed, over how many seeds.
+        confirmations: The runs of the confirmations that are complete.
+    """
+    confirm = experiment.search.confirm
+    if confirm is None:
         return []
-    done = {(run.number, int(run.parameters["seed"])) for run in runs}
-    seeds = [FIRST_SEED + experiment.search.seed + n for n in range(spec.seeds)]
-    best = best_first(told, experiment)[: spec.top]
-    return [(trial, seed) for trial in best for seed in seeds if (trial.number, seed) not in done]
+    done = {(run.number, int(run.parameters["seed"])) for run in confirmations}
+    seeds = [FIRST_SEED + experiment.search.seed + n for n in range(confirm.seeds)]
+    best = best_first(finished_trials, experiment)[: confirm.top]
+    return [
+        Training(_from_first_epoch(trial.candidate), seed)
+        for trial in best
+        for seed in seeds
+        if (trial.number, seed) not in done
+    ]
 
 
-def confirm(
+def confirm_best(
     experiment: Experiment,
-    record: StudyRecord,
-    told: Sequence[Trial],
+    recorder: StudyRecorder,
+    finished_trials: Sequence[Trial],
     ending: Ending,
     *,
     place: Place,
     console: Console,
     interrupted: Callable[[], bool],
 ) -> Ending:
-    """Trains what is missing after a search that ended so, and says how it has ended now.
+    """Run the missing confirmations after a search that ended with `ending`, and return the final ending.
 
-    Where nothing is missing, or the search was interrupted or broken off, nothing is trained.
+    Nothing is trained if none is missing, or if the search was interrupted or broken off.
     """
-    spec = experiment.search.confirm
-    if spec is None or ending.interrupted or ending.broken:
+    confirm = experiment.search.confirm
+    if confirm is None or ending.interrupted or ending.broken:
         return ending
-    wanted = _Wanted(missing(told, experiment, record.confirmations()), record)
-    if not wanted.pairs:
+    missing = missing_confirmations(finished_trials, experiment, recorder.confirmations())
+    if not missing:
         return ending
-    screen = ConfirmScreen(experiment, console, lambda c: (wanted.trial(c).number, wanted.seed(c)))
-    screen.say(f"Ended: {ending.reason}. Training the best again over {spec.seeds} other seeds:")
-    study = Study(
-        experiment.search.model_copy(update={"trials": len(wanted.pairs), "timeout": None, "patience": None}),
-        engine=wanted,
-        place=place,
-        record=_Record(record, wanted),
-        payload=lambda candidate, run_id: record.task(wanted.trial(candidate), run_id, wanted.seed(candidate)),
-        screen=screen,
+    say(
+        console,
+        f"Ended: {ending.reason}. Confirming the best trials with {count_of(confirm.seeds, 'other seed')} each:",
     )
-    with screen:
-        done = study.run(interrupted)
-    if done.broken:
-        screen.say(f"Not all could be trained again: {done.reason}.")
-    return done if done.interrupted else ending
+    schedule = _Confirmations(missing, recorder, FailureStreak(experiment.search.max_failures))
+    latest_end = max((trial.result.ended for trial in finished_trials), default=0.0)
+    with ConfirmationListener(experiment, console, len(missing)) as listener:
+        confirmed = TrainingLoop(schedule, place, recorder, listener, latest_end).run(interrupted)
+    if confirmed.broken:
+        say(console, f"Not all confirmations were trained: {confirmed.reason}.")
+    return confirmed if confirmed.interrupted else ending
 
 
-class _Wanted:
-    """An `Engine` that proposes trials again; its numbers count the trainings."""
+def _from_first_epoch(candidate: Candidate) -> Candidate:
+    """Return the candidate without the trial that it continued: a confirmation starts at the first epoch."""
+    return Candidate(candidate.number, candidate.hyperparameters, candidate.searched)
 
-    id = ""
 
-    def __init__(self, pairs: Sequence[tuple[Trial, int]], record: StudyRecord) -> None:
-        self.pairs, self._record = pairs, record
-        self._asked = 0
+class _Confirmations:
+    """A `Schedule` of confirmations. MLflow's runs are their only record, so no engine hears of them."""
 
-    def learn(self, trials: Sequence[Trial]) -> None:
-        """Nothing: what is proposed is known."""
+    def __init__(self, missing: Sequence[Training], recorder: StudyRecorder, failures: FailureStreak) -> None:
+        self._missing, self._recorder, self._failures = deque(missing), recorder, failures
 
-    def ask(self) -> Candidate | Wait | Done:
-        if self._asked == len(self.pairs):
-            return Done("all are trained")
-        number, self._asked = self._asked, self._asked + 1
-        trial, _ = self.pairs[number]
-        # From its first epoch on, also where the search had it continue another trial.
-        return Candidate(number, trial.candidate.hyperparameters, trial.candidate.searched)
+    def next(self, running: int) -> Training | Wait | Ending:
+        if ending := self._failures.ending:
+            return ending
+        return self._missing.popleft() if self._missing else Ending("all confirmations are done")
 
-    def report(self, number: int, epoch: int, value: float) -> bool:
+    def report(self, training: Training, epoch: int, value: float) -> bool:
         return True
 
-    def tell(self, result: TrialResult) -> None:
-        """MLflow's runs are the record."""
+    def finish(self, training: Training, result: TrialResult, *, was_trained: bool) -> None:
+        self._failures.add(result, was_trained=was_trained)
         if result.state == "complete":
-            trial, seed = self.pairs[result.number]
-            self._record.confirmed(result, trial.number, seed)
-
-    def trials(self) -> tuple[Trial, ...]:
-        return ()
-
-    def trial(self, candidate: Candidate) -> Candidate:
-        """The candidate under the number that it had in the search."""
-        return replace(candidate, number=self.pairs[candidate.number][0].number)
-
-    def seed(self, candidate: Candidate) -> int:
-        return self.pairs[candidate.number][1]
-
-
-class _Record:
-    """A `Record` of `pneumo.study` for trainings."""
-
-    def __init__(self, record: StudyRecord, wanted: _Wanted) -> None:
-        self._record, self._wanted = record, wanted
-
-    def begin(self, candidate: Candidate) -> str:
-        return self._record.start(self._wanted.trial(candidate), self._wanted.seed(candidate), "confirm")
-
-    def end(self, run_id: str, state: State | Any, error: str | None = None, output: str = "") -> None:
-        self._record.end(run_id, state, error, output)
+            self._recorder.add_confirmation(training, result)

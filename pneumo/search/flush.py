@@ -1,104 +1,110 @@
-"""What a search does about what MLflow has not taken yet: send what an earlier one left, wait at the end, say what is left."""
+"""The search's side of the outbox: send what an earlier search left, wait at the end, say what remains."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from pneumo.console.command import INTERRUPTED, NOTHING_FIT
-from pneumo.console.display import Screen
+from rich.console import Console
+
+from pneumo.console.command import INTERRUPTED, NOTHING_FIT, TypedCommand
+from pneumo.console.display import say
 from pneumo.search.summary import describe_resume
+from pneumo.spec.result import Trial
 
 if TYPE_CHECKING:
-    from pneumo.search.loop import Ending
-    from pneumo.search.recorder import StudyRecord
-    from pneumo.spec.result import Trial
-    from pneumo.spec.selection import Confirmed
     from pneumo.tracking.outbox import Outbox
     from pneumo.tracking.sender import Away, Sender
     from pneumo.tracking.store import Store
 
 
-def sender_of(outbox: Outbox, store: Store, screen: Screen) -> Sender:
-    """The thread that takes the outbox to MLflow, to be entered."""
-    from pneumo.tracking.sender import Sender
-
-    return Sender(outbox, store, say=screen.say, complain=lambda line: print(f"pneumo.search: {line}", file=sys.stderr))
+def never() -> bool:
+    """Return False: nobody interrupts."""
+    return False
 
 
-def send_left(outbox: Outbox, store: Store, outage: float, screen: Screen) -> bool:
-    """Sends what an earlier search of the study left, waiting for `outage` seconds; False where not all of it arrived.
+@dataclass(frozen=True)
+class Flush:
+    """The way from a study's outbox to MLflow.
 
-    Raises `RequestError` where it is of another MLflow.
+    Args:
+        outbox: What is still to be sent.
+        store: Where it goes.
+        outage: Seconds to wait for MLflow while it is away, `search.outage`.
+        console: Where messages go.
     """
-    from pneumo.tracking.sender import check_same_store
 
-    if not (left := outbox.left()):
-        return True
-    check_same_store(outbox, store)
-    screen.say(f"Sending to MLflow what an earlier search left: {left:,} writes")
-    with sender_of(outbox, store, screen) as sender:
-        return arrived(outbox, sender, outage, screen)
+    outbox: Outbox
+    store: Store
+    outage: float
+    console: Console
 
+    def sender(self) -> Sender:
+        """Return the thread that sends the outbox to MLflow while its context lasts."""
+        from pneumo.tracking.sender import Sender
 
-def know_runs(outbox: Outbox, store: Store, study: str, told: Sequence[Trial]) -> None:
-    """Has the outbox know the ids of these trials' runs, also where it is a new one and MLflow alone remembers their keys."""
-    from pneumo.tracking.outbox import KEY
-    from pneumo.tracking.study import trial_runs
-
-    if all(outbox.run_id(trial.result.run_id) for trial in told):
-        return
-    for run in trial_runs(store, study):
-        if key := run.tags.get(KEY):
-            outbox.keep_run_id(key, run.run_id)
-
-
-def arrived(
-    outbox: Outbox, sender: Sender, outage: float, screen: Screen, interrupted: Callable[[], bool] = lambda: False
-) -> bool:
-    """Waits until all has arrived, for `outage` seconds where MLflow is away, and says so once; False where it has not."""
-
-    def waiting(away: Away | None) -> None:
-        if away is None:
-            screen.say(f"Sending {outbox.left():,} writes to MLflow; Ctrl-C ends it, and they are kept")
-            return
-        until = datetime.now() + timedelta(seconds=outage - max(0.0, time.monotonic() - began))
-        screen.say(
-            f"Waiting for MLflow ({away.reason}) until {until:%H:%M:%S} at the latest (search.outage); Ctrl-C ends it"
+        return Sender(
+            self.outbox,
+            self.store,
+            say=self._say,
+            complain=lambda line: print(f"pneumo.search: {line}", file=sys.stderr),
         )
 
-    began = time.monotonic()
-    return sender.flush(outage, hurry=interrupted, waiting=waiting)
+    def send_left_over(self) -> bool:
+        """Send what an earlier search of the study left. Return False if not all of it arrived.
 
+        Raises:
+            RequestError: It belongs to another MLflow store.
+        """
+        from pneumo.tracking.sender import check_same_store
 
-def close(
-    record: StudyRecord,
-    outbox: Outbox,
-    sender: Sender,
-    told: Sequence[Trial],
-    ending: Ending,
-    confirmed: Sequence[Confirmed],
-    outage: float,
-    screen: Screen,
-    interrupted: Callable[[], bool],
-) -> bool:
-    """Closes the study's run when all of its trials' has arrived; False where not all of both arrives."""
-    if not arrived(outbox, sender, outage, screen, interrupted):
-        record.abandon()
-        return False
-    record.close(told, ending.interrupted, confirmed)
-    return arrived(outbox, sender, outage, screen, interrupted)
+        if not (writes := self.outbox.left()):
+            return True
+        check_same_store(self.outbox, self.store)
+        self._say(f"Sending to MLflow what an earlier search left: {writes:,} writes")
+        with self.sender() as sender:
+            return self.wait(sender)
 
+    def wait(self, sender: Sender, interrupted: Callable[[], bool] = never) -> bool:
+        """Wait until everything has arrived, or MLflow was away for `outage` seconds. Return whether all arrived."""
 
-def unsent(outbox: Outbox, store: Store, screen: Screen, *, interrupted: bool) -> int:
-    """Says what is left, where it lies and how to send it; the exit status."""
-    left = f"{outbox.left():,} writes that {store.shown} has not taken are kept in {outbox.path}"
-    if interrupted:
-        screen.say(f"Interrupted; everything so far is kept: {left}. {describe_resume()}")
-        return INTERRUPTED
-    print(f"pneumo.search: MLflow is away: {left}", file=sys.stderr)
-    screen.say(f"When it is back, the same command sends them and goes on:\n{describe_resume().splitlines()[1]}")
-    return NOTHING_FIT
+        def show_progress(away: Away | None) -> None:
+            if away is None:
+                self._say(f"Sending {self.outbox.left():,} writes to MLflow. Ctrl-C stops waiting and loses nothing.")
+                return
+            until = datetime.now() + timedelta(seconds=self.outage - max(0.0, time.monotonic() - started))
+            self._say(
+                f"Waiting for MLflow ({away.reason}) until {until:%H:%M:%S} at the latest (search.outage). "
+                "Ctrl-C stops waiting and loses nothing."
+            )
+
+        started = time.monotonic()
+        return sender.flush(self.outage, hurry=interrupted, waiting=show_progress)
+
+    def remember_run_ids(self, study: str, finished_trials: Sequence[Trial]) -> None:
+        """Look up in MLflow the run ids of trials that a new outbox knows by their keys only."""
+        from pneumo.tracking.outbox import KEY
+        from pneumo.tracking.study import trial_runs
+
+        if all(self.outbox.run_id(trial.result.run_id) for trial in finished_trials):
+            return
+        for run in trial_runs(self.store, study):
+            if key := run.tags.get(KEY):
+                self.outbox.keep_run_id(key, run.run_id)
+
+    def report_unsent(self, command: TypedCommand, *, interrupted: bool) -> int:
+        """Say how much was not sent, where it is and how to send it. Return the exit status."""
+        unsent = f"{self.outbox.left():,} writes that {self.store.shown} has not taken are in {self.outbox.path}"
+        if interrupted:
+            self._say(f"Interrupted. Nothing is lost: {unsent}. {describe_resume(command)}")
+            return INTERRUPTED
+        print(f"pneumo.search: MLflow is away: {unsent}", file=sys.stderr)
+        self._say(f"When MLflow is back, the same command sends them and resumes the study:\n  {command}")
+        return NOTHING_FIT
+
+    def _say(self, line: str) -> None:
+        say(self.console, line)

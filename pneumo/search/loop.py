@@ -1,44 +1,45 @@
-"""The loop of a study: ask the engine, let a place train, tell the engine; until the budget is spent."""
+"""The loop of a search: take a training from a schedule, let a place run it, hand back its result."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any, Literal, Protocol
 
 from pneumo.compute.place import Died, Ended, Event, Place, Progress, Report, Task
-from pneumo.console.display import Screen
-from pneumo.engines.protocol import Engine
-from pneumo.spec.candidate import Candidate, Done, Wait
+from pneumo.spec.candidate import Candidate, Wait
 from pneumo.spec.errors import FullDiskError
 from pneumo.spec.hyperparameters import unbuildable
-from pneumo.spec.objective import EPOCH_OBJECTIVES
-from pneumo.spec.result import State, Trial, TrialResult
-from pneumo.spec.search import SearchSpec
-from pneumo.spec.stopping import common_cause, since_better
+from pneumo.spec.result import State, TrialResult
 
 TICK = 0.2
-"""Seconds after which an interruption is noticed at the latest."""
+"""Longest time until an interruption is noticed, seconds."""
 
 
-class Record(Protocol):
-    """Where trials are recorded (see `tracking`)."""
+@dataclass(frozen=True)
+class Training:
+    """A network to train: a trial of the search, or a trial again with another seed to confirm it.
 
-    def begin(self, candidate: Candidate) -> str:
-        """A new run for the candidate; its id."""
-        ...
+    `seed` is set for a confirmation only. A trial's seed follows from its number.
+    """
 
-    def end(self, run_id: str, state: State | Literal["killed"], error: str | None = None, output: str = "") -> None:
-        """Close a run: complete, pruned, failed or killed. `output` is what a process that died last wrote."""
-        ...
+    candidate: Candidate
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
 class Ending:
-    """Why a search ended: interrupted, exhausted (nothing more is to be expected of it), broken (trial after trial
-    failed), or its budget was spent."""
+    """Why a search ended.
+
+    Args:
+        reason: One line for the user.
+        interrupted: The user asked for the end.
+        exhausted: More trials would bring nothing new.
+        broken: Too many trials in a row failed.
+    """
 
     reason: str
     interrupted: bool = False
@@ -46,131 +47,154 @@ class Ending:
     broken: bool = False
 
 
+class Schedule(Protocol):
+    """What is trained, and what the results are for."""
+
+    def next(self, running: int) -> Training | Wait | Ending:
+        """Return the next training while `running` others are under way, or why there is no further one."""
+        ...
+
+    def report(self, training: Training, epoch: int, value: float) -> bool:
+        """Take the objective after an epoch (from 1). False: stop this training now, it is pruned."""
+        ...
+
+    def finish(self, training: Training, result: TrialResult, *, was_trained: bool) -> None:
+        """Take the result of a training. `was_trained` is False if its network could not be built."""
+        ...
+
+
+class Recorder(Protocol):
+    """Where trainings are recorded (see `search.recorder`)."""
+
+    def begin(self, training: Training) -> str:
+        """Open a run for a training and return its id."""
+        ...
+
+    def task(self, training: Training, run_id: str) -> Any:
+        """Return what a worker is handed for a training."""
+        ...
+
+    def end(self, run_id: str, state: State | Literal["killed"], error: str | None = None, output: str = "") -> None:
+        """Close a run. `output` is the last output of a worker process that died."""
+        ...
+
+
+class Listener(Protocol):
+    """Who is told how the trainings get on. `number` identifies a training from `start` to `finish`."""
+
+    def start(self, number: int, training: Training) -> None: ...
+
+    def step(self, number: int, epoch: int, step: int, steps: int) -> None:
+        """A training is at `step` of the `steps` of `epoch`, both counted from 1."""
+        ...
+
+    def epoch(self, number: int, metrics: Mapping[str, float]) -> None: ...
+
+    def finish(self, number: int, training: Training, result: TrialResult) -> None: ...
+
+
 @dataclass(frozen=True)
 class _UnderWay:
-    candidate: Candidate
+    """A training under way. `started` is in seconds since 1970, `started_at` by a clock that nobody sets."""
+
+    training: Training
     run_id: str
     started: float
-    began: float  # by a clock that nobody sets
-    history: list[float]
+    started_at: float
+    history: list[float] = field(default_factory=list)
 
 
-class Study:
-    """One study at work. The engine, the place and the record are handed in; the study owns none of their ideas.
+class TrainingLoop:
+    """Keeps a place's workers busy with the trainings of a schedule.
 
-    `payload` makes what the place's trial function is handed, of a candidate and its run id. The place stays open, but
-    where trials are under way at the end.
+    The place stays open after `run`, unless trainings were under way at its end.
+
+    Args:
+        latest_end: The end of the last training before this loop, in seconds since 1970. No training starts earlier in
+            the record, since the machine's clock may have been put back.
     """
 
     def __init__(
-        self,
-        search: SearchSpec,
-        *,
-        engine: Engine,
-        place: Place,
-        record: Record,
-        payload: Callable[[Candidate, str], Any],
-        screen: Screen,
+        self, schedule: Schedule, place: Place, recorder: Recorder, listener: Listener, latest_end: float = 0.0
     ) -> None:
-        self._search, self._engine, self._place, self._record = search, engine, place, record
-        self._payload, self._screen = payload, screen
-        self._told = list(engine.trials())
+        self._schedule, self._place, self._recorder, self._listener = schedule, place, recorder, listener
+        self._latest_end = latest_end
+        self._numbers = count()
         self._under_way: dict[int, _UnderWay] = {}
-        self._failures: list[str] = []
-        self._began = time.monotonic()
 
     def run(self, interrupted: Callable[[], bool]) -> Ending:
-        """Run trials until the budget is spent, the engine is done, or `interrupted` says so.
+        """Run trainings until the schedule has no further one, or until `interrupted` returns True.
 
-        A trial that is under way at an interruption is ended at once, its run closed as killed, and the engine proposes
-        it again when the study is taken up. So it is where a trial finds the disk full, which raises `FullDiskError`.
+        After an interruption, trainings under way are ended at once and their runs are closed as killed. The schedule
+        hears nothing of them, so a later search runs them again. The same holds after an error.
+
+        Raises:
+            FullDiskError: A training found the disk full. It does not count as failed.
         """
         try:
             while not interrupted():
-                ending = self._hand_out()
+                ending = self._fill_place()
                 if ending and not self._under_way:
                     return ending
                 event = self._place.next_event(TICK)
                 if isinstance(event, Died) and interrupted():
-                    break  # the signal went to the worker too
+                    break  # the signal reached the worker too
                 if event:
                     self._handle(event)
             return Ending("interrupted", interrupted=True)
         finally:
             if self._under_way:
                 self._place.close()
-            for one in self._under_way.values():
-                with contextlib.suppress(Exception):  # the first error is the one to be seen
-                    self._record.end(one.run_id, "killed")
+            for running in self._under_way.values():
+                with contextlib.suppress(Exception):  # it would hide the first error
+                    self._recorder.end(running.run_id, "killed")
 
-    def _hand_out(self) -> Ending | None:
-        """Give every free worker a candidate. Why no further one is given, if none will be."""
+    def _fill_place(self) -> Ending | None:
+        """Give each free worker a training. Return why there is no further one, if there is none."""
         while self._place.free:
-            if len(self._told) + len(self._under_way) >= self._search.trials:
-                return Ending(f"all {self._search.trials} trials are done")
-            if len(self._failures) >= self._search.max_failures:
-                cause, times = common_cause(self._failures)
-                failed = f"{len(self._failures)} trials in a row failed"
-                return Ending(
-                    f"{failed}, {times} of them: {cause}" if times > 1 else f"{failed}, first: {cause}", broken=True
-                )
-            patience = self._search.patience
-            if patience is not None and since_better(self._told, self._search.objectives) >= patience:
-                return Ending(f"no better value in the last {patience} finished trials", exhausted=True)
-            if self._search.timeout is not None and time.monotonic() - self._began >= self._search.timeout:
-                return Ending(f"the time of {self._search.timeout:.0f} s is over")
-            proposal = self._engine.ask()
-            if isinstance(proposal, Done):
-                return Ending(proposal.reason, exhausted=True)
-            if isinstance(proposal, Wait):
-                break
-            run_id = self._record.begin(proposal)
-            self._under_way[proposal.number] = _UnderWay(proposal, run_id, self._now(), time.monotonic(), [])
-            self._screen.begun(proposal)
-            if why_not := unbuildable(proposal.values):
-                self._end(TrialResult(proposal.number, run_id, "failed", error=why_not))
-                break  # to where an interruption is noticed
-            self._place.submit(Task(proposal.number, self._payload(proposal, run_id)))
+            training = self._schedule.next(len(self._under_way))
+            if isinstance(training, Ending):
+                return training
+            if isinstance(training, Wait):
+                return None
+            number, run_id = next(self._numbers), self._recorder.begin(training)
+            now = max(time.time(), self._latest_end)
+            self._under_way[number] = _UnderWay(training, run_id, now, time.monotonic())
+            self._listener.start(number, training)
+            candidate = training.candidate
+            if reason := unbuildable(candidate.values):
+                failure = TrialResult(candidate.number, run_id, "failed", error=reason)
+                self._finish(number, failure, was_trained=False)
+                return None  # so that an interruption is noticed
+            self._place.submit(Task(number, self._recorder.task(training, run_id)))
         return None
 
     def _handle(self, event: Event) -> None:
+        running = self._under_way[event.number]
         match event:
             case Progress():
-                self._screen.step(event.number, event.epoch, event.step, event.steps)
+                self._listener.step(event.number, event.epoch, event.step, event.steps)
             case Report():
-                self._screen.epoch(event.number, event.metrics)
-                self._place.answer(event.number, self._goes_on(event))
+                self._listener.epoch(event.number, event.metrics)
+                running.history.append(event.value)
+                go_on = self._schedule.report(running.training, event.epoch, event.value)
+                self._place.answer(event.number, go_on)
             case Ended(result=FullDiskError() as error):
-                raise error  # not told: the trial is run again where there is room
+                raise error
             case Ended():
-                # By the number of the task: one that trains a trial again knows itself by that trial's.
-                self._finish(replace(event.result, number=event.number))
+                self._finish(event.number, event.result)
             case Died():
-                run_id = self._under_way[event.number].run_id
-                self._finish(TrialResult(event.number, run_id, "failed", error=event.reason), event.output)
+                number = running.training.candidate.number
+                failure = TrialResult(number, running.run_id, "failed", error=event.reason)
+                self._finish(event.number, failure, event.output)
 
-    def _goes_on(self, report: Report) -> bool:
-        if self._search.objectives[0] not in EPOCH_OBJECTIVES:
-            return True  # not known before the trial's end
-        self._under_way[report.number].history.append(report.value)
-        return self._engine.report(report.number, report.epoch, report.value)
-
-    def _finish(self, result: TrialResult, output: str = "") -> None:
-        """Ends a trial that was trained; one that could not be built says nothing of the next ones."""
-        self._failures = [*self._failures, result.error or ""] if result.state == "failed" else []
-        self._end(result, output)
-
-    def _end(self, result: TrialResult, output: str = "") -> None:
-        one = self._under_way[result.number]
-        ended = one.started + time.monotonic() - one.began
-        result = replace(result, history=tuple(one.history), started=one.started, ended=ended)
-        # The engine first: it is what says, after a kill between the two, how the run is to be closed.
-        self._engine.tell(result)
-        self._record.end(one.run_id, result.state, result.error, output)
-        del self._under_way[result.number]
-        self._told.append(Trial(one.candidate, result))
-        self._screen.ended(self._told[-1], self._told, self._search.trials)
-
-    def _now(self) -> float:
-        """Seconds since 1970, never before the end of a trial that was told: the machine's clock may be put back."""
-        return max(time.time(), *(trial.result.ended for trial in self._told), 0.0)
+    def _finish(self, number: int, result: TrialResult, output: str = "", *, was_trained: bool = True) -> None:
+        running = self._under_way[number]
+        ended = running.started + time.monotonic() - running.started_at
+        self._latest_end = max(self._latest_end, ended)
+        result = replace(result, history=tuple(running.history), started=running.started, ended=ended)
+        # The schedule first: after a kill between the two, its engine says how the run is to be closed.
+        self._schedule.finish(running.training, result, was_trained=was_trained)
+        self._recorder.end(running.run_id, result.state, result.error, output)
+        del self._under_way[number]
+        self._listener.finish(number, running.training, result)

@@ -1,8 +1,9 @@
-"""What is refused before a study starts or is taken up: pictures that leak, another experiment, other pictures."""
+"""What is checked before a study starts or is resumed: leaks, the same experiment, the same pictures, the disk."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import TYPE_CHECKING
 import yaml
 
 from pneumo.compute import disk
-from pneumo.compute.footprint import Bytes, pictures_bytes, trials_bytes
+from pneumo.compute.footprint import SizeEstimate, pictures_bytes, trials_bytes
+from pneumo.console.command import program_path
 from pneumo.spec.errors import RequestError
-from pneumo.spec.experiment import Experiment, setting_changes
-from pneumo.spec.objective import values_of
+from pneumo.spec.experiment import Experiment
+from pneumo.spec.experiment_file import setting_changes
+from pneumo.spec.objective import objective_values
 from pneumo.spec.result import PARTS, Trial
+from pneumo.spec.sources import source_of_path
 
 if TYPE_CHECKING:
     from pneumo.data.audit import Finding
@@ -25,109 +29,155 @@ if TYPE_CHECKING:
     from pneumo.tracking.study import Recorded
 
 MOST_LEAKS = 10
-"""That the refusal of a study names."""
+"""Leaks that the refusal of a study names."""
+
+MOST_CHANGES = 2
+"""Changed settings that the refusal of a study names."""
 
 
-def check_unchanged(recorded: Recorded | None, experiment: Experiment, engine: Engine) -> None:
-    """Refuse to take up a study that began with another experiment, or whose two records do not belong together.
+def check_leaks(source: Source, experiment: Experiment) -> tuple[Finding, ...]:
+    """Return what is known to be wrong with the pictures, before one of them is decoded.
 
-    Raises `RequestError` with the first differences.
-    """
-    name, told = experiment.name, len(engine.trials())
-    if recorded is None:
-        if told:
-            raise RequestError(
-                f"study {name}: its {told} trials are in the study's database but not in this MLflow store; "
-                f"set MLFLOW_TRACKING_URI as it was, or take another --name"
-            )
-        return
-    if recorded.tags.get("pneumo.id") != engine.id:
-        raise RequestError(
-            f"study {name}: MLflow has a study of this name whose trials are in another database; "
-            f"give the --storage it had, or take another --name"
-        )
-    if not told or recorded.experiment_yaml is None:
-        return
-    if found := setting_changes(yaml.safe_load(recorded.experiment_yaml), yaml.safe_load(experiment.to_yaml())):
-        more = f", and {len(found) - 2} more" if len(found) > 2 else ""
-        raise RequestError(
-            f"study {name}: it began with another experiment: {'; '.join(found[:2])}{more}; "
-            f"put it back, or take another --name"
-        )
+    The findings are those of the last full audit of the same pictures, or else what file names and content digests tell.
 
-
-def check_same_data(recorded: Recorded | None, data: Prepared, name: str, told: Sequence[Trial]) -> None:
-    """Refuse to take up a study on other pictures than it began with. Raises `RequestError`."""
-    for part in PARTS:
-        before = recorded.tags.get(f"pneumo.data.{part}") if recorded else None
-        if told and before not in (None, data.digest(part)):
-            raise RequestError(
-                f"study {name}: its {part} pictures are not the ones it began with (digest was {before}, now "
-                f"{data.digest(part)}: a picture was added, taken away or changed); give the same --data, or take "
-                f"another --name"
-            )
-
-
-def check_leaks(source: Source, experiment: Experiment, command: str) -> tuple[Finding, ...]:
-    """What is known to be wrong with the pictures, before one of them is decoded.
-
-    That is what content digests and names tell, and what a full audit found where one was made of the same content.
-    Raises `RequestError` where training pictures stand in the sealed test set as well and `data.allow_leaks` does not say
-    why the study may start; `command` is the audit's, as a reader types it.
+    Raises:
+        RequestError: Training pictures are in the sealed test set too, and `data.allow_leaks` does not say why the study
+            may start.
     """
     from pneumo.data.audit import cheap, leaks, verdict
 
-    full = verdict(source)
-    findings = full.findings if full else cheap(source)
-    found = leaks(findings)
-    if found and experiment.data.allow_leaks is None:
-        named = "; ".join(finding.message for finding in found[:MOST_LEAKS])
-        more = f"; and {len(found) - MOST_LEAKS} more" if len(found) > MOST_LEAKS else ""
+    audit = verdict(source)
+    findings = audit.findings if audit else cheap(source)
+    leaking = leaks(findings)
+    if leaking and experiment.data.allow_leaks is None:
+        messages = "; ".join(finding.message for finding in leaking[:MOST_LEAKS])
+        more = f"; and {len(leaking) - MOST_LEAKS} more" if len(leaking) > MOST_LEAKS else ""
         raise RequestError(
             f"{source.description}: training and test pictures leak into each other, so a test figure would mean "
-            f"nothing: {named}{more}; take them out ({command} names them all), or say in the experiment why not: "
-            f"data: {{allow_leaks: REASON}}"
+            f"nothing: {messages}{more}; remove them ({_audit_command(experiment)} lists them all), or say in the "
+            f"experiment why the study may start: data: {{allow_leaks: REASON}}"
         )
     return findings
 
 
-def fitting_trials(trials: Sequence[Trial], experiment: Experiment) -> list[Trial]:
-    """The complete trials of an earlier study that this one can learn from: its space holds them, their values are known."""
-    return [
-        trial
-        for trial in trials
-        if trial.result.state == "complete"
-        and values_of(trial.result, experiment.search.objectives) is not None
-        and experiment.space.holds(trial.candidate.hyperparameters)
-    ]
+def _audit_command(experiment: Experiment) -> str:
+    """Return the command that audits the experiment's pictures."""
+    command = [program_path("python"), "-m", "pneumo.data", "audit", experiment.data.path or ""]
+    if experiment.data.source != source_of_path(experiment.data.path or ""):
+        command += ["--source", experiment.data.source]
+    if experiment.data.classes:
+        command += ["--classes", ",".join(experiment.data.classes)]
+    return shlex.join(command)
 
 
-def check_earlier(name: str, recorded: Recorded | None, trials: Sequence[Trial], data: Prepared) -> None:
-    """Refuse to learn from a study that is not there, or that judged by other pictures. Raises `RequestError`."""
+def check_same_study(recorded: Recorded | None, name: str, engine: Engine, finished: int) -> None:
+    """Check that MLflow's record and the engine's state are of one study.
+
+    Args:
+        recorded: What MLflow holds of the study; None if it holds nothing.
+        name: The study's name.
+        engine: The study's engine.
+        finished: How many finished trials the engine has.
+
+    Raises:
+        RequestError: They are not.
+    """
+    if recorded is None and finished:
+        raise RequestError(
+            f"study {name}: its {finished} trials are in the study's database but not in this MLflow store; "
+            f"set MLFLOW_TRACKING_URI to the store that has them, or choose another --name"
+        )
+    if recorded is not None and recorded.tags.get("pneumo.id") != engine.id:
+        raise RequestError(
+            f"study {name}: MLflow has a study of this name whose trials are in another database; "
+            f"give the --storage that has them, or choose another --name"
+        )
+
+
+def check_same_experiment(recorded: Recorded | None, experiment: Experiment, finished: int) -> None:
+    """Check that a study with finished trials is resumed with the experiment that it began with.
+
+    Raises:
+        RequestError: Settings differ; the message names the first ones.
+    """
+    if not finished or recorded is None or recorded.experiment_yaml is None:
+        return
+    before, now = yaml.safe_load(recorded.experiment_yaml), yaml.safe_load(experiment.to_yaml())
+    if changes := setting_changes(before, now):
+        more = f", and {len(changes) - MOST_CHANGES} more" if len(changes) > MOST_CHANGES else ""
+        raise RequestError(
+            f"study {experiment.name}: it began with another experiment: {'; '.join(changes[:MOST_CHANGES])}{more}; "
+            f"change it back, or choose another --name"
+        )
+
+
+def check_same_data(recorded: Recorded | None, data: Prepared, name: str, finished: int) -> None:
+    """Check that a study with finished trials is resumed on the pictures that it began with.
+
+    Raises:
+        RequestError: The pictures of a part differ.
+    """
+    for part in PARTS:
+        before = recorded.tags.get(f"pneumo.data.{part}") if recorded else None
+        if finished and before not in (None, data.digest(part)):
+            raise RequestError(
+                f"study {name}: its {part} pictures are not the ones that it began with (the digest was {before}, now it "
+                f"is {data.digest(part)}: a picture was added, removed or changed); give the same --data, or choose "
+                f"another --name"
+            )
+
+
+def check_earlier_study(name: str, recorded: Recorded | None, trials: Sequence[Trial], data: Prepared) -> None:
+    """Check that the study can learn from the study `name`.
+
+    Args:
+        name: The earlier study, from `search.from`.
+        recorded: What MLflow holds of it.
+        trials: Its finished trials.
+        data: The pictures of the new study.
+
+    Raises:
+        RequestError: There is no such study, or it was validated on other pictures.
+    """
     if not trials:
         raise RequestError(f"search.from: there is no study {name!r} with finished trials in this storage")
     before = recorded.tags.get("pneumo.data.validation") if recorded else None
     if before != data.digest("validation"):
         raise RequestError(
-            f"search.from: study {name} chose by other validation pictures (digest {before}, here "
+            f"search.from: study {name} has other validation pictures (digest {before}, here "
             f"{data.digest('validation')}), so its values cannot be compared; give the same data, validation and seed"
         )
 
 
-def check_room(experiment: Experiment, source: Source, told: int) -> None:
-    """Says where the study may not fit on the disk. Raises `RequestError` where it cannot."""
-    for line in disk.check_space(disk_needs(experiment, source, told)):
+def usable_trials(trials: Sequence[Trial], experiment: Experiment) -> list[Trial]:
+    """Return the complete trials of an earlier study that have all values and lie in this study's space."""
+    return [
+        trial
+        for trial in trials
+        if trial.result.state == "complete"
+        and objective_values(trial.result, experiment.search.objectives) is not None
+        and experiment.space.contains(trial.candidate.hyperparameters)
+    ]
+
+
+def check_disk(experiment: Experiment, source: Source, finished: int) -> None:
+    """Warn on standard error if the study may not fit on the disk.
+
+    Raises:
+        RequestError: It cannot fit.
+    """
+    for line in disk.check_space(disk_needs(experiment, source, finished)):
         print(line, file=sys.stderr)
 
 
-def disk_needs(experiment: Experiment, source: Source, told: int = 0) -> list[disk.Need]:
-    """What the study is still to write, and where."""
-    from pneumo.data.cache import cache_place
-    from pneumo.data.prepare import to_decode
+def disk_needs(experiment: Experiment, source: Source, finished: int = 0) -> list[disk.SpaceNeed]:
+    """Return what the study will write, and where. `finished` is its number of finished trials."""
+    from pneumo.data.cache import cache_root
+    from pneumo.data.prepare import sizes_to_decode
 
-    decoded = pictures_bytes(len(source.pictures), to_decode(source, experiment.image_sizes))
-    disk_needs = [disk.Need(cache_place(), Bytes("decoded pictures", decoded, decoded))]
-    models, *others = trials_bytes(experiment, told)
-    # A server keeps models where it likes; while it is away, they lie here.
-    served = os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http")
-    return disk_needs + [disk.Need(Path("mlruns"), one) for one in ([] if served else [models]) + others]
+    decoded = pictures_bytes(len(source.pictures), sizes_to_decode(source, experiment.image_sizes))
+    needs = [disk.SpaceNeed(cache_root(), SizeEstimate("decoded pictures", decoded, decoded))]
+    models, *others = trials_bytes(experiment, finished)
+    # An MLflow server stores models where it likes. Only those that wait for it lie here.
+    is_server = os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http")
+    return needs + [disk.SpaceNeed(Path("mlruns"), size) for size in ([] if is_server else [models]) + others]

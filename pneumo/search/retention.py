@@ -1,4 +1,4 @@
-"""Which models a study keeps, where it does not keep them all."""
+"""Which models a study keeps, if `search.keep` says that it does not keep them all."""
 
 from __future__ import annotations
 
@@ -14,30 +14,34 @@ if TYPE_CHECKING:
     from pneumo.tracking.store import Store
 
 
-def removable_models(experiment: Experiment, told: Sequence[Trial], confirmed: Collection[int]) -> Mapping[str, str]:
-    """The runs of the trials whose models `search.keep` does not keep, each with why; none where it is left out.
+def removable_models(
+    experiment: Experiment, finished_trials: Sequence[Trial], confirmed: Collection[int]
+) -> Mapping[str, str]:
+    """Return the runs whose models `search.keep` does not keep, each with the reason. None if `search.keep` is not set.
 
-    `confirmed` are the numbers of the trials that were trained again.
+    Args:
+        experiment: The study's experiment.
+        finished_trials: The study's finished trials.
+        confirmed: Numbers of the trials that were confirmed; their models stay.
     """
     if experiment.search.keep is None:
         return {}
-    staying = numbers_to_keep(told, experiment, confirmed)
-    why = f"not among the best {experiment.search.keep.best} (search.keep) after {len(told)} trials"
-    return {trial.result.run_id: why for trial in told if trial.number not in staying}
+    numbers = numbers_to_keep(finished_trials, experiment, confirmed)
+    reason = f"not among the best {experiment.search.keep.best} (search.keep) after {len(finished_trials)} trials"
+    return {trial.result.run_id: reason for trial in finished_trials if trial.number not in numbers}
 
 
 def remove_models(
-    store: Store, outbox: Outbox, experiment: Experiment, told: Sequence[Trial], confirmed: Collection[int]
+    store: Store, outbox: Outbox, experiment: Experiment, finished_trials: Sequence[Trial], confirmed: Collection[int]
 ) -> None:
-    """Removes these models of a study that nothing is at work on.
+    """Remove the models that `search.keep` does not keep, of a study that no search works on.
 
-    One that a version of a registered model is made of stays. It may be killed at any instant: who calls it again removes
-    what is left.
+    A model stays if a registered version uses it. After a kill at any instant, the next call removes what remains.
     """
     from pneumo.tracking.models import logged_models, remove
 
-    if found := removable_models(experiment, told, confirmed):
-        there = logged_models(store, experiment.name)
-        for run, why in found.items():
-            if (run_id := outbox.run_id(run)) and run_id in there:
-                remove(store, run_id, why)
+    if reasons := removable_models(experiment, finished_trials, confirmed):
+        models = logged_models(store, experiment.name)
+        for run, reason in reasons.items():
+            if (run_id := outbox.run_id(run)) and run_id in models:
+                remove(store, run_id, reason)

@@ -1,4 +1,4 @@
-"""How a search ends: what it says of the study, what to do next, the exit status."""
+"""The end of a search: what it says of the study, what to do next, the exit status."""
 
 from __future__ import annotations
 
@@ -7,79 +7,93 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pneumo.console.command import INTERRUPTED, NOTHING_FIT, OK, drop_option, program_path
-from pneumo.console.display import Screen
+from rich.console import Console
+
+from pneumo.console.command import INTERRUPTED, NOTHING_FIT, OK, TypedCommand, program_path
+from pneumo.console.display import say
+from pneumo.search.display import show_results
+from pneumo.search.loop import Ending
 from pneumo.spec.experiment import Experiment
-from pneumo.spec.masking import masked
 from pneumo.spec.result import Trial
-from pneumo.spec.selection import Confirmed
+from pneumo.spec.selection import Confirmation
+from pneumo.spec.sources import GENERATED_SOURCES
 from pneumo.spec.stopping import common_cause
 
 if TYPE_CHECKING:
-    from pneumo.search.loop import Ending
     from pneumo.tracking.store import Store
 
 
 def summarize(
     experiment: Experiment,
-    told: Sequence[Trial],
+    finished_trials: Sequence[Trial],
     store: Store,
-    screen: Screen,
+    command: TypedCommand,
+    console: Console,
     ending: Ending | None = None,
-    confirmed: Sequence[Confirmed] = (),
+    confirmed: Sequence[Confirmation] = (),
 ) -> int:
-    """Says how the study stands and what to do next; the exit status."""
-    fit = any(t.result.state == "complete" for t in told)
-    if fit:
-        screen.table(told, confirmed)
+    """Say how the study stands and what to do next. Return the exit status.
+
+    Args:
+        experiment: The study's experiment.
+        finished_trials: Its finished trials.
+        store: The MLflow store that holds its runs.
+        command: The search as it was typed.
+        console: Where the lines go.
+        ending: Why the search ended; None if the study was complete before.
+        confirmed: The confirmed trials, best first.
+    """
+    is_any_complete = any(trial.result.state == "complete" for trial in finished_trials)
+    if is_any_complete:
+        show_results(console, experiment, finished_trials, confirmed)
     if ending and ending.interrupted:
-        screen.say(f"Interrupted; everything so far is kept. {describe_resume()}")
+        say(console, f"Interrupted. Everything so far is saved. {describe_resume(command)}")
         return INTERRUPTED
     if ending and ending.broken:
         print(f"pneumo.search: {ending.reason}", file=sys.stderr)
-        screen.say(f"When that is mended, t{describe_resume()[1:]}")
+        say(console, f"After you have fixed that, run the same command again to resume the study:\n  {command}")
         return NOTHING_FIT
-    if not fit:
-        errors = [t.result.error for t in told if t.result.error]
-        cause = f"; most often: {common_cause(errors)[0]}" if errors else ""
-        what = (
-            f"none of {len(told)} trials completed{cause}"
-            if told
-            else f"no trial was begun: {ending and ending.reason}"
-        )
-        print(f"pneumo.search: {what}", file=sys.stderr)
+    if not is_any_complete:
+        print(f"pneumo.search: {_nothing_complete(finished_trials, ending)}", file=sys.stderr)
         return NOTHING_FIT
-    screen.say(f"Compare the trials:  {_compare(store, experiment.name)}")
-    if experiment.data.source == "phantom":
-        screen.say(
-            "These were generated phantoms, not X-rays. Real pictures, with a Kaggle token or, smaller, without any:"
+    say(console, f"Compare the trials:  {_mlflow_page(store, experiment.name)}")
+    if experiment.data.source in GENERATED_SOURCES:
+        from pneumo.data.sources import FETCHES
+
+        say(
+            console,
+            "The pictures were generated phantoms, not X-rays. To fetch real ones (the first needs a Kaggle token, the "
+            "second is smaller and needs none):",
         )
-        for fetch in ("kaggle", "medmnist"):
-            screen.say(f"  {shlex.join([program_path('python'), '-m', 'pneumo.data', 'fetch', fetch])}")
+        for archive in FETCHES:
+            say(console, f"  {shlex.join([program_path('python'), '-m', 'pneumo.data', 'fetch', archive])}")
     elif ending is None or not ending.exhausted:
-        screen.say(
-            f"Search further:      {_command(*drop_option(sys.argv[1:], '--trials'), '--trials', str(2 * len(told)))}"
-        )
-    screen.say(f"Promote the best:    {shlex.join([program_path('python'), '-m', 'pneumo.promote', experiment.name])}")
+        say(console, f"Search further:      {command.with_option('--trials', str(2 * len(finished_trials)))}")
+    promote = shlex.join([program_path("python"), "-m", "pneumo.promote", experiment.name])
+    say(console, f"Promote the best:    {promote}")
     return OK
 
 
-def describe_resume() -> str:
-    return f"This goes on where it stopped:\n  {_command(*sys.argv[1:])}"
+def describe_resume(command: TypedCommand) -> str:
+    """Return two lines that say how to resume the study."""
+    return f"To resume the study, run the same command again:\n  {command}"
 
 
-def _command(*arguments: str) -> str:
-    """A search as a reader types it here; a password in a database's address is left out."""
-    return shlex.join([program_path("python"), "-m", "pneumo.search", *map(masked, arguments)])
+def _nothing_complete(finished_trials: Sequence[Trial], ending: Ending | None) -> str:
+    if not finished_trials:
+        return f"no trial was started: {ending.reason if ending else 'the study has none'}"
+    errors = [trial.result.error for trial in finished_trials if trial.result.error]
+    cause = f"; most often: {common_cause(errors)[0]}" if errors else ""
+    return f"none of {len(finished_trials)} trials completed{cause}"
 
 
-def _compare(store: Store, name: str) -> str:
-    """How to see a study in MLflow: the command and the address, or the address of the server."""
+def _mlflow_page(store: Store, name: str) -> str:
+    """Return how to see a study in MLflow: the command and the address, or the address on the server."""
     from pneumo.tracking.study import experiment_id
     from pneumo.tracking.views import study_page_address
 
     address = study_page_address(experiment_id(store, name))
     if store.uri.startswith("http"):
         return store.shown.rstrip("/") + address
-    where = "" if store.default else f" --backend-store-uri {shlex.quote(store.shown)}"
-    return f"{shlex.quote(program_path('mlflow'))} ui{where}    and open http://127.0.0.1:5000{address}"
+    option = "" if store.default else f" --backend-store-uri {shlex.quote(store.shown)}"
+    return f"{shlex.quote(program_path('mlflow'))} ui{option}    and open http://127.0.0.1:5000{address}"

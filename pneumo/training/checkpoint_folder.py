@@ -57,7 +57,7 @@ class CheckpointFolder:
 
     def delete_finished(self, candidate: Candidate, state: State, seed: int | None = None) -> None:
         """Delete the checkpoint of a finished training, unless a later trial may continue it."""
-        if state == "failed" or not candidate.can_go_on:
+        if state == "failed" or not candidate.can_continue:
             file = self._file(candidate.number, seed)
             for path in (file, file.with_name(f"{file.name}.tmp")):
                 path.unlink(missing_ok=True)
@@ -70,7 +70,7 @@ class CheckpointFolder:
         needed = {
             self._file(trial.number)
             for trial in finished_trials
-            if trial.candidate.can_go_on and trial.result.state != "failed"
+            if trial.candidate.can_continue and trial.result.state != "failed"
         }
         if not self._folder.is_dir():
             return

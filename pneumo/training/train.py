@@ -80,7 +80,7 @@ def train(task: TrialTask, values: Hyperparameters, model: Any, channel: Channel
         def save_progress(best: BestEpoch, cost: TrainingCost) -> None:
             is_last = epochs.pruned or len(epochs.history) == values.epochs
             # A later trial continues from the last epoch, so that one is written however long it takes.
-            if writer and (writer.is_due or (is_last and task.candidate.can_go_on)):
+            if writer and (writer.is_due or (is_last and task.candidate.can_continue)):
                 writer.save(model, Checkpoint(best, epochs.history, cost), recipe)
 
         result = fit(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pneumo.compute import disk
 from pneumo.compute.place import Channel
 from pneumo.spec.errors import LESS_MEMORY, FullDiskError, TrialError
-from pneumo.spec.masking import masked
+from pneumo.spec.masking import mask_passwords
 from pneumo.spec.objective import objective_metric
 from pneumo.spec.result import State, TrialResult
 from pneumo.training import provenance
@@ -109,12 +109,12 @@ def _failure(task: TrialTask, channel: Channel, log: TrialLog, error: Exception)
         # Free what the frames of the training hold; logging needs memory too.
         traceback.clear_frames(error.__traceback__)
     try:
-        log.artifacts({"error.txt": masked(stack_trace)})
+        log.artifacts({"error.txt": mask_passwords(stack_trace)})
     except Exception as log_error:
         if not disk.is_full_disk(log_error):
             raise
         return FullDiskError(disk.describe_full_disk(log_error))
-    return TrialResult(task.candidate.number, task.run_id, "failed", error=masked(message))
+    return TrialResult(task.candidate.number, task.run_id, "failed", error=mask_passwords(message))
 
 
 def warm_up_deterministic() -> None:

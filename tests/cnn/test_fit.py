@@ -26,20 +26,9 @@ from pneumo.cnn.fit import (
     training_batches,
 )
 from pneumo.spec.hyperparameters import Hyperparameters
+from tests.support.training_pictures import LABELS, PIXELS, TINY, TRAINING, VALIDATION, equal, examples
 
-TINY: dict[str, Any] = {"image_size": 16, "filters": 2, "dense_units": 4, "batch_size": 8, "epochs": 3}
 PLAIN: dict[str, Any] = TINY | {"shear": 0.0, "zoom": 0.0, "horizontal_flip": False, "channels": 1}
-
-RNG = np.random.default_rng(0)
-LABELS = RNG.integers(0, 2, 60)
-PIXELS = (RNG.integers(0, 120, (60, 16, 16)) + 100 * LABELS[:, None, None]).astype(np.uint8)  # easy to separate
-
-
-def examples(rows: npt.NDArray[np.int64]) -> Examples:
-    return Examples(PIXELS, rows, LABELS[rows])
-
-
-TRAINING, VALIDATION = examples(np.arange(10, 60)), examples(np.arange(10))
 
 
 def accept(*_: Any) -> EpochOutcome:
@@ -63,10 +52,6 @@ def trained(
 def all_batches(values: dict[str, Any], seed: int = 0, first_epoch: int = 0) -> list[tuple[npt.NDArray[Any], ...]]:
     dataset = training_batches(TRAINING, Hyperparameters(**values), seed=seed, first_epoch=first_epoch)
     return list(dataset.as_numpy_iterator())
-
-
-def equal(arrays: list[Any], others: list[Any]) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(arrays, others, strict=True))
 
 
 def test_an_epoch_holds_every_training_picture_once_with_its_label() -> None:

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from pneumo.compute.footprint import extremes, model_bytes, pictures_bytes, trials_bytes
+from pneumo.compute.footprint import extreme_networks, model_bytes, pictures_bytes, trials_bytes
 from pneumo.spec.errors import RequestError
-from pneumo.spec.experiment import Experiment, make_experiment
+from pneumo.spec.experiment import Experiment
+from pneumo.spec.experiment_file import build_experiment
 from pneumo.spec.hyperparameters import TUTORIAL, Hyperparameters, count_parameters
 
 
 def asked(hyperparameters: dict[str, Any], **search: Any) -> Experiment:
-    return make_experiment({"name": "s", "hyperparameters": hyperparameters, "search": search}, "test")
+    return build_experiment({"name": "s", "hyperparameters": hyperparameters, "search": search}, "test")
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_no_network_of_a_space_is_beyond_its_extremes() -> None:
     space = asked(block).space
     networks = [Hyperparameters(**values) for values in space.grid()]  # type: ignore[arg-type]
     sizes = [model_bytes(values) for values in networks if count_parameters(values)]
-    assert tuple(map(model_bytes, extremes(space))) == (min(sizes), max(sizes))
+    assert tuple(map(model_bytes, extreme_networks(space))) == (min(sizes), max(sizes))
 
 
 def test_models_of_all_trials_or_of_those_that_are_kept() -> None:

@@ -10,8 +10,9 @@ from typing import Any, cast
 import pytest
 from hypothesis import given, settings
 
-from pneumo.engines import retrying
-from pneumo.engines.protocol import Engine, open_again, open_engine
+from pneumo.engines import registry, retrying
+from pneumo.engines.protocol import Engine
+from pneumo.engines.registry import open_engine, reopen_engine
 from pneumo.engines.retrying import RetryingEngine
 from pneumo.spec.algorithms import ALGORITHMS
 from pneumo.spec.candidate import Candidate, Done
@@ -24,8 +25,8 @@ from tests.support.spaces import blocks
 
 ENGINES = [
     pytest.param((engine, algorithm), id=f"{engine}/{algorithm}", marks=[without_torch] if algorithm == "gp" else [])
-    for engine, algorithms in ALGORITHMS.items()
-    for algorithm in algorithms
+    for engine in registry.ENGINES
+    for algorithm in ALGORITHMS[engine]
 ]
 ENGINES.append(pytest.param(("scripted", "random"), id="scripted"))
 ENGINES += [pytest.param(("retrying", algorithm), id=f"retrying/{algorithm}") for algorithm in ("tpe", "bayesian")]
@@ -48,7 +49,7 @@ def open_retrying(asked: Experiment, storage: str) -> Engine:
         return cast(Engine, Failing(made, chance))
 
     engine: RetryingEngine = RetryingEngine(
-        fails(open_engine(asked, storage)), lambda: fails(open_again(asked, storage, engine.id)), "it", 60, print
+        fails(open_engine(asked, storage)), lambda: fails(reopen_engine(asked, storage, engine.id)), "it", 60, print
     )
     return engine
 
@@ -77,7 +78,7 @@ def holds(asked: Experiment, candidate: Candidate) -> bool:
     if candidate.full_epochs is not None:
         assert 0 <= candidate.first_epoch < candidate.epochs <= candidate.full_epochs
         values["epochs"] = candidate.full_epochs
-    return asked.space.holds(values)
+    return asked.space.contains(values)
 
 
 @pytest.fixture(params=ENGINES)
@@ -96,6 +97,33 @@ def make(which: tuple[str, str]) -> Callable[..., Experiment]:
 def begin(which: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> Open:
     monkeypatch.setattr(retrying, "FIRST_PAUSE", 0.001)
     return {"scripted": open_scripted, "retrying": open_retrying}.get(which[0], open_engine)
+
+
+def test_the_table_has_every_engine_that_an_experiment_may_name() -> None:
+    assert set(registry.ENGINES) == set(ALGORITHMS)
+
+
+@pytest.mark.parametrize("name", registry.ENGINES)
+def test_a_stored_study_is_read_without_its_engine(folder: Path, name: str) -> None:
+    storage = f"sqlite:///{folder}/studies.db"
+    kind = registry.engine_kind(name)
+    assert kind.read_study("study", storage) is None
+    assert list(folder.iterdir()) == []  # reading creates nothing
+    request = experiment(name, "random")
+    engine = open_engine(request, storage)
+    trials = play(engine, 2)
+    ask(engine)
+    study = kind.read_study("study", storage)
+    assert study is not None
+    assert (study.id, study.experiment) == (engine.id, request.to_yaml())
+    assert (study.numbers, study.lost) == ((0, 1, 2), ())
+    assert [trial.result for trial in study.trials] == [trial.result for trial in trials]
+    assert registry.stored_studies("study", storage) == (study,)
+    assert registry.read_finished_trials("study", storage) == study.trials
+    assert kind.read_id("study", storage) == engine.id
+    assert kind.read_id("another", storage) is None
+    assert registry.stored_studies("another", storage) == ()
+    assert str(folder) in kind.describe_storage("study", storage)
 
 
 def test_candidates_lie_in_the_space_and_the_first_is_the_tutorials(
@@ -128,7 +156,7 @@ def test_the_same_seed_proposes_the_same(make: Callable[..., Experiment], begin:
 def test_a_killed_study_goes_on_as_if_it_had_not_been(
     make: Callable[..., Experiment], begin: Open, folder: Path, killed_at: int, pruner: str
 ) -> None:
-    if pruner != "none" and not make().search.takes.pruners:
+    if pruner != "none" and not make().search.capabilities.pruners:
         pytest.skip("takes no pruner")
     asked = make(pruner=pruner)
     whole = play(begin(asked, f"sqlite:///{folder}/whole.db"), 10)
@@ -169,6 +197,25 @@ def test_a_study_in_which_nothing_was_told_takes_a_new_experiment(
     assert begin(make(block, objective="val_loss"), storage).id == first.id
 
 
+@pytest.mark.parametrize("name", registry.ENGINES)
+def test_a_study_that_an_earlier_version_recorded_has_not_changed(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Earlier versions recorded `search.terminator: false`, a setting that no longer exists."""
+    storage = f"sqlite:///{folder}/studies.db"
+    request = experiment(name, "random")
+    recorded = request.to_yaml().replace("  max_failures:", "  terminator: false\n  max_failures:")
+    with monkeypatch.context() as patch:
+        patch.setattr(Experiment, "to_yaml", lambda _: recorded)
+        lost = ask(open_engine(request, storage))
+    engine = open_engine(request, storage)
+    (study,) = registry.stored_studies("study", storage)
+    assert (study.numbers, study.experiment) == ((0,), recorded)  # the study was not created again
+    assert ask(engine) == lost
+    trial = tell(engine, lost)
+    assert open_engine(request, storage).trials() == (trial,)
+
+
 def test_candidates_under_way_have_numbers_of_their_own(
     make: Callable[..., Experiment], begin: Open, storage: str
 ) -> None:
@@ -197,7 +244,7 @@ def test_known_configurations_follow_the_baseline(make: Callable[..., Experiment
     assert said[0] == asked.space.baseline()
     for wanted, values in zip(known, said[1:3], strict=True):
         assert values == {**values, **wanted}
-        assert asked.space.holds(values)
+        assert asked.space.contains(values)
     assert trials[3].candidate.hyperparameters not in said[:3]
 
 
@@ -206,7 +253,9 @@ def test_what_an_earlier_study_found_takes_no_number(
 ) -> None:
     asked = make()
     earlier = [
-        t for t in play(begin(asked, f"sqlite:///{folder}/a.db"), 6) if asked.space.holds(t.candidate.hyperparameters)
+        t
+        for t in play(begin(asked, f"sqlite:///{folder}/a.db"), 6)
+        if asked.space.contains(t.candidate.hyperparameters)
     ]
     storage = f"sqlite:///{folder}/b.db"
     engine = begin(asked, storage)
@@ -236,7 +285,7 @@ def test_failures_in_a_row_leave_the_engine_proposing(
 def test_a_small_space_is_exhausted_or_repeated_but_never_left(
     make: Callable[..., Experiment], begin: Open, storage: str
 ) -> None:
-    layers = [1, 2] if make().search.takes.choices else {"low": 1, "high": 2}
+    layers = [1, 2] if make().search.capabilities.choices else {"low": 1, "high": 2}
     engine, asked = begin(make({"layers": layers}), storage), make({"layers": layers})
     for _ in range(40):
         proposal = engine.ask()
@@ -289,7 +338,7 @@ def test_a_thousand_proposals_lie_in_their_spaces(which: tuple[str, str], begin:
 def test_a_baseline_outside_the_space_is_still_the_first(
     make: Callable[..., Experiment], begin: Open, storage: str
 ) -> None:
-    layers = [2, 3] if make().search.takes.choices else {"low": 2, "high": 3}
+    layers = [2, 3] if make().search.capabilities.choices else {"low": 2, "high": 3}
     asked = make({"layers": layers, "learning_rate": {"low": 0.002, "high": 0.008, "step": 0.002}})
     trials = play(begin(asked, storage), 6)
     assert trials[0].candidate.values.layers == 1

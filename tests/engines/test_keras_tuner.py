@@ -13,7 +13,7 @@ from typing import Any
 import keras_tuner
 import pytest
 
-from pneumo.engines import journal
+from pneumo.engines import journal, keras_tuner_storage
 from pneumo.engines.keras_tuner_engine import KerasTunerEngine
 from pneumo.spec.candidate import Candidate, Done, Wait
 from pneumo.spec.errors import RequestError
@@ -31,6 +31,7 @@ from tests.support.keras_tuner_studies import (
     play_two_at_once,
     quality,
     reason,
+    stored_trials,
     tell,
 )
 
@@ -47,7 +48,7 @@ def test_hyperband_goes_on_with_the_best_of_each_rung(tmp_path: Path) -> None:
     assert {rung.full_epochs for rung in rungs} == {9}
     assert not [rung for rung in rungs if any(name.startswith("tuner") for name in rung.hyperparameters)]
     for rung in rungs:
-        assert asked.space.holds(dict(rung.hyperparameters) | {"epochs": 9})
+        assert asked.space.contains(dict(rung.hyperparameters) | {"epochs": 9})
         if rung.resume_from is None:
             assert rung.first_epoch == 0
             continue
@@ -204,7 +205,7 @@ def test_a_trial_is_told_once(tmp_path: Path) -> None:
     engine = KerasTunerEngine(experiment("random", GRID), tmp_path)
     candidate = ask(engine)
     tell(engine, candidate)
-    with pytest.raises(ValueError, match="told before"):
+    with pytest.raises(ValueError, match="has a result already"):
         tell(engine, candidate)
     assert ask(engine).number == 1
 
@@ -236,7 +237,7 @@ def test_learned_trials_are_the_oracles_first(tmp_path: Path) -> None:
     engine.learn(earlier)
     learned = kept(tmp_path / "b")["oracle"]["trials"]
     assert [state["score"] for state in learned] == [pytest.approx(trial.result.value) for trial in earlier]
-    assert journal.read_journal_trials(tmp_path / "b") == ()
+    assert stored_trials(tmp_path / "b") == ()
 
     again = KerasTunerEngine(asked, tmp_path / "b")
     again.learn(earlier)
@@ -283,7 +284,7 @@ def test_a_kill_at_any_point_loses_and_repeats_nothing(
         folder.mkdir()
         (folder / journal.FILE).write_text(state)
         (folder / f"{journal.FILE}.part").write_text(state[: 40 * number])  # torn: the next write was under way
-        before = journal.read_journal_trials(folder)
+        before = stored_trials(folder)
         assert before == whole[: len(before)]
         again = KerasTunerEngine(asked, folder)
         further = min(len(before) + 3, trials)
@@ -346,18 +347,22 @@ def test_asking_in_vain_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_trials_are_read_without_keras_tuner(tmp_path: Path) -> None:
-    engine = KerasTunerEngine(experiment("hyperband", MIXED | {"epochs": 3}), tmp_path)
+    storage = f"sqlite:///{tmp_path}/studies.db"
+    engine = KerasTunerEngine(
+        experiment("hyperband", MIXED | {"epochs": 3}), keras_tuner_storage.study_folder("study", storage)
+    )
     for _ in range(6):
         tell(engine, ask(engine))
     ask(engine)
-    assert journal.read_journal_trials(tmp_path) == engine.trials()
+    assert stored_trials(tmp_path / "studies.keras-tuner" / "study") == engine.trials()
     assert len(engine.trials()) == 6
-    assert journal.read_journal_trials(tmp_path / "nothing here") == ()
+    assert stored_trials(tmp_path / "nothing here") == ()
     program = f"""
 import sys
-from pathlib import Path
-from pneumo.engines.journal import read_journal_trials
-assert len(read_journal_trials(Path({str(tmp_path)!r}))) == 6
+from pneumo.engines.registry import engine_kind
+study = engine_kind("keras-tuner").read_study("study", {storage!r})
+assert len(study.trials) == 6
+assert len(study.numbers) == 7
 assert not {{"tensorflow", "keras", "keras_tuner", "sklearn"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
@@ -384,11 +389,11 @@ def test_the_driver_is_quiet_and_starts_no_device(tmp_path: Path) -> None:
     program = f"""
 from pathlib import Path
 from pneumo.engines.keras_tuner_engine import KerasTunerEngine
-from pneumo.spec.experiment import make_experiment
+from pneumo.spec.experiment_file import build_experiment
 from pneumo.spec.result import TrialResult
 search = {{"engine": "keras-tuner", "algorithm": "bayesian", "algorithm_settings": {{"num_initial_points": 2}}}}
 block = {{"dropout": {{"low": 0.0, "high": 0.5}}}}
-asked = make_experiment({{"name": "study", "hyperparameters": block, "search": search}}, "test")
+asked = build_experiment({{"name": "study", "hyperparameters": block, "search": search}}, "test")
 engine = KerasTunerEngine(asked, Path({str(tmp_path)!r}))
 for number in range(4):
     engine.tell(TrialResult(engine.ask().number, "run", "complete", 0.5))

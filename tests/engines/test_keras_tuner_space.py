@@ -16,7 +16,8 @@ from pneumo.engines import keras_tuner_space
 from pneumo.engines.keras_tuner_engine import KerasTunerEngine
 from pneumo.spec.algorithms import ALGORITHMS
 from pneumo.spec.candidate import Candidate
-from pneumo.spec.space import Choice, Range, Searched, Space, read_space
+from pneumo.spec.space import Choice, Range, Searched, Space
+from pneumo.spec.space_reader import read_space
 from tests.support.keras_tuner_studies import GRID, NESTED, NOTHING, experiment, plain, play, reason, tell
 from tests.support.spaces import blocks
 
@@ -41,19 +42,19 @@ from tests.support.spaces import blocks
     ids=str,
 )
 def test_every_value_is_there_exactly_and_no_other(dimension: Searched) -> None:
-    (hp,) = keras_tuner_space.hyperparameters(Space((dimension,))).space
+    (hp,) = keras_tuner_space.to_keras_tuner(Space((dimension,))).space
     assert dimension.values is not None
-    drawn = [keras_tuner_space.decoded(dimension, hp.prob_to_value(k / 20_000)) for k in range(20_000)]
+    drawn = [keras_tuner_space.decode_value(dimension, hp.prob_to_value(k / 20_000)) for k in range(20_000)]
     assert sorted(map(repr, set(drawn))) == sorted(map(repr, dimension.values))
     for value in dimension.values:
-        there = keras_tuner_space.encoded(Space((dimension,)), {dimension.name: value})[dimension.name]
-        back = keras_tuner_space.decoded(dimension, hp.prob_to_value(hp.value_to_prob(there)))
+        there = keras_tuner_space.encode_values(Space((dimension,)), {dimension.name: value})[dimension.name]
+        back = keras_tuner_space.decode_value(dimension, hp.prob_to_value(hp.value_to_prob(there)))
         assert repr(back) == repr(value)
 
 
 def test_numbers_are_in_order_for_keras_tuner_and_names_are_not() -> None:
     def ordered(*values: Any) -> bool:
-        made = keras_tuner_space.hyperparameters(Space((Choice("filters", values, {}),)))
+        made = keras_tuner_space.to_keras_tuner(Space((Choice("filters", values, {}),)))
         return bool(made.space[0].ordered)
 
     assert ordered(1, 2)
@@ -69,17 +70,17 @@ def test_a_range_is_not_left_by_rounding(low: float, high: float, log: bool, at:
     if low == high:
         return
     dimension = Range("learning_rate", min(low, high), max(low, high), log, None, False, {})
-    (hp,) = keras_tuner_space.hyperparameters(Space((dimension,))).space
+    (hp,) = keras_tuner_space.to_keras_tuner(Space((dimension,))).space
     for probability in (0.0, at, 1.0):
         assert (
             dimension.low
-            <= float(keras_tuner_space.decoded(dimension, hp.prob_to_value(probability)))
+            <= float(keras_tuner_space.decode_value(dimension, hp.prob_to_value(probability)))
             <= dimension.high
         )
 
 
 def test_a_hyperparameter_that_never_counts_is_not_there() -> None:
-    made = keras_tuner_space.hyperparameters(read_space(NESTED))
+    made = keras_tuner_space.to_keras_tuner(read_space(NESTED))
     searched = {"batch_norm", "optimizer", "momentum", "rotation", "schedule", "weight_decay", "label_smoothing"}
     assert {hp.name for hp in made.space} == searched
 
@@ -108,7 +109,7 @@ def in_random_spaces(folder: Path, algorithm: str, spaces: int, proposals: int) 
         asked = experiment(algorithm, block, baseline=False)
         engine = KerasTunerEngine(asked, folder / str(len(counted)))
         while len(engine.trials()) < proposals and isinstance(proposal := engine.ask(), Candidate):
-            assert asked.space.holds(proposal.hyperparameters), proposal
+            assert asked.space.contains(proposal.hyperparameters), proposal
             tell(engine, proposal)
             counted.append(proposal)
 

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
 
-from pneumo.engines.protocol import open_engine
-from pneumo.spec.candidate import Candidate, Done
+from pneumo.engines.registry import open_engine
 from pneumo.spec.errors import RequestError
-from pneumo.spec.experiment import make_experiment
 from pneumo.spec.result import TrialResult
-from tests.support.engine_studies import ask, experiment, play, without_torch
+from tests.support.engine_studies import ask, experiment, play
 
 
 def test_optuna_minimizes_what_is_better_when_less(storage: str) -> None:
@@ -67,26 +63,10 @@ def test_a_storage_that_cannot_be_opened_is_one_line_without_its_password(storag
     assert "secret" not in str(caught.value)
 
 
-@without_torch
-def test_optunas_terminator_ends_a_study_that_gains_nothing_more(storage: str) -> None:
-    asked = experiment("optuna", "tpe", {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}, terminator=True)
-    engine = open_engine(asked, storage)
-    for _ in range(60):
-        proposal = engine.ask()
-        if isinstance(proposal, Done):
-            break
-        assert isinstance(proposal, Candidate)
-        value = 0.98 - 0.01 * (math.log10(proposal.values.learning_rate) + 3) ** 2
-        engine.tell(TrialResult(proposal.number, "run", "complete", value))
-    assert proposal == Done("Optuna's terminator expects no better value")
-    assert len(engine.trials()) >= 20
-
-
 @pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is here")
-@pytest.mark.parametrize("options", [{"algorithm": "gp"}, {"algorithm": "tpe", "terminator": True}])
-def test_without_pytorch_one_line_says_what_to_install(storage: str, options: dict[str, Any]) -> None:
-    asked = make_experiment({"name": "study", "search": options}, "test")
-    with pytest.raises(RequestError, match=r"needs PyTorch, .*pip install 'pneumo\[gp\]'.*; or take (tpe|patience)"):
+def test_without_pytorch_one_line_says_what_to_install(storage: str) -> None:
+    asked = experiment("optuna", "gp")
+    with pytest.raises(RequestError, match=r"gp needs PyTorch, .*pip install 'pneumo\[gp\]'.*; or use tpe"):
         open_engine(asked, storage)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pneumo.engines import retrying
-from pneumo.engines.protocol import describe_storage, open_again, open_engine
+from pneumo.engines.registry import describe_storage, open_engine, reopen_engine
 from pneumo.engines.retrying import OutageError, RetryingEngine
 from pneumo.spec.result import TrialResult
 from tests.support.engine_studies import ask, experiment, play, tell
@@ -26,14 +26,21 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrying, "FIRST_PAUSE", 0.01)
 
 
-def opened(kind: tuple[str, str, str], folder: Path, outage: float, say: Callable[[str], None]) -> RetryingEngine:
+def opened(
+    kind: tuple[str, str, str],
+    folder: Path,
+    outage: float,
+    say: Callable[[str], None],
+    interrupted: Callable[[], bool] = lambda: False,
+) -> RetryingEngine:
     asked, storage = experiment(*kind[:2]), f"sqlite:///{folder}/studies.db"
     engine: RetryingEngine = RetryingEngine(
         open_engine(asked, storage),
-        lambda: open_again(asked, storage, engine.id),
+        lambda: reopen_engine(asked, storage, engine.id),
         describe_storage(asked, storage),
         outage,
         say,
+        interrupted,
     )
     return engine
 
@@ -72,7 +79,9 @@ def test_one_that_stays_away_ends_it_and_nothing_is_lost(kind: tuple[str, str, s
     under_way = ask(engine)
     there, elsewhere = folder / "a" / kind[2], folder / kind[2]
     there.rename(elsewhere)
-    with pytest.raises(OutageError, match=r"was away for 0\.3 s \(search\.outage\): .*; all up to then is kept"):
+    with pytest.raises(
+        OutageError, match=r"was unreachable for 0\.3 s \(search\.outage\): .*; all earlier results are stored"
+    ):
         tell(engine, under_way)
     if there.is_dir():  # nothing was made in its place
         assert list(there.rglob("*")) == []
@@ -89,12 +98,11 @@ def test_another_study_in_its_place_is_not_taken_for_it(kind: tuple[str, str, st
     engine, other = opened(kind, folder / "a", 3, print), opened(kind, folder / "b", 3, print)
     for name, identity in (("a", other.id), ("b", engine.id)):
         with pytest.raises(OSError, match="study study is not in it"):
-            open_again(experiment(*kind[:2]), f"sqlite:///{folder}/{name}/studies.db", identity)
+            reopen_engine(experiment(*kind[:2]), f"sqlite:///{folder}/{name}/studies.db", identity)
 
 
 def test_an_interruption_ends_the_waiting(folder: Path) -> None:
-    engine = opened(KINDS[0], folder / "a", 60, print)
-    engine.interrupted = lambda: True
+    engine = opened(KINDS[0], folder / "a", 60, print, interrupted=lambda: True)
     ask(engine)  # what answers is not held up
     (folder / "a" / "studies.db").rename(folder / "gone")
     with pytest.raises(KeyboardInterrupt):

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from pneumo.engines.stored import stored_studies
+from pneumo.engines.registry import stored_studies
 from pneumo.engines.study_lock import lock_study
 from pneumo.search.integrity import IntegrityReport, check_study
 from pneumo.spec.result import Trial
@@ -238,7 +238,7 @@ def test_sigterm_ends_cleanly(tmp_path: Path) -> None:
     process.terminate()
     said = process.stdout.read()
     assert process.wait() == 130
-    assert "goes on where it stopped" in said
+    assert "run the same command again" in said
     assert long.checked().faults == ()
     parent, (trial,) = runs(tmp_path, STUDY)
     assert (parent.info.status, trial.info.status) == ("KILLED", "KILLED")

@@ -103,7 +103,7 @@ def test_a_database_that_goes_away_is_waited_for_and_the_study_is_whole(
         waiting = interrupted_at(1)
         os.killpg(waiting.process.pid, signal.SIGINT)
         assert waiting.end() == 130, waiting.errors
-        assert "goes on where it stopped" in waiting.said
+        assert "run the same command again" in waiting.said
         # Nothing begins while it is away.
         refused = search(experiment, "--storage", storage, folder=tmp_path)
         assert refused.returncode == 2
@@ -111,9 +111,9 @@ def test_a_database_that_goes_away_is_waited_for_and_the_study_is_whole(
         # It does not come back in time.
         ended = interrupted_at(2, "--set", "search.outage=3s")
         assert ended.end() == 3, ended.errors
-        assert "goes on where it stopped" in ended.said
+        assert "run the same command again" in ended.said
         assert ended.errors.count("\n") == 1
-        assert "was away for 3 s (search.outage)" in ended.errors
+        assert "was unreachable for 3 s (search.outage)" in ended.errors
         postgres.start()
         # It does.
         back = interrupted_at(3)
@@ -181,7 +181,7 @@ def test_a_full_disk_ends_the_search_and_the_same_command_goes_on(
     assert program.end() == 3, program.errors
     assert program.errors.count("\n") == 1
     assert f"the file system at {folder} is full" in program.errors
-    assert "goes on where it stopped" in program.said
+    assert "run the same command again" in program.said
     (folder / "ballast").unlink()
     _, children = runs(folder, "small")
     assert "pneumo.error" not in {tag for run in children for tag in run.data.tags}

@@ -250,7 +250,7 @@ def test_a_server_that_never_comes_back_is_status_3_and_the_same_command_sends_a
             assert program.stdout is not None
             said = program.stdout.read()
             assert program.wait(60) == 3
-            assert f"has not taken are kept in {drill.folder}/mlruns/outbox/{drill.name}" in said
+            assert f"has not taken are in {drill.folder}/mlruns/outbox/{drill.name}" in said
             assert "the same command sends them" in said
         finally:
             drill.server.start()
@@ -266,7 +266,7 @@ def test_ctrl_c_ends_the_wait_and_loses_nothing(drill: Drill, undisturbed: list[
         try:
             line(program, "Waiting for MLflow")
             os.killpg(program.pid, signal.SIGINT)  # as a terminal does
-            assert "everything so far is kept" in line(program, "Interrupted")
+            assert "Nothing is lost" in line(program, "Interrupted")
             assert program.wait(60) == 130
         finally:
             drill.server.start()

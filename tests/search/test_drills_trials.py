@@ -18,13 +18,12 @@ import optuna
 import pytest
 from mlflow.entities import Run
 
-from pneumo.engines.protocol import open_engine
+from pneumo.engines.registry import open_engine
 from pneumo.spec.errors import LESS_MEMORY
-from pneumo.spec.experiment import read_experiment
+from pneumo.spec.experiment_file import read_experiment
 from tests.conftest import ROOT
-from tests.replay.test_replay import EQUAL, SAME
 from tests.support.drilled import SEGFAULTS
-from tests.support.program import LONGEST, called, client, command, runs, search, write
+from tests.support.program import EQUAL, LONGEST, SAME, called, client, command, runs, search, write
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +32,7 @@ SPEED = ("train_seconds", "images_per_second", "predict_ms", "model_bytes", "epo
 
 
 def drilled(experiment: Path) -> list[str]:
-    return [sys.executable, str(ROOT / "tests" / "drilled.py"), experiment.name]
+    return [sys.executable, str(ROOT / "tests" / "support" / "drilled.py"), experiment.name]
 
 
 def start(program: list[str], folder: Path) -> subprocess.Popen[str]:
@@ -116,7 +115,7 @@ def test_a_trial_that_is_killed_again_and_again_is_as_one_that_was_not(tmp_path:
         assert "Traceback" not in error
         if by == signal.SIGTERM:
             assert (status, error) == (130, "")
-            assert "goes on where it stopped" in said
+            assert "run the same command again" in said
             parent, trials = runs(broken, "small")
             assert {run.info.status for run in (parent, *trials)} == {"KILLED"}
     done = search(experiment.name, folder=broken)

@@ -1,4 +1,4 @@
-"""The loop: a real engine, real processes, and a record that is a list."""
+"""The loop of a search with a real engine, real processes, and a recorder in memory."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from rich.console import Console
 
 from pneumo.compute.local import LocalProcesses
 from pneumo.compute.place import Channel
-from pneumo.console.display import Screen
-from pneumo.engines.protocol import Engine, open_engine
-from pneumo.search.loop import Ending, Study
+from pneumo.engines.protocol import Engine
+from pneumo.engines.registry import open_engine
+from pneumo.search.display import TrialListener
+from pneumo.search.loop import Ending, Training, TrainingLoop
+from pneumo.search.study import Study
 from pneumo.spec.candidate import Candidate
-from pneumo.spec.experiment import Experiment, make_experiment
+from pneumo.spec.experiment import Experiment
+from pneumo.spec.experiment_file import build_experiment
 from pneumo.spec.result import TrialResult
 
 
@@ -33,7 +36,7 @@ def train(payload: tuple[Candidate, str], channel: Channel) -> Iterator[TrialRes
 
 
 def trained(candidate: Candidate, run_id: str, channel: Channel) -> TrialResult:
-    """A trial whose value is its learning rate; a third layer kills the process, a second fails."""
+    """Return a trial whose value is its learning rate. Three layers kill the process, two fail."""
     layers, rate = candidate.values.layers, candidate.values.learning_rate
     if layers == 3:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -46,44 +49,47 @@ def trained(candidate: Candidate, run_id: str, channel: Channel) -> TrialResult:
     return TrialResult(candidate.number, run_id, "complete", rate)
 
 
-class Log:
-    """A `Record` in memory."""
+class MemoryRecorder:
+    """A `Recorder` in memory."""
 
     def __init__(self) -> None:
         self.ends: dict[str, tuple[str, str | None]] = {}
 
-    def begin(self, candidate: Candidate) -> str:
-        self.ends[run_id := f"run-{candidate.number}-{len(self.ends)}"] = ("running", None)
+    def begin(self, training: Training) -> str:
+        run_id = f"run-{training.candidate.number}-{len(self.ends)}"
+        self.ends[run_id] = ("running", None)
         return run_id
+
+    def task(self, training: Training, run_id: str) -> tuple[Candidate, str]:
+        return training.candidate, run_id
 
     def end(self, run_id: str, state: str, error: str | None = None, output: str = "") -> None:
         self.ends[run_id] = (state, error)
 
 
 @pytest.fixture
-def play(tmp_path: Path) -> Callable[..., tuple[Ending, Engine, Log, str]]:
+def play(tmp_path: Path) -> Callable[..., tuple[Ending, Engine, MemoryRecorder, str]]:
     storage = f"sqlite:///{tmp_path}/studies.db"
 
     def run(
         block: dict[str, Any], interrupted: Callable[[], bool] = lambda: False, **search: Any
-    ) -> tuple[Ending, Engine, Log, str]:
+    ) -> tuple[Ending, Engine, MemoryRecorder, str]:
         document = {"name": "s", "hyperparameters": {"epochs": 2} | block, "search": search}
-        asked: Experiment = make_experiment(document, "test")
-        engine, log, shown = open_engine(asked, storage), Log(), io.StringIO()
-        screen = Screen(asked, Console(file=shown, width=200))
-        place = LocalProcesses(train, ready, asked.search.workers, ())
-        study = Study(asked.search, engine=engine, place=place, record=log, payload=lambda *both: both, screen=screen)
+        experiment: Experiment = build_experiment(document, "test")
+        engine, recorder, output = open_engine(experiment, storage), MemoryRecorder(), io.StringIO()
+        place = LocalProcesses(train, ready, experiment.search.workers, ())
         try:
-            with screen:
-                ending = study.run(interrupted)
+            with TrialListener(experiment, Console(file=output, width=200), engine.trials()) as listener:
+                loop = TrainingLoop(Study(experiment.search, engine), place, recorder, listener)
+                ending = loop.run(interrupted)
         finally:
             place.close()
-        return ending, engine, log, shown.getvalue()
+        return ending, engine, recorder, output.getvalue()
 
     return run
 
 
-Play = Callable[..., tuple[Ending, Engine, Log, str]]
+Play = Callable[..., tuple[Ending, Engine, MemoryRecorder, str]]
 RATES = {"low": 0.001, "high": 0.01}
 
 
@@ -123,12 +129,12 @@ def test_an_interruption_closes_what_is_under_way_and_it_runs_again(play: Play) 
     ending, engine, log, _ = play({"learning_rate": RATES}, interrupted=lambda: next(answers, True), trials=3)
     assert ending.interrupted
     assert list(log.ends.values())[-1] == ("killed", None)
-    told = len(engine.trials())
+    finished = len(engine.trials())
 
     ending, engine, log, _ = play({"learning_rate": RATES}, trials=3)
     assert not ending.interrupted
     assert [t.number for t in engine.trials()] == [0, 1, 2]
-    assert len(log.ends) == 3 - told
+    assert len(log.ends) == 3 - finished
 
 
 def test_no_trial_starts_after_the_time(play: Play) -> None:
@@ -161,7 +167,7 @@ def test_trial_after_trial_that_fails_ends_the_search_with_the_common_cause(play
     ending, engine, _, _ = play({"layers": 2}, trials=50, max_failures=3, baseline=False)
     assert ending == Ending("3 trials in a row failed, 3 of them: no luck", broken=True)
     assert len(engine.trials()) == 3
-    # Taken up, it is given another chance.
+    # A resumed study gets another chance.
     assert len(play({"layers": 2}, trials=50, max_failures=3, baseline=False)[1].trials()) == 6
 
 

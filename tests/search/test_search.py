@@ -95,7 +95,7 @@ def test_ctrl_c_closes_the_trial_and_the_same_command_goes_on(tmp_path: Path) ->
     os.killpg(program.pid, signal.SIGINT)  # as a terminal does: the workers get it too
     said = program.stdout.read()
     assert program.wait(60) == 130
-    assert "goes on where it stopped" in said
+    assert "run the same command again" in said
     parent, (killed,) = runs(tmp_path, "small")
     assert (parent.info.status, killed.info.status) == ("KILLED", "KILLED")
     assert "pneumo.state" not in killed.data.tags
@@ -217,7 +217,7 @@ def test_two_searches_of_one_study_do_not_mix(tmp_path: Path) -> None:
 def test_no_trial_at_all_is_status_3(tmp_path: Path) -> None:
     done = search(write(tmp_path), "--set", "search.timeout=1e-9", folder=tmp_path)
     assert done.returncode == 3
-    assert "no trial was begun: the time of" in done.stderr
+    assert "no trial was started: the time of" in done.stderr
 
 
 def test_the_driver_never_imports_tensorflow(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ WRONG: dict[str, tuple[str, list[str], str]] = {
     "log and step": (
         "name: x\nhyperparameters: {dropout: {low: 0.1, high: 0.5, log: true, step: 0.1}}",
         [],
-        "hyperparameters.dropout: log and step do not go together",
+        "hyperparameters.dropout: log and step cannot be combined",
     ),
     "a text for a block": ("name: x\ndata: a.zip", ["--data", "b.zip"], "data: input should be a valid dictionary"),
     "missing data": ("name: x", ["--data", "nowhere.zip"], "nowhere.zip: there is no such file or folder"),

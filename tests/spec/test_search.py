@@ -9,9 +9,10 @@ import pytest
 from pneumo.spec.algorithms import ALGORITHMS, PRUNERS
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.errors import RequestError
-from pneumo.spec.experiment import Experiment, make_experiment, read_experiment, setting_changes
+from pneumo.spec.experiment import Experiment
+from pneumo.spec.experiment_file import build_experiment, read_experiment, setting_changes
 from pneumo.spec.result import State, Trial, TrialResult
-from pneumo.spec.stopping import common_cause, since_better
+from pneumo.spec.stopping import common_cause, trials_since_improvement
 from tests.conftest import ROOT
 
 PAIRS = [(engine, algorithm) for engine, algorithms in ALGORITHMS.items() for algorithm in algorithms]
@@ -28,24 +29,28 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "two for keras tuner": (
         KERAS_TUNER | {"objective": TWO},
         {},
-        "takes one objective; for several take optuna and one of tpe",
+        "supports one objective; for several use optuna with one of tpe",
     ),
-    "two for cmaes": ({"algorithm": "cmaes", "objective": TWO}, {}, "optuna/cmaes takes one objective"),
-    "pruned front": ({"objective": TWO, "pruner": "asha"}, {}, "search.pruner: nothing can be pruned for several"),
+    "two for cmaes": ({"algorithm": "cmaes", "objective": TWO}, {}, "optuna/cmaes supports one objective"),
+    "pruned front": (
+        {"objective": TWO, "pruner": "asha"},
+        {},
+        "search.pruner: several objectives cannot be combined",
+    ),
     "pruned keras tuner": (
         KERAS_TUNER | {"pruner": "median"},
         {},
-        "keras-tuner/bayesian takes no pruner; take pruner: none",
+        "keras-tuner/bayesian supports no pruner; use pruner: none",
     ),
     "choices for cmaes": (
         {"algorithm": "cmaes"},
         {"filters": [16, 32]},
-        "hyperparameters.filters: optuna/cmaes takes no choices; give a range, fix it, or take tpe",
+        "hyperparameters.filters: optuna/cmaes supports no choices; give a range, fix it, or use tpe",
     ),
     "conditions for cmaes": (
         {"algorithm": "cmaes"},
         {"layers": {"low": 1, "high": 3}, "dropout": {"low": 0.1, "high": 0.5, "when": {"layers": 2}}},
-        "hyperparameters.dropout: optuna/cmaes takes no conditions; leave when out, or take tpe",
+        "hyperparameters.dropout: optuna/cmaes supports no conditions; leave out when, or use tpe",
     ),
     "epochs for hyperband": (
         KERAS_TUNER | {"algorithm": "hyperband"},
@@ -59,11 +64,15 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     ),
     "same objective twice": ({"objective": ["val_auc", "val_auc"]}, {}, "a list of different ones"),
     "no objective": ({"objective": []}, {}, "a list of different ones"),
-    "terminator": (KERAS_TUNER | {"terminator": True}, {}, "search.terminator: it is Optuna's"),
-    "known, not held": ({"try": [{"layers": 2}]}, {}, "search.try[0].layers: the space does not hold 2"),
+    "terminator": ({"terminator": True}, {}, "search.terminator: was removed; use search.patience"),
+    "known, not held": ({"try": [{"layers": 2}]}, {}, "search.try[0].layers: 2 is not in the space"),
     "known, misspelt": ({"try": [{}, {"layrs": 2}]}, {}, "search.try[1]: there is no 'layrs'; did you mean 'layers'?"),
-    "known, of no use": ({"try": [{"momentum": 0.5}]}, SGD, "search.try[0]: momentum does not count beside the others"),
-    "from itself": ({"from": "study"}, {}, "search.from: a study cannot begin with its own trials"),
+    "known, of no use": (
+        {"try": [{"momentum": 0.5}]},
+        SGD,
+        "search.try[0]: momentum has no effect with the other values",
+    ),
+    "from itself": ({"from": "study"}, {}, "search.from: a study cannot learn from its own trials"),
     "seeds": ({"confirm": {"seeds": 1}}, {}, "search.confirm.seeds: input should be greater than or equal to 2"),
     "misspelt": ({"confirm": {"sedes": 3}}, {}, "search.confirm: there is no 'sedes'; did you mean 'seeds'?"),
     "no time": ({"trial_timeout": "0s"}, {}, "search.trial_timeout: input should be greater than 0"),
@@ -73,7 +82,7 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 
 
 def made(search: dict[str, Any], block: dict[str, Any] | None = None, **more: Any) -> Experiment:
-    return make_experiment({"name": "study", "search": search, "hyperparameters": block or {}} | more, "file.yaml")
+    return build_experiment({"name": "study", "search": search, "hyperparameters": block or {}} | more, "file.yaml")
 
 
 @pytest.mark.parametrize(("search", "block", "said"), WRONG.values(), ids=WRONG.keys())
@@ -170,16 +179,16 @@ def told(*values: float | None, second: tuple[float, ...] = ()) -> list[Trial]:
     [((), 0), ((0.5,), 0), ((0.5, 0.4, 0.3), 2), ((0.5, 0.4, 0.6, 0.6), 1), ((0.5, None, 0.4, None), 1), ((None,), 0)],
 )
 def test_trials_since_a_better_value_are_counted(values: tuple[float | None, ...], since: int) -> None:
-    assert since_better(told(*values), ["val_auc"]) == since
-    assert since_better(list(reversed(told(*values))), ["val_auc"]) == since
+    assert trials_since_improvement(told(*values), ["val_auc"]) == since
+    assert trials_since_improvement(list(reversed(told(*values))), ["val_auc"]) == since
 
 
 def test_with_several_objectives_better_means_beyond_the_front() -> None:
     trials = told(0.5, 0.4, 0.6, 0.55, 0.6, second=(100, 50, 900, 950, 900))
-    assert since_better(trials[:2], TWO) == 0
-    assert since_better(trials[:3], TWO) == 0
-    assert since_better(trials, TWO) == 2
-    assert since_better(trials, ["val_loss", "parameters"]) == 3
+    assert trials_since_improvement(trials[:2], TWO) == 0
+    assert trials_since_improvement(trials[:3], TWO) == 0
+    assert trials_since_improvement(trials, TWO) == 2
+    assert trials_since_improvement(trials, ["val_loss", "parameters"]) == 3
 
 
 def test_a_trials_time_may_change_from_run_to_run() -> None:

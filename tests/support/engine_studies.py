@@ -15,7 +15,8 @@ import pytest
 from pneumo.engines.protocol import Engine
 from pneumo.spec.algorithms import ALGORITHMS
 from pneumo.spec.candidate import Candidate
-from pneumo.spec.experiment import Experiment, make_experiment
+from pneumo.spec.experiment import Experiment
+from pneumo.spec.experiment_file import build_experiment
 from pneumo.spec.result import Trial, TrialResult
 
 without_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch (extra gp) is not here")
@@ -43,7 +44,7 @@ def experiment(engine: str, algorithm: str, block: dict[str, Any] | None = None,
         engine = next(name for name, algorithms in ALGORITHMS.items() if algorithm in algorithms)
     search = {"engine": engine, "algorithm": algorithm} | search
     block = (BLOCK if ALGORITHMS[engine][algorithm].choices else RANGES) if block is None else block
-    return make_experiment({"name": "study", "hyperparameters": block, "search": search}, "test")
+    return build_experiment({"name": "study", "hyperparameters": block, "search": search}, "test")
 
 
 @pytest.fixture

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+from pneumo.engines.journal import finished_journal_trials, read_journal
 from pneumo.engines.keras_tuner_engine import KerasTunerEngine
 from pneumo.spec.candidate import Candidate, Done
-from pneumo.spec.experiment import Experiment, make_experiment
+from pneumo.spec.experiment import Experiment
+from pneumo.spec.experiment_file import build_experiment
 from pneumo.spec.result import State, Trial, TrialResult
 
 MOST = 200
@@ -50,7 +53,7 @@ SHORT = {"bayesian": {"num_initial_points": 3}, "hyperband": {"factor": 3, "hype
 def experiment(algorithm: str, block: dict[str, Any], **search: Any) -> Experiment:
     search = {"algorithm_settings": SHORT.get(algorithm, {})} | search
     search |= {"engine": "keras-tuner", "algorithm": algorithm}
-    return make_experiment({"name": "study", "hyperparameters": block, "search": search}, "test")
+    return build_experiment({"name": "study", "hyperparameters": block, "search": search}, "test")
 
 
 def quality(candidate: Candidate) -> float:
@@ -101,3 +104,9 @@ def reason(engine: KerasTunerEngine) -> str:
 
 def plain(values: Any) -> str:
     return json.dumps(dict(values), sort_keys=True)
+
+
+def stored_trials(folder: Path) -> tuple[Trial, ...]:
+    """Return the finished trials that the journal in a folder has; empty if there is no journal."""
+    journal = read_journal(folder)
+    return finished_journal_trials(journal.proposals) if journal else ()

@@ -1,0 +1,305 @@
+"""The steps of a search, in order: open the study, prepare its pictures, train, close it, say how it stands."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from pneumo.compute import disk
+from pneumo.compute.place import Place, PlaceError
+from pneumo.console.command import INTERRUPTED, NOTHING_FIT, TypedCommand, describe_error, hold_folder_lock
+from pneumo.console.display import progress_bar, say
+from pneumo.console.signals import Interruption
+from pneumo.search.confirm import confirm_best, missing_confirmations
+from pneumo.search.display import TrialListener, show_header
+from pneumo.search.flush import Flush
+from pneumo.search.loop import Ending, TrainingLoop
+from pneumo.search.preflight import (
+    check_disk,
+    check_earlier_study,
+    check_same_data,
+    check_same_experiment,
+    check_same_study,
+    usable_trials,
+)
+from pneumo.search.recorder import StudyRecorder
+from pneumo.search.study import Study
+from pneumo.search.summary import describe_resume, summarize
+from pneumo.spec.best import rank_confirmed_trials
+from pneumo.spec.errors import FullDiskError, RequestError
+from pneumo.spec.experiment import Experiment
+from pneumo.spec.result import Trial
+from pneumo.spec.selection import Confirmation
+
+if TYPE_CHECKING:
+    from pneumo.data.audit import Finding
+    from pneumo.data.pictures import Source
+    from pneumo.data.prepare import Prepared
+    from pneumo.engines.protocol import Engine
+    from pneumo.tracking.store import Store
+    from pneumo.tracking.study import Recorded
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """What the user asked for.
+
+    Args:
+        experiment: The study.
+        source: Its pictures.
+        findings: What is known to be wrong with them.
+        storage: URL of the database of the study.
+        command: The search as it was typed.
+        console: Where the output goes.
+    """
+
+    experiment: Experiment
+    source: Source
+    findings: Sequence[Finding]
+    storage: str
+    command: TypedCommand
+    console: Console
+
+
+@dataclass(frozen=True)
+class OpenStudy:
+    """A study that this process alone works on: its engine, its way to MLflow, and what both hold of earlier searches."""
+
+    engine: Engine
+    flush: Flush
+    finished_trials: Sequence[Trial]
+    recorded: Recorded | None
+
+    @property
+    def store(self) -> Store:
+        return self.flush.store
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a search came to. `is_sent` is False if MLflow has not taken all of it."""
+
+    ending: Ending
+    finished_trials: Sequence[Trial]
+    confirmed: Sequence[Confirmation]
+    is_sent: bool
+
+
+def run_search(request: SearchRequest) -> int:
+    """Run the search, or resume it, and return the exit status.
+
+    Raises:
+        RequestError: The study cannot be run as it was asked for.
+    """
+    from pneumo.compute.local import LocalProcesses
+    from pneumo.engines.study_lock import lock_study
+    from pneumo.training import trial
+
+    experiment, command, console = request.experiment, request.command, request.console
+    name, search = experiment.name, experiment.search
+    refusal = f"study {name}: another search in this folder works on it; wait for it, or choose another --name"
+    with lock_study(name, request.storage), hold_folder_lock(name, refusal):
+        # The workers start first, so that they import TensorFlow while the pictures are prepared here.
+        place = LocalProcesses(trial.run_trial, trial.warm_up, search.workers, trial_timeout=search.trial_timeout)
+        try:
+            return _run_steps(request, place)
+        except KeyboardInterrupt:
+            say(console, f"\nInterrupted. {describe_resume(command)}")
+            return INTERRUPTED
+        except PlaceError as error:
+            raise RequestError(str(error)) from error
+        except service_errors() as error:
+            with contextlib.suppress(OSError):  # standard output may be a file on the full disk
+                print(f"pneumo.search: {_describe_failure(error)}", file=sys.stderr)
+                say(console, describe_resume(command))
+            return NOTHING_FIT
+        finally:
+            place.close()
+
+
+def service_errors() -> tuple[type[Exception], ...]:
+    """Return what is raised if MLflow, the study's database or the disk fails."""
+    from pneumo.engines.registry import storage_errors
+    from pneumo.engines.retrying import OutageError
+    from pneumo.tracking.store import ERRORS
+
+    return (*ERRORS, *storage_errors(), OutageError, FullDiskError)
+
+
+def _run_steps(request: SearchRequest, place: Place) -> int:
+    experiment, command, console = request.experiment, request.command, request.console
+    interruption, flush = Interruption(), _open_flush(request)
+    if not flush.send_left_over():
+        return flush.report_unsent(command, interrupted=False)
+    study = _open_study(request, flush, interruption)
+    if (confirmed := _confirmed_if_complete(study, request)) is not None:
+        return summarize(experiment, study.finished_trials, study.store, command, console, confirmed=confirmed)
+    data = _prepare(request, study)
+    show_header(console, experiment, _describe_data(data), study.store.shown, study.finished_trials)
+    outcome = _train(request, study, data, place, interruption)
+    if not outcome.is_sent:
+        return study.flush.report_unsent(command, interrupted=interruption())
+    if not outcome.ending.interrupted:
+        say(console, f"Ended: {outcome.ending.reason}.")
+    return summarize(
+        experiment, outcome.finished_trials, study.store, command, console, outcome.ending, outcome.confirmed
+    )
+
+
+def _open_flush(request: SearchRequest) -> Flush:
+    """Connect to MLflow and open the study's outbox.
+
+    Raises:
+        RequestError: MLflow cannot be reached.
+    """
+    from pneumo.tracking.outbox import OUTBOXES, open_outbox
+    from pneumo.tracking.store import connect
+
+    store = connect()  # first, so that a wrong address leaves no outbox behind
+    outbox = open_outbox(OUTBOXES / request.experiment.name)
+    return Flush(outbox, store, request.experiment.search.outage, request.console)
+
+
+def _open_study(request: SearchRequest, flush: Flush, interruption: Interruption) -> OpenStudy:
+    """Open the study's engine and read its record.
+
+    Raises:
+        RequestError: The study began with another experiment, or its two records are not of one study.
+    """
+    from pneumo.engines.registry import describe_storage, open_engine, reopen_engine
+    from pneumo.engines.retrying import RetryingEngine
+    from pneumo.tracking.study import recorded
+
+    experiment, storage = request.experiment, request.storage
+    engine = RetryingEngine(
+        open_engine(experiment, storage),
+        lambda: reopen_engine(experiment, storage, engine.id),
+        describe_storage(experiment, storage),
+        experiment.search.outage,
+        lambda line: say(request.console, line),
+        interruption,
+    )
+    finished_trials, record = engine.trials(), recorded(flush.store, experiment.name)
+    check_same_study(record, experiment.name, engine, len(finished_trials))
+    check_same_experiment(record, experiment, len(finished_trials))
+    flush.remember_run_ids(experiment.name, finished_trials)
+    return OpenStudy(engine, flush, finished_trials, record)
+
+
+def _confirmed_if_complete(study: OpenStudy, request: SearchRequest) -> list[Confirmation] | None:
+    """Return the confirmed trials if the study has all its trials and confirmations, None if something is to be trained."""
+    from pneumo.search.retention import remove_models
+    from pneumo.tracking.study import confirmations
+
+    experiment, finished_trials = request.experiment, study.finished_trials
+    if len(finished_trials) < experiment.search.trials or study.recorded is None or not study.recorded.closed:
+        return None
+    runs = confirmations(study.store, experiment.name)
+    if missing_confirmations(finished_trials, experiment, runs):
+        return None
+    say(
+        request.console,
+        f"Study {experiment.name} has its {len(finished_trials)} trials already; --trials N with a larger N runs more.",
+    )
+    remove_models(study.store, study.flush.outbox, experiment, finished_trials, [run.number for run in runs])
+    return rank_confirmed_trials(finished_trials, experiment, runs)
+
+
+def _prepare(request: SearchRequest, study: OpenStudy) -> Prepared:
+    """Decode the pictures, and let a new study learn from an earlier one.
+
+    Raises:
+        RequestError: The disk is too small, or the pictures are not those that the study began with.
+    """
+    from pneumo.data.prepare import prepare
+    from pneumo.tracking.study import recorded
+
+    experiment, finished = request.experiment, len(study.finished_trials)
+    check_disk(experiment, request.source, finished)
+    with progress_bar("decoding pictures, once", request.console) as progress:
+        data = prepare(
+            request.source,
+            experiment.image_sizes,
+            experiment.data.validation,
+            experiment.search.seed,
+            progress=progress,
+            say=lambda line: print(line, file=sys.stderr),
+        )
+    # Decoding takes minutes. Meanwhile another machine, with a database of its own, may have begun a study of this name.
+    record = recorded(study.store, experiment.name)
+    check_same_study(record, experiment.name, study.engine, finished)
+    check_same_data(record, data, experiment.name, finished)
+    if experiment.search.from_ and not finished:
+        _learn(request, study, data, experiment.search.from_)
+    return data
+
+
+def _learn(request: SearchRequest, study: OpenStudy, data: Prepared, earlier: str) -> None:
+    """Let the engine learn from the earlier study's trials that fit the space."""
+    from pneumo.engines.registry import read_finished_trials
+    from pneumo.tracking.study import recorded
+
+    trials = read_finished_trials(earlier, request.storage)
+    check_earlier_study(earlier, recorded(study.store, earlier), trials, data)
+    usable = usable_trials(trials, request.experiment)
+    study.engine.learn(usable)
+    say(
+        request.console,
+        f"From study {earlier}: {len(usable)} of {len(trials)} trials fit this space. The search learns from them and does "
+        "not run them again.",
+    )
+
+
+def _describe_data(data: Prepared) -> str:
+    from pneumo.data.split import describe_split
+
+    return describe_split(data.description, data.counts, data.classes)
+
+
+def _train(
+    request: SearchRequest, study: OpenStudy, data: Prepared, place: Place, interruption: Interruption
+) -> Outcome:
+    """Run the trials and the confirmations, and close the study's record."""
+    experiment, console, engine, flush = request.experiment, request.console, study.engine, study.flush
+    with flush.sender() as sender:
+        recorder = StudyRecorder(study.store, flush.outbox, sender, experiment, data, engine, request.findings)
+        try:
+            with interruption:
+                latest_end = max((trial.result.ended for trial in study.finished_trials), default=0.0)
+                with TrialListener(experiment, console, study.finished_trials) as listener:
+                    schedule = Study(experiment.search, engine)
+                    ending = TrainingLoop(schedule, place, recorder, listener, latest_end).run(interruption)
+                trials = engine.trials()
+                ending = confirm_best(
+                    experiment, recorder, trials, ending, place=place, console=console, interrupted=interruption
+                )
+                confirmed = rank_confirmed_trials(trials, experiment, recorder.confirmations())
+                # The study's tables name the runs by their ids, so all earlier writes have to arrive first.
+                is_sent = flush.wait(sender, interruption)
+                if is_sent:
+                    recorder.close(trials, ending.interrupted, confirmed)
+                    is_sent = flush.wait(sender, interruption)
+                else:
+                    recorder.abandon()
+            if not ending.interrupted:
+                # If the engine may propose more, a later search with more trials may continue any of them.
+                recorder.checkpoints.delete_unneeded(() if ending.exhausted else trials)
+        except BaseException as error:
+            recorder.abandon(wait=not isinstance(error, KeyboardInterrupt))
+            raise
+    return Outcome(ending, trials, confirmed, is_sent)
+
+
+def _describe_failure(error: Exception) -> str:
+    """Return why a search was broken off, in one line."""
+    from pneumo.engines.retrying import OutageError
+
+    if isinstance(error, FullDiskError):
+        return str(error)
+    text = str(error) if isinstance(error, OutageError) else f"the search ended by an error: {describe_error(error)}"
+    return f"{text}; {disk.describe_full_disk(error)}" if disk.is_full_disk(error) else text
