@@ -221,6 +221,7 @@ APART = {
     "compute.place": "how processes speak",
     "data.pictures": "the digests tell it",
     "spec.errors": "messages",
+    "spec.experiment": "the parameters of a phantom are tags of the study",
     "spec.promotion": "types",
     "spec.result": "hands the metrics on",
     "training.task": "hands the parameters on",
