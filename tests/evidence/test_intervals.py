@@ -73,14 +73,14 @@ def test_figures_and_each_resample_agree_with_scikit_learn(seed: int, digits: in
     patient = np.random.default_rng(seed).integers(0, 30, 80)
     patient[:30] = np.arange(30)
     # With one resample both ends of the interval are the figure of that resample.
-    found = compute_figures(labels, probabilities, patient, THRESHOLD, resamples=1, seed=seed)
+    result = compute_figures(labels, probabilities, patient, THRESHOLD, resamples=1, seed=seed)
     drawn = np.random.default_rng(seed).integers(0, 30, 30)
     weights = np.bincount(drawn, minlength=30)[patient]
     everything = _by_scikit_learn(labels, probabilities)
     weighted = _by_scikit_learn(labels, probabilities, weights)
     repeated = _by_scikit_learn(np.repeat(labels, weights), np.repeat(probabilities, weights))
-    assert tuple(found) == FIGURES == tuple(everything)
-    for name, interval in found.items():
+    assert tuple(result) == FIGURES == tuple(everything)
+    for name, interval in result.items():
         assert interval.value == pytest.approx(everything[name], abs=1e-12), name
         assert interval.low == interval.high, name
         assert interval.low == pytest.approx(weighted[name], abs=1e-12), name
@@ -89,9 +89,9 @@ def test_figures_and_each_resample_agree_with_scikit_learn(seed: int, digits: in
 
 def test_calibration_error_of_hand_worked_bins() -> None:
     # The last bin takes 0.95 and 1.0 (mean 0.975, one of two ill), the first 0.05 twice (none ill).
-    found = compute_figures(np.array([0, 0, 1, 0]), np.array([0.05, 0.05, 0.95, 1.0]), np.arange(4), 0.5)
-    assert found["calibration_error"].value == pytest.approx((2 * 0.05 + 2 * 0.475) / 4, abs=1e-12)
-    assert found["brier"].value == pytest.approx((0.05**2 * 3 + 1) / 4, abs=1e-12)
+    result = compute_figures(np.array([0, 0, 1, 0]), np.array([0.05, 0.05, 0.95, 1.0]), np.arange(4), 0.5)
+    assert result["calibration_error"].value == pytest.approx((2 * 0.05 + 2 * 0.475) / 4, abs=1e-12)
+    assert result["brier"].value == pytest.approx((0.05**2 * 3 + 1) / 4, abs=1e-12)
 
 
 def _auc_by_pairs(labels: Array, probabilities: Array) -> float:
@@ -101,7 +101,7 @@ def _auc_by_pairs(labels: Array, probabilities: Array) -> float:
 
 def test_intervals_are_the_percentile_bootstrap_of_scipy_where_every_patient_has_one_picture() -> None:
     labels, probabilities = _sample(5, 150, 2, np.float64)
-    found = compute_figures(labels, probabilities, np.arange(150), THRESHOLD, resamples=4000, seed=1)
+    result = compute_figures(labels, probabilities, np.arange(150), THRESHOLD, resamples=4000, seed=1)
     statistics = {
         "accuracy": lambda y, p: float(np.mean((p >= THRESHOLD) == y)),
         "specificity": lambda y, p: float(np.mean(p[y == 0] < THRESHOLD)),
@@ -120,8 +120,8 @@ def test_intervals_are_the_percentile_bootstrap_of_scipy_where_every_patient_has
         )
         # With 4,000 resamples an end varies by about 0.04 standard errors.
         tolerance = 0.25 * theirs.standard_error
-        assert found[name].low == pytest.approx(theirs.confidence_interval.low, abs=tolerance), name
-        assert found[name].high == pytest.approx(theirs.confidence_interval.high, abs=tolerance), name
+        assert result[name].low == pytest.approx(theirs.confidence_interval.low, abs=tolerance), name
+        assert result[name].high == pytest.approx(theirs.confidence_interval.high, abs=tolerance), name
 
 
 def test_a_patients_copies_add_nothing_and_copies_taken_for_patients_seem_to() -> None:
@@ -146,11 +146,11 @@ def test_the_order_of_pictures_and_the_names_of_patients_do_not_matter(data: st.
     probabilities = np.array(data.draw(st.lists(st.floats(0, 1, width=16), min_size=n, max_size=n)))
     patients = np.array(data.draw(st.lists(st.integers(0, 5), min_size=n, max_size=n)))
     order = np.array(data.draw(st.permutations(range(n))))
-    found = compute_figures(labels, probabilities, patients, 0.5, resamples=20)
+    result = compute_figures(labels, probabilities, patients, 0.5, resamples=20)
     named = np.array([f"person{patient}" for patient in patients])
     again = compute_figures(labels[order], probabilities[order], named[order], 0.5, resamples=20)
     for name in FIGURES:
-        ours, theirs = found[name], again[name]
+        ours, theirs = result[name], again[name]
         np.testing.assert_allclose(
             [ours.value, ours.low, ours.high], [theirs.value, theirs.low, theirs.high], atol=1e-12, err_msg=name
         )
@@ -174,32 +174,32 @@ def test_resamples_in_which_a_figure_is_not_defined_are_left_out() -> None:
     # Three in ten resamples have no case. In the others sensitivity, AUC and average precision are 1.
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = compute_figures(np.array([1, 0, 0]), np.array([0.9, 0.2, 0.3]), np.arange(3), 0.5)
+        result = compute_figures(np.array([1, 0, 0]), np.array([0.9, 0.2, 0.3]), np.arange(3), 0.5)
     for name in ("sensitivity", "auc", "average_precision", "precision", "specificity"):
-        assert found[name] == Interval(1.0, 1.0, 1.0), name
+        assert result[name] == Interval(1.0, 1.0, 1.0), name
 
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_what_one_class_cannot_tell_is_nan_and_makes_no_noise(label: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = compute_figures(np.full(5, label), np.array([0.1, 0.2, 0.3, 0.6, 0.9]), np.arange(5), 0.5)
+        result = compute_figures(np.full(5, label), np.array([0.1, 0.2, 0.3, 0.6, 0.9]), np.arange(5), 0.5)
         difference = auc_difference(np.full(5, label), np.linspace(0, 1, 5), np.linspace(0.1, 1, 5), np.arange(5))
-    undefined = {name for name, interval in found.items() if math.isnan(interval.value)}
+    undefined = {name for name, interval in result.items() if math.isnan(interval.value)}
     assert undefined == {"auc", "average_precision", "specificity" if label else "sensitivity"}
-    assert found["accuracy"].value == (0.4 if label else 0.6)
-    for interval in (difference, *(found[name] for name in undefined)):
+    assert result["accuracy"].value == (0.4 if label else 0.6)
+    for interval in (difference, *(result[name] for name in undefined)):
         assert interval.as_dict() == {"value": None, "low": None, "high": None}
 
 
 def test_one_patient_gives_figures_without_intervals() -> None:
     labels, probabilities = _sample(8)
-    found = compute_figures(labels, probabilities, np.zeros(150), THRESHOLD)
+    result = compute_figures(labels, probabilities, np.zeros(150), THRESHOLD)
     for name, value in _by_scikit_learn(labels, probabilities).items():
-        assert found[name].value == pytest.approx(value, abs=1e-12)
-        assert math.isnan(found[name].low)
-        assert math.isnan(found[name].high)
-        assert json.loads(json.dumps(found[name].as_dict(), allow_nan=False))["low"] is None
+        assert result[name].value == pytest.approx(value, abs=1e-12)
+        assert math.isnan(result[name].low)
+        assert math.isnan(result[name].high)
+        assert json.loads(json.dumps(result[name].as_dict(), allow_nan=False))["low"] is None
 
 
 @pytest.mark.parametrize(
@@ -254,10 +254,10 @@ def test_the_interval_of_a_difference_is_as_wide_as_delongs(seed: int) -> None:
     shared = generator.normal(labels, 1.0)  # the networks largely agree, so pairing narrows the interval
     ours, theirs = (norm.cdf(shared + generator.normal(0, spread, 500)) for spread in (0.4, 0.6))
     difference, error = _delong(labels, ours, theirs)
-    found = auc_difference(labels, ours, theirs, np.arange(500), resamples=4000, seed=seed)
-    assert found.value == pytest.approx(difference, abs=1e-12)
-    assert (found.high - found.low) / (2 * norm.ppf(0.975)) == pytest.approx(error, rel=0.08)
-    assert (found.high + found.low) / 2 == pytest.approx(difference, abs=0.2 * error)
+    result = auc_difference(labels, ours, theirs, np.arange(500), resamples=4000, seed=seed)
+    assert result.value == pytest.approx(difference, abs=1e-12)
+    assert (result.high - result.low) / (2 * norm.ppf(0.975)) == pytest.approx(error, rel=0.08)
+    assert (result.high + result.low) / 2 == pytest.approx(difference, abs=0.2 * error)
 
 
 def test_the_same_network_differs_by_nothing_in_any_resample() -> None:
@@ -286,28 +286,28 @@ def _table(both: int, only_ours: int, only_theirs: int, neither: int) -> tuple[A
     ],
 )
 def test_mcnemar_of_published_tables(table: tuple[int, int, int, int], published: float) -> None:
-    found = mcnemar(*_table(*table))
-    assert (found.only_ours_right, found.only_theirs_right) == table[1:3]
-    assert round(found.p_value, 4) == published
+    result = mcnemar(*_table(*table))
+    assert (result.only_ours_right, result.only_theirs_right) == table[1:3]
+    assert round(result.p_value, 4) == published
 
 
 @settings(deadline=None)
 @given(table=st.tuples(*[st.integers(0, 40)] * 4))
 def test_mcnemar_is_twice_the_smaller_tail(table: tuple[int, int, int, int]) -> None:
-    found = mcnemar(*_table(*table))
+    result = mcnemar(*_table(*table))
     fewer, divided = min(table[1:3]), table[1] + table[2]
-    assert found.p_value == pytest.approx(min(1.0, 2 * binom.cdf(fewer, divided, 0.5)), rel=1e-9)
+    assert result.p_value == pytest.approx(min(1.0, 2 * binom.cdf(fewer, divided, 0.5)), rel=1e-9)
     swapped = mcnemar(*_table(table[0], table[2], table[1], table[3]))
-    assert swapped == McNemar(found.only_theirs_right, found.only_ours_right, found.p_value)
+    assert swapped == McNemar(result.only_theirs_right, result.only_ours_right, result.p_value)
 
 
 def test_mcnemar_of_the_approval_ratings() -> None:
     # A. Agresti, Categorical Data Analysis, 1990, p. 350: 794 and 570 agree, 150 and 86 changed their minds.
     # Its statistic is (86 - 150)^2 / (86 + 150) = 17.36; the exact p-value is near that of the chi-squared one.
-    found = mcnemar(*_table(794, 86, 150, 570))
-    assert (found.only_ours_right, found.only_theirs_right) == (86, 150)
-    assert found.p_value == pytest.approx(2 * norm.sf(math.sqrt(17.36)), rel=0.25)
-    assert found.p_value == pytest.approx(2 * binom.cdf(86, 236, 0.5), rel=1e-9)
+    result = mcnemar(*_table(794, 86, 150, 570))
+    assert (result.only_ours_right, result.only_theirs_right) == (86, 150)
+    assert result.p_value == pytest.approx(2 * norm.sf(math.sqrt(17.36)), rel=0.25)
+    assert result.p_value == pytest.approx(2 * binom.cdf(86, 236, 0.5), rel=1e-9)
 
 
 def test_networks_that_no_picture_divides_have_a_p_value_of_one() -> None:

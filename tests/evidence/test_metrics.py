@@ -156,10 +156,10 @@ def test_no_threshold_serves_a_rule_better(pictures: list[tuple[int, float]], va
     assert _shares(labels, probabilities, f1_threshold)[2] == max(f1 for _, _, f1 in everywhere)
     sensitivity, specificity, _ = _shares(labels, probabilities, sensitivity_threshold)
     assert sensitivity >= value
-    assert specificity == max(other for found, other, _ in everywhere if found >= value)
+    assert specificity == max(specific for sensitive, specific, _ in everywhere if sensitive >= value)
     sensitivity, specificity, _ = _shares(labels, probabilities, specificity_threshold)
     assert specificity >= value
-    assert sensitivity == max(found for found, other, _ in everywhere if other >= value)
+    assert sensitivity == max(sensitive for sensitive, specific, _ in everywhere if specific >= value)
     for threshold in (f1_threshold, sensitivity_threshold, specificity_threshold):
         assert float(dtype(threshold)) == threshold
         assert 0 <= threshold <= float(np.nextafter(dtype(1), dtype(2)))

@@ -35,12 +35,12 @@ def test_the_temperature_is_the_inverse_of_a_logistic_regression(seed: int, true
 @pytest.mark.parametrize("true_temperature", [0.4, 1.0, 2.5])
 def test_a_known_temperature_is_found_and_undone(true_temperature: float) -> None:
     labels, probabilities = _sample(7, true_temperature, 20_000)
-    found = fit_temperature(labels, probabilities)
-    assert found == pytest.approx(true_temperature, rel=0.05)
+    fitted = fit_temperature(labels, probabilities)
+    assert fitted == pytest.approx(true_temperature, rel=0.05)
     np.testing.assert_allclose(
         scale_probabilities(probabilities, true_temperature), expit(logit(probabilities) / true_temperature)
     )
-    assert log_loss(labels, scale_probabilities(probabilities, found)) <= log_loss(labels, probabilities) + 1e-12
+    assert log_loss(labels, scale_probabilities(probabilities, fitted)) <= log_loss(labels, probabilities) + 1e-12
 
 
 @settings(deadline=None)
@@ -50,14 +50,14 @@ def test_a_known_temperature_is_found_and_undone(true_temperature: float) -> Non
 )
 def test_no_other_temperature_is_likelier(pictures: list[tuple[int, float]], other: float) -> None:
     labels, probabilities = np.array([y for y, _ in pictures]), np.array([p for _, p in pictures])
-    found = fit_temperature(labels, probabilities)
+    fitted = fit_temperature(labels, probabilities)
     if len(set(labels)) < 2:
-        assert found == 1.0
+        assert fitted == 1.0
         return
     # The loss is computed from logits, because scikit-learn clips probabilities differently.
     signed = np.where(labels == 1, 1, -1) * logit(probabilities)
-    loss, other_loss = (np.mean(np.logaddexp(0, -signed / each)) for each in (found, other))
-    assert MIN_TEMPERATURE <= found <= MAX_TEMPERATURE
+    loss, other_loss = (np.mean(np.logaddexp(0, -signed / each)) for each in (fitted, other))
+    assert MIN_TEMPERATURE <= fitted <= MAX_TEMPERATURE
     assert loss <= other_loss + 1e-9
 
 
