@@ -38,7 +38,7 @@ def overlay_writer(model: LoadedModel, folder: Path) -> OverlayWriter:
     from pneumo.cnn.load import load_network
     from pneumo.data.cache import replacing
     from pneumo.data.decoding import UnreadableError, decode
-    from pneumo.evidence.overlay import explained_png, in_proportion
+    from pneumo.evidence.overlay import render_explanation, restore_aspect_ratio
 
     decision = model.decision
     heat_map = grad_cam(load_network(model.served.network))
@@ -50,15 +50,15 @@ def overlay_writer(model: LoadedModel, folder: Path) -> OverlayWriter:
             decoded = decode(path.read_bytes(), [decision.image_size, OVERLAY_SIDE], str(path))
         except (UnreadableError, OSError) as error:
             raise RequestError(f"{path}: changed after its prediction; no overlay can be written: {error}") from None
-        png = explained_png(
-            in_proportion(decoded.squares[1], decoded.width, decoded.height),
+        png = render_explanation(
+            restore_aspect_ratio(decoded.squares[1], decoded.width, decoded.height),
             heat_map(decoded.squares[0]),
             name=path.name,
             probability=row.probability,
             label=row.label,
             threshold=decision.threshold,
             classes=decision.classes,
-            note=NOT_MEDICAL + (" Trained on phantoms." if decision.phantom else ""),
+            note=NOT_MEDICAL + (" TrainingResult on phantoms." if decision.phantom else ""),
         )
         try:
             with replacing(folder / _file_name(path)) as file:

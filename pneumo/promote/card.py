@@ -10,28 +10,28 @@ from pneumo.spec.experiment import Experiment
 
 if TYPE_CHECKING:
     from pneumo.data.pictures import Source
-    from pneumo.evidence.model_card import Facts
+    from pneumo.evidence.model_card import ModelFacts
     from pneumo.tracking.served import Decision
 
 
-def gather_facts(context: PromotionContext, chosen: ChosenRun, decision: Decision) -> Facts:
+def gather_facts(context: PromotionContext, chosen: ChosenRun, decision: Decision) -> ModelFacts:
     """Return the facts that the model card states besides the metrics. Decodes no picture."""
-    from pneumo.evidence.model_card import Facts
+    from pneumo.evidence.model_card import ModelFacts
 
     experiment, source, run = context.experiment, context.source, chosen.run
     dimensions = [dimension.name for dimension in experiment.space.searched]
     warnings = []
     if experiment.data.allow_leaks:
         warnings.append(f"**Leaks between training and test were allowed**: {experiment.data.allow_leaks}")
-    return Facts(
+    return ModelFacts(
         title=f"{context.study}: {source.classes[1]} on {'phantoms' if decision.phantom else 'chest X-rays'}",
         classes=source.classes,
         data=source.description,
         parts=_parts(experiment, source),
-        searched=_search(context, chosen, dimensions),
+        search=_search(context, chosen, dimensions),
         hyperparameters={name: run.parameters[name] for name in dimensions if name in run.parameters},
         parameters=int(run.metrics["parameters"]),
-        operating=_operating_point(experiment, decision),
+        operating_point=_operating_point(experiment, decision),
         phantom=decision.phantom,
         warnings=warnings,
     )

@@ -76,14 +76,14 @@ def evaluate(
         RequestError: More than `MOST_UNREADABLE` of the pictures cannot be read.
     """
     from pneumo.evidence.gate import apply_gate
-    from pneumo.evidence.intervals import figures
+    from pneumo.evidence.intervals import compute_figures
 
     reference_model = reference.load(folder) if reference.load else None
     pairs = _predict(model, reference_model, test, progress)
     readable = _readable(test, pairs)
     labels, patients = readable.labels, readable.patients
     threshold = model.decision.threshold
-    metrics = figures(labels, readable.probabilities, patients, threshold)
+    metrics = compute_figures(labels, readable.probabilities, patients, threshold)
     gate = apply_gate(
         labels,
         patients,

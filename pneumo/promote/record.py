@@ -50,7 +50,7 @@ class Evidence:
     @property
     def refusals(self) -> tuple[str, ...]:
         """A line for each check that failed."""
-        return tuple(check.said for check in self.gate.checks if not check.passed)
+        return tuple(check.message for check in self.gate.checks if not check.passed)
 
 
 def decision_key(run: TrialRun, decision: Decision, source: Source) -> str:
@@ -94,7 +94,7 @@ def record_evaluation(
         run_id: The promotion's run.
         model_id: Id of the logged model that takes pictures.
     """
-    from pneumo.evidence.model_card import card
+    from pneumo.evidence.model_card import model_card
     from pneumo.tracking import promotions
 
     evidence = {
@@ -103,7 +103,7 @@ def record_evaluation(
         "unreadable": dict(evaluation.unreadable),
         "model_id": model_id,
     }
-    model_card = card(gather_facts(context, chosen, decision), evaluation.metrics, evaluation.gate)
+    card = model_card(gather_facts(context, chosen, decision), evaluation.metrics, evaluation.gate)
     promotions.record_judged(
         context.store,
         run_id,
@@ -111,7 +111,7 @@ def record_evaluation(
         source=context.experiment.data.path or context.source.description,
         counts=evaluation.counts,
         metrics=_run_metrics(evaluation),
-        files=evaluation.files | {_EVIDENCE: json.dumps(evidence, indent=1), CARD: model_card},
+        files=evaluation.files | {_EVIDENCE: json.dumps(evidence, indent=1), CARD: card},
         tags={"pneumo.gate": "passed" if evaluation.gate.passed else "refused"},
     )
 

@@ -86,7 +86,7 @@ def _version_tags(
         "pneumo.threshold": repr(decision.threshold),
         "pneumo.temperature": repr(decision.temperature),
         "pneumo.against": gate.against,
-        "pneumo.gate.said": "; ".join(check.said for check in gate.checks) or "nothing was checked",
+        "pneumo.gate.said": "; ".join(check.message for check in gate.checks) or "nothing was checked",
         "pneumo.test_openings": str(len(promotions.openings(context.store, recorded))),
         # A version in the registry does not name its logged model.
         "pneumo.model_id": evidence.model_id,
@@ -97,7 +97,7 @@ def _version_tags(
 
 
 def _metric_tag(interval: Interval) -> str:
-    from pneumo.evidence.model_card import shown_interval
+    from pneumo.evidence.model_card import format_interval
 
-    value, ends = shown_interval(interval)
+    value, ends = format_interval(interval)
     return f"{value} ({ends})"

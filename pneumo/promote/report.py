@@ -55,7 +55,7 @@ def print_outcome(outcome: Outcome, context: PromotionContext, console: Console,
 def _print_metrics(outcome: Outcome, console: Console) -> None:
     from rich.table import Table
 
-    from pneumo.evidence.model_card import name_of, shown_interval
+    from pneumo.evidence.model_card import figure_label, format_interval
 
     title = f"On the test pictures, at threshold {outcome.decision.threshold:.4f}"
     table = Table(title=title, title_justify="left")
@@ -63,7 +63,7 @@ def _print_metrics(outcome: Outcome, console: Console) -> None:
     table.add_column("value", justify="right", style="bold")
     table.add_column("95 % interval, by patient", justify="right")
     for name, interval in outcome.evidence.metrics.items():
-        table.add_row(name_of(name), *shown_interval(interval))
+        table.add_row(figure_label(name), *format_interval(interval))
     console.print(table)
 
 
@@ -71,7 +71,7 @@ def _print_gate(outcome: Outcome, say: Say) -> None:
     gate = outcome.evidence.gate
     say(f"Compared with {gate.against}:" if gate.auc_difference else f"Compared with nothing: {gate.against}.")
     for check in gate.checks:
-        say(f"  {'passed ' if check.passed else 'refused'}  {check.said}", "" if check.passed else "red")
+        say(f"  {'passed ' if check.passed else 'refused'}  {check.message}", "" if check.passed else "red")
 
 
 def _print_openings(outcome: Outcome, say: Say) -> None:

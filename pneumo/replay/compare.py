@@ -14,7 +14,7 @@ from pneumo.training import provenance
 if TYPE_CHECKING:
     from pneumo.data.prepare import Prepared
     from pneumo.tracking.recorded import RecordedTrial
-    from pneumo.training.trial import Trained
+    from pneumo.training.task import TrainingResult
 
 NOT_RECORDED = "not recorded"
 
@@ -112,7 +112,7 @@ def environment_changes(recorded: RecordedTrial, data: Prepared, device: str) ->
     return changes
 
 
-def compare(recorded: RecordedTrial, trained: Trained, data: Prepared) -> Comparison:
+def compare(recorded: RecordedTrial, trained: TrainingResult, data: Prepared) -> Comparison:
     """Compare every metric of the record with the training that repeated it.
 
     Args:
@@ -135,7 +135,7 @@ def compare(recorded: RecordedTrial, trained: Trained, data: Prepared) -> Compar
     )
 
 
-def _final_metrics(recorded: RecordedTrial, trained: Trained) -> list[MetricPair]:
+def _final_metrics(recorded: RecordedTrial, trained: TrainingResult) -> list[MetricPair]:
     """Return the metrics with one value for the training, without those of speed."""
     return [
         MetricPair(name, recorded.metrics.get(name, math.nan), value)
@@ -144,7 +144,7 @@ def _final_metrics(recorded: RecordedTrial, trained: Trained) -> list[MetricPair
     ]
 
 
-def _epoch_metrics(recorded: RecordedTrial, trained: Trained) -> list[MetricPair]:
+def _epoch_metrics(recorded: RecordedTrial, trained: TrainingResult) -> list[MetricPair]:
     """Return the metrics with one value for each epoch, at the epoch where they differ most."""
     epochs = list(enumerate(zip(recorded.epochs, trained.history, strict=True), 1))
     return [
@@ -162,7 +162,7 @@ def _probability_pairs(recorded_csv: str, replayed_csv: str) -> list[MetricPair]
     return [MetricPair("probability", before[name], now[name], name) for name in before if name in now]
 
 
-def _speed(recorded: RecordedTrial, trained: Trained) -> list[MetricPair]:
+def _speed(recorded: RecordedTrial, trained: TrainingResult) -> list[MetricPair]:
     """Return the sum of the epochs' seconds, which every record has for all epochs, and the metrics of speed."""
     before, now = (
         sum(epoch.get("epoch_seconds", math.nan) for epoch in epochs) for epochs in (recorded.epochs, trained.history)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pneumo.spec.candidate import Candidate
     from pneumo.spec.experiment import Experiment
     from pneumo.tracking.recorded import RecordedTrial
-    from pneumo.training.trial import Trained
+    from pneumo.training.task import TrainingResult
 
 POLL_SECONDS = 0.2
 """Seconds to wait for an event of the worker before asking again."""
@@ -35,11 +35,11 @@ def open_worker(recorded: RecordedTrial) -> Iterator[Place]:
     from pneumo.compute.local import LocalProcesses
     from pneumo.compute.place import PlaceError
     from pneumo.training import trial
-    from pneumo.training.provenance import THREADS
+    from pneumo.training.provenance import THREADS_VARIABLE
 
     # The worker inherits the variable, so it must be set before the worker starts.
     if (threads := recorded.tags.get("pneumo.threads", "")).isdigit():
-        os.environ[THREADS] = threads
+        os.environ[THREADS_VARIABLE] = threads
     place = LocalProcesses(trial.replay_trial, trial.warm_up_deterministic)
     try:
         yield place
@@ -80,13 +80,13 @@ def train_again(
     candidate: Candidate,
     data: Prepared,
     progress: TrainingProgress,
-) -> Trained | TrialError:
+) -> TrainingResult | TrialError:
     """Train the candidate for the recorded number of epochs, and record nothing. Return its error if it fails.
 
     A pruned trial is trained up to the epoch where it was pruned. A trial that continued another one is trained from
     its first epoch.
     """
-    from pneumo.training.trial import TrialTask
+    from pneumo.training.task import TrialTask
 
     task = TrialTask(
         study=recorded.study,
@@ -99,7 +99,7 @@ def train_again(
     )
     with progress:
         progress.start(candidate.number, candidate)
-        trained: Trained | TrialError = _run_task(place, candidate.number, task, len(recorded.epochs), progress)
+        trained: TrainingResult | TrialError = _run_task(place, candidate.number, task, len(recorded.epochs), progress)
     return trained
 
 

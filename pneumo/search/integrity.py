@@ -22,7 +22,7 @@ from pneumo.spec.experiment_file import parse_experiment, setting_changes
 from pneumo.spec.objective import objective_metric
 from pneumo.spec.result import Trial
 from pneumo.tracking.outbox import KEY, OUTBOXES, Outbox
-from pneumo.training.checkpoints import Checkpoints
+from pneumo.training.checkpoint_folder import CheckpointFolder
 
 if TYPE_CHECKING:
     from pneumo.engines.stored import StoredStudy
@@ -185,7 +185,7 @@ def _trials(
     by_number: dict[int | None, list[RunEntry]] = {}
     for run in found.trials:
         by_number.setdefault(run.number, []).append(run)
-    chains = Checkpoints(Path("mlruns"), engine.trials)
+    chains = CheckpointFolder(Path("mlruns"), engine.trials)
     for trial in told:
         runs = by_number.get(trial.number, [])
         live = [run for run in runs if run.status != "KILLED"]
@@ -195,7 +195,7 @@ def _trials(
         if own is None:
             yield f"trial {trial.number}: its run {trial.result.run_id[:_SHORT]} is not in MLflow, or KILLED"
             continue
-        seed = experiment.search.seed + chains.first(trial.candidate)
+        seed = experiment.search.seed + chains.first_trial(trial.candidate)
         yield from (f"{_named(own)}: {fault}" for fault in _trial(experiment, trial, seed, own, held))
     known = {trial.number for trial in told}
     late = {trial.number for trial in engine.trials} - known

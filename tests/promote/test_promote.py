@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from sklearn import metrics
 
-from pneumo.evidence.scaling import scaled
+from pneumo.evidence.scaling import scale_probabilities
 from pneumo.spec.errors import RequestError
 from pneumo.spec.promotion import FIGURES
 from tests.support.program import LONGEST, PHANTOMS, called, client, command, runs, search, write
@@ -176,7 +176,7 @@ def test_the_operating_point_comes_from_validation_and_floors_refuse(study: Path
     file = client(study).download_artifacts(run.data.tags["pneumo.run"], "predictions.csv")
     rows = list(csv.DictReader(Path(file).read_text().splitlines()))
     cases = [float(row["probability"]) for row in rows if row["label"] == "PNEUMONIA"]
-    sensitivity = float(np.mean(scaled(np.array(cases, np.float32), temperature) >= threshold))
+    sensitivity = float(np.mean(scale_probabilities(np.array(cases, np.float32), temperature) >= threshold))
     assert sensitivity >= 0.99
     assert aliases(study) == {"challenger": 1}
 

@@ -161,7 +161,7 @@ def test_differences_from_the_record_are_printed_before_the_training(study: Path
         r"^  validation pictures: \w{32} \(16 .*\) → \w{32} \(15 .*; the metrics will differ$", before, re.M
     )
     assert "training pictures:" not in before
-    assert f"  code: 0123456789ab → {provenance.code()}\n" in before
+    assert f"  code: 0123456789ab → {provenance.code_digest()}\n" in before
     now = re.search(r"keras [\w.]+", libraries)
     assert now
     assert f"  libraries: keras 3.0.5 → {now[0]}\n" in before
@@ -227,47 +227,37 @@ def test_no_database_is_created_if_there_is_none(project: Path) -> None:
 def test_the_code_of_a_training_is_identified_by_its_files_and_not_by_their_folder(tmp_path: Path) -> None:
     copy = tmp_path / "elsewhere"
     shutil.copytree(ROOT / "pneumo", copy, ignore=shutil.ignore_patterns("__pycache__"))
-    expected = provenance.code()
-    assert provenance.code(copy) == expected
+    expected = provenance.code_digest()
+    assert provenance.code_digest(copy) == expected
     assert re.fullmatch(r"[0-9a-f]{12}", expected)
-    for pattern in provenance.TRAINING:
+    for pattern in provenance.TRAINING_FILES:
         for path in copy.glob(pattern):
             text = path.read_bytes()
             path.write_bytes(text.replace(b"\n", b"\r\n"))
-            assert provenance.code(copy) == expected, path
+            assert provenance.code_digest(copy) == expected, path
             path.write_bytes(text + b"# changed\n")
-            assert provenance.code(copy) != expected, path
+            assert provenance.code_digest(copy) != expected, path
             path.write_bytes(text)
     (copy / "cnn" / "explain.py").write_text("")
-    assert provenance.code(copy) == expected
+    assert provenance.code_digest(copy) == expected
 
 
 IGNORED_IMPORTS = {
-    "cnn.device": "a tag of its own records the precision that auto means",
-    "cnn.save": "after the training",
     "compute.place": "messages between processes",
     "data.pictures": "digests identify the pictures",
-    "data.prepare": "digests identify the pictures",
-    "evidence.plots": "after the training",
-    "evidence.tables": "after the training",
-    "training.provenance": "computes the digest",
-    "compute.disk": "recognises a full disk",
-    "spec.candidate": "passes hyperparameters on",
     "spec.errors": "messages",
     "spec.experiment": "settings of the pictures, which digests identify",
-    "spec.masking": "messages",
     "spec.promotion": "types",
     "spec.result": "passes metrics on",
-    "tracking.outbox": "queue of writes",
-    "tracking.trial_log": "after the training",
+    "training.task": "passes hyperparameters on",
 }
 """Modules that the code of a training imports and whose code cannot change its metrics, with the reason."""
 
 
 def test_the_code_of_a_training_is_complete() -> None:
     package = ROOT / "pneumo"
-    files = {path for pattern in provenance.TRAINING for path in package.glob(pattern)}
-    assert all(list(package.glob(pattern)) for pattern in provenance.TRAINING)
+    files = {path for pattern in provenance.TRAINING_FILES for path in package.glob(pattern)}
+    assert all(list(package.glob(pattern)) for pattern in provenance.TRAINING_FILES)
     imported = {
         name.removeprefix("pneumo.")
         for path in files
@@ -292,8 +282,8 @@ def modules(node: ast.ImportFrom) -> list[str]:
 def test_threads_are_those_that_tensorflow_uses(
     variable: str, threads: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(provenance.THREADS, variable)
-    assert provenance.threads() == (threads or len(os.sched_getaffinity(0)))
+    monkeypatch.setenv(provenance.THREADS_VARIABLE, variable)
+    assert provenance.thread_count() == (threads or len(os.sched_getaffinity(0)))
 
 
 @pytest.mark.slow

@@ -175,7 +175,7 @@ def test_before_the_first_trial_a_signal_ends_it_too(tmp_path: Path, by: signal.
 
 GOOD = {"filters": 4, "dense_units": 8, "learning_rate": 0.01, "weight_decay": 0.0, "epochs": 1}
 BAD: dict[str, tuple[dict[str, object], str]] = {
-    "diverges": ({"learning_rate": 10.0, "weight_decay": 1.0}, "a lower learning_rate might do"),
+    "diverges": ({"learning_rate": 10.0, "weight_decay": 1.0}, "try a lower learning_rate"),
     "out of memory": ({"filters": 1024, "dense_units": 8192}, f"out of memory on the host; {LESS_MEMORY}"),
     "hangs": ({"epochs": 9999}, "it took longer than trial_timeout, "),
     "crashes": ({"filters": SEGFAULTS}, "the worker process was ended by SIGSEGV"),

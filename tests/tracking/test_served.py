@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from pneumo.data.decoding import decode
-from pneumo.evidence.scaling import scaled
+from pneumo.evidence.scaling import scale_probabilities
 from pneumo.spec.errors import RequestError
 from pneumo.tracking.served import Decision, load_served
 from tests.support.dicom_files import dicom, ramp
@@ -170,10 +170,12 @@ def test_temperature_and_threshold_are_those_of_the_decision(tmp_path: Path, mon
     pictures = [encoded(seed) for seed in range(12)]
     plain = register(tmp_path, Decision(("a", "b"), 0.5, 1.0, SIDE, 1), "plain", seed=4)
     probabilities = np.array([one.probability for one in plain.served.predict(pictures)])
-    threshold = float(np.median(scaled(probabilities, 2.5)))
+    threshold = float(np.median(scale_probabilities(probabilities, 2.5)))
     other = register(tmp_path, Decision(("a", "b"), threshold, 2.5, SIDE, 1), "other", seed=4)
     said = other.served.predict(pictures)
-    np.testing.assert_allclose([one.probability or 0 for one in said], scaled(probabilities, 2.5), rtol=1e-12)
+    np.testing.assert_allclose(
+        [one.probability or 0 for one in said], scale_probabilities(probabilities, 2.5), rtol=1e-12
+    )
     assert [one.label for one in said] == ["ab"[int((one.probability or 0) >= threshold)] for one in said]
     assert {one.label for one in said} == {"a", "b"}
     # Two models in one process, each with its own decision.
