@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help search test test-slow lint format gpu lock clean
+.PHONY: help search test test-slow lint docs schema format gpu lock clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -43,6 +43,14 @@ lint: $(VENV)/.ready  ## style, types, imports, the Dockerfile
 	$(BIN)/lint-imports
 	$(BIN)/hadolint docker/Dockerfile
 
+docs: $(VENV)/.ready  ## the documentation as web pages in site/; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "site/index.html is the first page"
+
+schema: $(VENV)/.ready  ## write docs/experiment.schema.json and docs/architecture.svg again
+	$(BIN)/python -m pneumo.spec.schema > docs/experiment.schema.json
+	$(BIN)/python docs/map.py > docs/architecture.svg
+
 format: $(VENV)/.ready  ## put the code into the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -59,4 +67,4 @@ lock:  ## resolve requirements.lock and requirements-gpu.lock again (needs uv)
 	  $$(sed -nE 's/^([a-z0-9-]+)==.*/--no-emit-package \1/p' requirements.lock | sort -u)
 
 clean:  ## remove the environment and every cache; studies in mlruns/ and mlflow.db stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis site

@@ -1,23 +1,23 @@
-"""pneumo: hyperparameter search for chest X-ray classifiers; every trial is an MLflow run.
+"""pneumo: hyperparameter search for chest X-ray classifiers. Every trial is an MLflow run.
 
-The verbs, each with its command line in `__main__.py`:
+The verbs. Each has its command line in `__main__.py`; `pneumo VERB` and `python -m pneumo.VERB` run it:
 
-search/      python -m pneumo.search    run a study, or resume one; check its record
-promote/     python -m pneumo.promote   take the best trial to the MLflow model registry, if it deserves it
-predict/     python -m pneumo.predict   predict pictures with a registered model
-replay/      python -m pneumo.replay    train a recorded trial again and compare
-data/        python -m pneumo.data      fetch, audit and prepare pictures; sources, patients, split, cache
+search/      run a study, resume it, or check its record
+promote/     register a study's best trial as a model if it passes the gate
+predict/     predict pictures with a registered model
+replay/      train a recorded trial again and compare the metrics
+data/        download, audit and prepare pictures; sources, patients, split, cache
 
-What they share, from the top layer down (imports point down only):
+What the verbs share, from the top layer down (a module imports from lower layers only):
 
-training/    one trial: the only code that a worker process runs
-console/     command lines, signals, what is shown on the screen
-engines/     who proposes candidates: Optuna, Keras Tuner
-cnn/         networks and their training (tensorflow lives only here)
+training/    one trial: the code that a worker process runs
+console/     command lines, signals, output on the screen
+engines/     Optuna and Keras Tuner, which propose candidates
+cnn/         networks and their training (the only folder that imports TensorFlow)
 evidence/    metrics, intervals, the gate, plots, tables: arrays in, numbers and figures out
-tracking/    runs, the registry, served models (mlflow lives only here)
-compute/     where trials run: worker processes of this machine; the disk
-spec/        pure values and decisions: experiment, space, candidate, result, which trial is best
+tracking/    runs, the registry, served models (the only folder that imports MLflow)
+compute/     worker processes on this machine, and the disk
+spec/        values and decisions: experiment, space, candidate, result, which trial is best
 """
 
 __version__ = "0.1.0"

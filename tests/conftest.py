@@ -1,4 +1,4 @@
-"""What tests share: the real archive, a folder of one's own, and an environment that reaches nothing of the user's."""
+"""Fixtures of all tests: the real archive, an empty folder, an environment without the user's servers and caches."""
 
 from __future__ import annotations
 
@@ -20,25 +20,30 @@ pytest_plugins = [
 ROOT = Path(__file__).resolve().parent.parent
 """The project's folder."""
 
-# Before anything imports TensorFlow, which reads it once; worker processes inherit it.
+ARCHIVE = "PNEUMO_TEST_ARCHIVE"
+"""The environment variable with the path of the real archive; the default is `DEFAULT_ARCHIVE`."""
+
+DEFAULT_ARCHIVE = ROOT.parent / "shared" / "data" / "chest-xray-pneumonia.zip"
+
+# TensorFlow reads this when it is imported. Worker processes inherit it.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-# Who runs the tests in the background may have Ctrl-C ignored, which every program that they start would inherit.
+# A shell starts background jobs with Ctrl-C ignored, and the programs that the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def archive() -> Path:
-    """The public archive of real X-rays, as a zip."""
-    path = ROOT.parent / "shared" / "data" / "chest-xray-pneumonia.zip"
+    """Return the path of the public archive of real X-rays, a zip. The test is skipped if there is none."""
+    path = Path(os.environ.get(ARCHIVE) or DEFAULT_ARCHIVE).expanduser().absolute()
     if not path.is_file():
-        pytest.skip(f"the archive of real X-rays is not at {path}")
+        pytest.skip(f"the archive of real X-rays is not at {path}; set {ARCHIVE} to its path")
     return path
 
 
 @pytest.fixture(scope="session", autouse=True)
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No tracking server and no cache of the user's; one cache for the whole session, so pictures are decoded once."""
+    """Hide the user's MLflow server, databases and cache. One cache for the session, so that pictures are decoded once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.delenv("MLFLOW_REGISTRY_URI", raising=False)
@@ -50,6 +55,6 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder that is the current one: `mlflow.db` and `mlruns/` land there, as in a user's project."""
+    """Return an empty folder, the current one: `mlflow.db` and `mlruns/` are written there, as in a user's project."""
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -1,6 +1,8 @@
-"""Where trials run.
+"""Running trials: where they run, and what they need on the disk.
 
-place     what every place does: submit a task, give the events of the trials under way
-local     worker processes of this machine, one GPU each
-worker    the inside of a worker process
+place      the interface of a place where trials run, and the events of trials
+local      worker processes of this machine, one GPU each
+worker     the code that runs in a worker process
+footprint  estimates of how many bytes a study writes
+disk       whether these bytes fit on the disk, and errors of a full disk
 """

@@ -1,4 +1,4 @@
-"""Room on the disk: whether a study fits before it starts, and what to say where a file system is full."""
+"""Free space on the disk: whether a study fits before it starts, and errors of a full file system."""
 
 from __future__ import annotations
 
@@ -10,125 +10,131 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pneumo.compute.footprint import Bytes
+from pneumo.compute.footprint import SizeEstimate
 from pneumo.spec.errors import RequestError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_SAID = ("No space left on device", "Disk quota exceeded", "database or disk is full")
-"""What those say who pass an error on as text: SQLite, HDF5, MLflow."""
+_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
-LITTLE = 16_000_000
-"""Bytes free at which a file system is taken for the one that was full, where an error does not name it."""
+_FULL_MESSAGES = ("No space left on device", "Disk quota exceeded", "database or disk is full")
+"""Messages of a full disk in the errors of SQLite, HDF5 and MLflow, which have no errno."""
+
+NEARLY_FULL = 16_000_000
+"""Largest free space in bytes of a file system that counts as full, if an error does not name the file."""
+
+WARNING_SHARE = 0.9
+"""Largest share of the free space that a study may need without a warning."""
 
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 
-HELP = (
+ADVICE = (
     "make room there, set PNEUMO_CACHE to a folder on another file system for the pictures, keep fewer models "
-    "(search.keep: {best: N}), or take fewer trials"
+    "(search.keep: {best: N}), or run fewer trials"
 )
-
-TIGHT = 0.9
-"""The share of the free space above which what may be needed is worth a line."""
 
 
 @dataclass(frozen=True)
-class Need:
-    """What is written under a folder, which need not be there yet."""
+class SpaceNeed:
+    """The bytes that are written under a folder. The folder need not exist yet."""
 
     folder: Path
-    bytes: Bytes
+    size: SizeEstimate
 
 
-def check_space(needs: Sequence[Need]) -> list[str]:
-    """Lines to show where room may run short. Raises `RequestError` where a file system has too little for certain."""
-    lines = []
-    for place, of in _by_file_system(needs).items():
-        free = shutil.disk_usage(place).free
-        least, most = sum(need.bytes.least for need in of), sum(need.bytes.most for need in of)
+def check_space(needs: Sequence[SpaceNeed]) -> list[str]:
+    """Return one warning for each file system that may run out of space.
+
+    Raises:
+        RequestError: A file system has less free space than the lower bound of what is written to it.
+    """
+    warnings = []
+    for mount, mount_needs in _group_by_file_system(needs).items():
+        free = shutil.disk_usage(mount).free
+        least, most = sum(need.size.least for need in mount_needs), sum(need.size.most for need in mount_needs)
         if least > free:
             raise RequestError(
-                f"disk: {place} has {format_bytes(free)} free, and this study writes at least {format_bytes(least)} there "
-                f"({_listed(of, least=True)}); {HELP}"
+                f"disk: {mount} has {format_bytes(free)} free, and this study writes at least {format_bytes(least)} there "
+                f"({_list_sizes(mount_needs, least=True)}); {ADVICE}"
             )
-        if most > TIGHT * free:
-            lines.append(
-                f"Disk: {place} has {format_bytes(free)} free, and this study may write up to {format_bytes(most)} there "
-                f"({_listed(of)}); {HELP}"
+        if most > WARNING_SHARE * free:
+            warnings.append(
+                f"Disk: {mount} has {format_bytes(free)} free, and this study may write up to {format_bytes(most)} there "
+                f"({_list_sizes(mount_needs)}); {ADVICE}"
             )
-    return lines
+    return warnings
 
 
-def describe_needs(needs: Sequence[Need]) -> list[str]:
-    """What a study writes, and where, a line for each file system."""
+def describe_needs(needs: Sequence[SpaceNeed]) -> list[str]:
+    """Return one line for each file system: how much the study writes there, and how much is free."""
     lines = []
-    for place, of in _by_file_system(needs).items():
-        least, most = sum(need.bytes.least for need in of), sum(need.bytes.most for need in of)
-        much = format_bytes(most) if least == most else f"{format_bytes(least)} to {format_bytes(most)}"
-        lines.append(
-            f"Disk: {much} under {place}, where {format_bytes(shutil.disk_usage(place).free)} are free ({_listed(of)})"
-        )
+    for mount, mount_needs in _group_by_file_system(needs).items():
+        least, most = sum(need.size.least for need in mount_needs), sum(need.size.most for need in mount_needs)
+        size = format_bytes(most) if least == most else f"{format_bytes(least)} to {format_bytes(most)}"
+        free = format_bytes(shutil.disk_usage(mount).free)
+        lines.append(f"Disk: {size} under {mount}, where {free} are free ({_list_sizes(mount_needs)})")
     return lines
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Whether an error, or one that it came of, says that a file system is full."""
+    """Return whether an error, or one of its causes, means that a file system is full."""
     return any(
-        (isinstance(one, OSError) and one.errno in _FULL) or any(text in str(one) for text in _SAID)
-        for one in _chain(error)
+        (isinstance(cause, OSError) and cause.errno in _FULL_ERRNOS)
+        or any(message in str(cause) for message in _FULL_MESSAGES)
+        for cause in _causes(error)
     )
 
 
 def describe_full_disk(error: BaseException) -> str:
-    """Which file system is full and what to do, in one line."""
-    # Of a copy that failed, the source is named too: it lies where there is more room.
-    errors = [one for one in _chain(error) if isinstance(one, OSError)]
-    named = [Path(str(name)) for one in errors for name in (one.filename, one.filename2) if name]
+    """Return which file system is full and what to do, in one line."""
+    os_errors = [cause for cause in _causes(error) if isinstance(cause, OSError)]
+    named = [Path(str(name)) for cause in os_errors for name in (cause.filename, cause.filename2) if name]
     usual = [Path.cwd() / "mlruns", Path.cwd(), Path(tempfile.gettempdir())]
-    places = [_there(path) for path in (named or usual)]
-    place = min(places, key=lambda path: shutil.disk_usage(path).free)
-    free = shutil.disk_usage(place).free
-    if not named and free > LITTLE:
+    folders = [_nearest_existing(path) for path in (named or usual)]
+    # The error of a failed copy names its source too. The file system with the least free space is the full one.
+    folder = min(folders, key=lambda path: shutil.disk_usage(path).free)
+    free = shutil.disk_usage(folder).free
+    if not named and free > NEARLY_FULL:
         return "a file system is full, perhaps the tracking server's; make room there"
-    return f"the file system at {_mount(place)} is full ({format_bytes(free)} free); make room on it"
+    return f"the file system at {_mount_point(folder)} is full ({format_bytes(free)} free); make room on it"
 
 
 def format_bytes(size: float) -> str:
-    """A number of bytes as a person reads it."""
+    """Return a number of bytes with a unit, for example `1.5 GB`. Units are powers of 1000."""
     power = min(len(_UNITS) - 1, int(math.log10(max(size, 1)) // 3))
     value = size / 1000**power
     return f"{value:.{0 if power == 0 or value >= 10 else 1}f} {_UNITS[power]}"
 
 
-def _by_file_system(needs: Sequence[Need]) -> dict[Path, list[Need]]:
-    """What is needed of each file system, by the folder where it is mounted; without what needs nothing."""
-    found: dict[Path, list[Need]] = {}
+def _group_by_file_system(needs: Sequence[SpaceNeed]) -> dict[Path, list[SpaceNeed]]:
+    """Return the needs of each file system by its mount point. Needs of zero bytes are left out."""
+    groups: dict[Path, list[SpaceNeed]] = {}
     for need in needs:
-        if need.bytes.most:
-            found.setdefault(_mount(_there(need.folder)), []).append(need)
-    return found
+        if need.size.most:
+            groups.setdefault(_mount_point(_nearest_existing(need.folder)), []).append(need)
+    return groups
 
 
-def _listed(needs: Sequence[Need], least: bool = False) -> str:
-    sizes = [(need.bytes.what, need.bytes.least if least else need.bytes.most) for need in needs]
+def _list_sizes(needs: Sequence[SpaceNeed], least: bool = False) -> str:
+    sizes = [(need.size.what, need.size.least if least else need.size.most) for need in needs]
     return ", ".join(f"{what} {format_bytes(size)}" for what, size in sizes if size)
 
 
-def _there(path: Path) -> Path:
-    """The path, or the nearest folder above it that is there."""
+def _nearest_existing(path: Path) -> Path:
+    """Return the path, or the nearest folder above it that exists."""
     path = path.absolute()
-    return next(place for place in (path, *path.parents) if place.exists())
+    return next(parent for parent in (path, *path.parents) if parent.exists())
 
 
-def _mount(path: Path) -> Path:
-    """The folder at which the file system of a path is mounted."""
+def _mount_point(path: Path) -> Path:
+    """Return the folder at which the file system of an existing path is mounted."""
     device, path = path.stat().st_dev, path.resolve()
     while path != path.parent and path.parent.stat().st_dev == device:
         path = path.parent
     return path
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    found: BaseException | None = error
-    while found is not None:
-        yield found
-        found = found.__cause__ or found.__context__
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and the chain of its causes."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

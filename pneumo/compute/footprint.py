@@ -1,4 +1,4 @@
-"""How much a study writes: the size of a network from its hyperparameters alone, and of what its trials leave."""
+"""Estimates of how many bytes a study writes, derived from hyperparameters alone. No network is built."""
 
 from __future__ import annotations
 
@@ -11,21 +11,33 @@ from pneumo.spec.hyperparameters import Hyperparameters, Value, count_parameters
 from pneumo.spec.space import Space
 
 WEIGHT = 4
-"""Bytes of a parameter: float32, whatever the arithmetic."""
+"""Bytes of a stored parameter. It is a float32 under every precision."""
 
-MODEL_FILES, EXAMPLE = 40_000, 27
-"""Bytes of a logged model beside its weights, and for each number of its example, which is kept as text twice; about."""
+MODEL_FILES = 40_000
+"""Estimated bytes of a logged model besides its weights and its input example."""
 
-TRIAL_FILES, STUDY_FILES = 500_000, 6_000_000
-"""Bytes of a trial's plots, tables and rows in the databases, and of the study's own page and rows; about."""
+EXAMPLE_VALUE = 27
+"""Estimated bytes of each value of a logged model's input example, which MLflow stores as text twice."""
+
+TRIAL_FILES = 500_000
+"""Estimated bytes of a trial's plots, tables and database rows."""
+
+STUDY_FILES = 6_000_000
+"""Estimated bytes of the study's own page and database rows."""
 
 COPIES = 4
-"""Of the weights in a checkpoint, at most: themselves, two slots of the optimizer, the best epoch's."""
+"""Largest number of copies of the weights in a checkpoint: the weights, two optimizer slots, those of the best epoch."""
 
 
 @dataclass(frozen=True)
-class Bytes:
-    """How much is written for something, at least and at most."""
+class SizeEstimate:
+    """An estimate of how many bytes are written for one purpose.
+
+    Attributes:
+        what: The purpose, for a message, for example `12 models`.
+        least: Lower bound in bytes.
+        most: Upper bound in bytes.
+    """
 
     what: str
     least: int
@@ -33,63 +45,80 @@ class Bytes:
 
 
 def model_bytes(values: Hyperparameters) -> int:
-    """The size of a network as MLflow keeps it, about."""
-    return count_parameters(values) * WEIGHT + values.image_size**2 * values.channels * EXAMPLE + MODEL_FILES
+    """Return the estimated size in bytes of a network as a logged MLflow model."""
+    example = values.image_size**2 * values.channels * EXAMPLE_VALUE
+    return count_parameters(values) * WEIGHT + example + MODEL_FILES
 
 
-def extremes(space: Space) -> tuple[Hyperparameters, Hyperparameters]:
-    """The smallest and the largest network of a space, or beyond them: conditions are passed over."""
-    smallest = min((values for values in _corners(space, min) if count_parameters(values)), key=model_bytes)
-    return smallest, max((values for values in _corners(space, max) if count_parameters(values)), key=model_bytes)
+def extreme_networks(space: Space) -> tuple[Hyperparameters, Hyperparameters]:
+    """Return a smallest and a largest network, such that the size of every network of the space lies between theirs.
 
-
-def trials_bytes(experiment: Experiment, told: int) -> tuple[Bytes, ...]:
-    """What a study with `told` trials still writes beside the pictures.
-
-    In this order: the models; those that wait to be sent to MLflow; checkpoints; everything else.
-
-    At least: the networks are the smallest, and where a pruner may end trials, which then have no model, only the baseline
-    is sure to have one.
+    Conditions are ignored. The two networks may therefore lie outside the space.
     """
-    search, (smallest, largest) = experiment.search, extremes(experiment.space)
-    left = max(0, search.trials - told)
-    known = [Hyperparameters(**values) for values in experiment.first_candidates[told:]][:left]  # type: ignore[arg-type]
-    others = left - len(known)
-    least = sorted(map(model_bytes, known + [smallest] * others))
-    most = sorted(map(model_bytes, known + [largest] * others), reverse=True)
+    smallest = min((values for values in _corners(space, min) if count_parameters(values)), key=model_bytes)
+    largest = max((values for values in _corners(space, max) if count_parameters(values)), key=model_bytes)
+    return smallest, largest
+
+
+def trials_bytes(experiment: Experiment, finished_trials: int) -> tuple[SizeEstimate, ...]:
+    """Return estimates of what a study still writes, apart from the decoded pictures.
+
+    The lower bound assumes the smallest network of the space. If a pruner may end trials, which then log no model, it counts
+    only the model of the baseline, which is never pruned.
+
+    Args:
+        experiment: The experiment.
+        finished_trials: Number of trials that the study has finished already.
+
+    Returns:
+        Four estimates: the models, the models that wait to be sent to MLflow, the checkpoints, everything else.
+    """
+    search, (smallest, largest) = experiment.search, extreme_networks(experiment.space)
+    remaining = max(0, search.trials - finished_trials)
+    first_candidates = experiment.first_candidates[finished_trials:][:remaining]
+    known = [Hyperparameters(**values) for values in first_candidates]  # type: ignore[arg-type]
+    unknown = remaining - len(known)
+    least = sorted(map(model_bytes, known + [smallest] * unknown))
+    most = sorted(map(model_bytes, known + [largest] * unknown), reverse=True)
     if search.pruner != "none":
-        least = [model_bytes(known[0])] if known and search.baseline and told == 0 else []
+        least = [model_bytes(known[0])] if known and search.baseline and finished_trials == 0 else []
     if search.keep:
-        # The baseline's, and those of trials that have just ended, stand beside the best.
-        held = search.keep.best + 1 + search.workers
-        least, most = least[:held], most[:held]
+        # Besides the best models, there are the baseline's and those of trials that have just ended.
+        kept_models = search.keep.best + 1 + search.workers
+        least, most = least[:kept_models], most[:kept_models]
     if search.confirm:
         most += [model_bytes(largest)] * (search.confirm.top * search.confirm.seeds)
-    rungs = left if (search.engine, search.algorithm) == ("keras-tuner", "hyperband") else 0
+    rungs = remaining if search.capabilities.rungs else 0
     checkpoint = COPIES * WEIGHT * max(map(count_parameters, [largest, *known]))
+    largest_model = max(map(model_bytes, [largest, *known]))
     return (
-        Bytes(f"{len(most)} model{'' if len(most) == 1 else 's'}", sum(least), sum(most)),
-        Bytes("models on their way", 0, min(left, search.workers) * max(map(model_bytes, [largest, *known]))),
-        Bytes("checkpoints", 0, min(left, rungs + search.workers) * checkpoint),
-        Bytes("plots, tables, databases", STUDY_FILES, STUDY_FILES + left * TRIAL_FILES),
+        SizeEstimate(f"{len(most)} model{'' if len(most) == 1 else 's'}", sum(least), sum(most)),
+        SizeEstimate("models not sent yet", 0, min(remaining, search.workers) * largest_model),
+        SizeEstimate("checkpoints", 0, min(remaining, rungs + search.workers) * checkpoint),
+        SizeEstimate("plots, tables, databases", STUDY_FILES, STUDY_FILES + remaining * TRIAL_FILES),
     )
 
 
 def pictures_bytes(pictures: int, sizes: Sequence[int]) -> int:
-    """Decoded pictures at these sides in pixels: a byte each pixel."""
+    """Return the size in bytes of the decoded pictures in the cache, one byte for each pixel.
+
+    Args:
+        pictures: Number of pictures.
+        sizes: Sides in pixels at which each picture is stored.
+    """
     return pictures * sum(size**2 for size in sizes)
 
 
 def _corners(space: Space, end: Callable[[Sequence[Value]], Value]) -> Iterator[Hyperparameters]:
-    """Networks among which the smallest or the largest of a space is; `end` is `min` or `max`.
+    """Yield networks that include the smallest (`end` is `min`) or largest (`max`) one of the space.
 
-    More filters, units, channels, batch normalization and a flattened map make every network larger. A larger kernel, more
-    layers, or a larger picture where a smaller one cannot be built, may do either.
+    More filters, dense units and channels, batch normalization and the head flatten make every network larger. A larger
+    kernel, more layers or a larger picture can make it larger or smaller, so all their combinations are included.
     """
     monotone = {
-        name: end(sorted(space.possible(name)))  # False before True, "average" before "flatten"
+        name: end(sorted(space.possible_values(name)))  # False sorts before True, "average" before "flatten"
         for name in ("filters", "filter_growth", "dense_units", "channels", "batch_norm", "head")
     }
     names = ("layers", "kernel_size", "image_size")
-    for chosen in product(*(space.possible(name) for name in names)):
-        yield Hyperparameters(**monotone, **dict(zip(names, chosen, strict=True)))  # type: ignore[arg-type]
+    for combination in product(*(space.possible_values(name) for name in names)):
+        yield Hyperparameters(**monotone, **dict(zip(names, combination, strict=True)))  # type: ignore[arg-type]

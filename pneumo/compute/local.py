@@ -17,34 +17,36 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from pneumo.compute.place import Died, Ended, Event, PlaceError, Task
-from pneumo.compute.worker import Began, TrialFunction, work
+from pneumo.compute.worker import Started, TrialFunction, work
 from pneumo.spec.errors import LESS_MEMORY
 
 TRIALS_PER_WORKER = 20
-"""TensorFlow keeps a few MB of each trial, whatever is cleared; after this many trials a worker is replaced. The next one
-starts with its predecessor's last trial, so that its imports cost no waiting."""
+"""Number of trials after which a worker is replaced, because TensorFlow leaks a few MB in each trial.
+
+The next worker starts together with the last trial of the old one, so that nothing waits for its imports.
+"""
 
 MOST_DEATHS = 3
-"""Idle workers that may die one after the other before the place gives up."""
+"""Number of idle workers that may die in a row before the place gives up."""
 
 OUT_OF_MEMORY = ("MemoryError", "std::bad_alloc", "Cannot allocate memory", "cannot allocate memory", "Out of memory")
-"""What Python, C++ and the C library write of it at the end of a process."""
+"""Messages of Python, C++ and the C library in the output of a process that ran out of memory."""
 
 OUTPUT_END = 4000
-"""Letters of a dead worker's output that are kept."""
+"""Largest number of characters of a dead worker's output that are reported."""
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """The GPUs that trials may use, as CUDA names them: CUDA_VISIBLE_DEVICES where it is set, else all there are."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return tuple(part.strip() for part in chosen.split(",") if part.strip() not in ("", "-1"))
+    """Return the GPUs that trials may use, as CUDA names them: those of CUDA_VISIBLE_DEVICES if it is set, else all."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return tuple(part.strip() for part in visible.split(",") if part.strip() not in ("", "-1"))
     try:
         import pynvml
 
         pynvml.nvmlInit()
     except Exception:
-        return ()  # no driver, no GPU, or not the extra: TensorFlow could not use one either
+        return ()  # there is no driver, no GPU or no extra `gpu`, so TensorFlow cannot use a GPU either
     try:
         return tuple(str(index) for index in range(pynvml.nvmlDeviceGetCount()))
     finally:
@@ -53,20 +55,37 @@ def visible_gpus() -> tuple[str, ...]:
 
 @dataclass(eq=False)
 class _Worker:
+    """A worker process.
+
+    Attributes:
+        process: The process.
+        pipe: Connection to the process.
+        output: File with the standard output and error of the process.
+        slot: Index of the slot in which the worker runs.
+        submitted: Number of tasks that were submitted to it.
+        number: Number of the trial that is under way; None if it is idle.
+        started: Monotonic time in seconds when that trial started; None before.
+    """
+
     process: SpawnProcess
     pipe: Connection
     output: Path
     slot: int
-    taken: int = 0
-    number: int | None = None  # of the trial under way
-    began: float | None = None  # when it was taken up
+    submitted: int = 0
+    number: int | None = None
+    started: float | None = None
 
 
 class LocalProcesses:
-    """A `Place`: `slots` processes of this machine, started at once.
+    """A `Place` of worker processes on this machine, which are started at once.
 
-    `run` and `warm_up` are functions of a module (they go to the processes by name). Each slot has one of `gpus`, in
-    turn; without GPUs the slots share the cores evenly. A trial that takes longer than `trial_timeout` seconds is ended.
+    Args:
+        run: Function that runs a trial. It must be importable from a module.
+        warm_up: Function that imports what trials need. It must be importable from a module.
+        slots: Number of trials that run at the same time.
+        gpus: GPUs to assign to the slots in turn; None for all visible ones. Without GPUs, the slots share the cores
+            evenly.
+        trial_timeout: Seconds after which a trial is killed; None for no limit.
     """
 
     def __init__(
@@ -80,11 +99,11 @@ class LocalProcesses:
         self._run, self._warm_up, self._slots = run, warm_up, slots
         self._gpus = visible_gpus() if gpus is None else tuple(gpus)
         self._trial_timeout = trial_timeout
-        self._watched = time.monotonic()
+        self._last_watched = time.monotonic()
         self._context = multiprocessing.get_context("spawn")
         self._folder = tempfile.TemporaryDirectory(prefix="pneumo-workers-")
         self._deaths = 0
-        self._started = 0
+        self._started_workers = 0
         self._workers = [self._start(slot) for slot in range(slots)]
 
     @property
@@ -92,20 +111,21 @@ class LocalProcesses:
         return self._slots - sum(worker.number is not None for worker in self._workers)
 
     def submit(self, task: Task) -> None:
-        busy = {w.slot for w in self._workers if w.number is not None}
-        worker = next(w for w in self._workers if w.slot not in busy and w.taken < TRIALS_PER_WORKER)
-        worker.number, worker.began, worker.taken = task.number, None, worker.taken + 1
-        # A worker that died while idle shows at its sentinel: the task then ends as died there, not here.
+        busy_slots = {w.slot for w in self._workers if w.number is not None}
+        worker = next(w for w in self._workers if w.slot not in busy_slots and w.submitted < TRIALS_PER_WORKER)
+        worker.number, worker.started, worker.submitted = task.number, None, worker.submitted + 1
+        # If the worker died while it was idle, its sentinel shows that, and next_event reports the task as died.
         with contextlib.suppress(BrokenPipeError):
             worker.pipe.send(task)
-        if worker.taken == TRIALS_PER_WORKER:
+        if worker.submitted == TRIALS_PER_WORKER:
             self._workers.append(self._start(worker.slot))
 
     def next_event(self, timeout: float) -> Event | None:
-        # Time in which nobody looked at the trials, since a server was away perhaps, is not theirs: they may have waited.
-        away = time.monotonic() - self._watched
+        # Between two calls, for example while the driver waits for a server, trials may wait for an answer. That time does
+        # not count for trial_timeout.
+        unwatched = time.monotonic() - self._last_watched
         for worker in self._workers:
-            worker.began = None if worker.began is None else worker.began + away
+            worker.started = None if worker.started is None else worker.started + unwatched
         until = time.monotonic() + timeout
         try:
             event = self._next(until)
@@ -113,7 +133,7 @@ class LocalProcesses:
                 event = self._next(until)
             return event
         finally:
-            self._watched = time.monotonic()
+            self._last_watched = time.monotonic()
 
     def answer(self, number: int, go_on: bool) -> None:
         worker = next(w for w in self._workers if w.number == number)
@@ -130,128 +150,133 @@ class LocalProcesses:
         self._folder.cleanup()
 
     def _start(self, slot: int) -> _Worker:
-        ours, theirs = self._context.Pipe()
-        self._started += 1
-        output = Path(self._folder.name) / f"worker-{self._started}.txt"
-        arguments = (theirs, self._run, self._warm_up, self._environment(slot), str(output))
+        driver_end, worker_end = self._context.Pipe()
+        self._started_workers += 1
+        output = Path(self._folder.name) / f"worker-{self._started_workers}.txt"
+        arguments = (worker_end, self._run, self._warm_up, self._environment(slot), str(output))
         process = self._context.Process(target=work, args=arguments, daemon=True)
-        with _uninterrupted():
+        with _deferred_interruption():
             process.start()
-        theirs.close()
-        return _Worker(process, ours, output, slot)
+        worker_end.close()
+        return _Worker(process, driver_end, output, slot)
 
     def _environment(self, slot: int) -> dict[str, str]:
-        ours = {"TMPDIR": self._folder.name}  # what a process leaves there when it is killed goes with the folder
+        environment = {"TMPDIR": self._folder.name}  # what a killed process leaves there is removed with the folder
         if self._gpus:
-            return ours | {"CUDA_VISIBLE_DEVICES": self._gpus[slot % len(self._gpus)]}
+            return environment | {"CUDA_VISIBLE_DEVICES": self._gpus[slot % len(self._gpus)]}
         if self._slots == 1:
-            return ours
+            return environment
         threads = str(max(1, (os.cpu_count() or 1) // self._slots))
-        return ours | {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads}
+        return environment | {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads}
 
     def _next(self, until: float) -> Event | None:
-        """What comes first: a message, a death, the limit of a trial's time, or `until`. None: it was no event."""
+        """Wait for a message, the death of a worker, a trial's deadline or `until`, and return its event if it has one."""
         pipes = {worker.pipe: worker for worker in self._workers}
         sentinels = {worker.process.sentinel: worker for worker in self._workers}
-        wait = min([until, *map(self._limit, self._workers)]) - time.monotonic()
+        wait = min([until, *map(self._deadline, self._workers)]) - time.monotonic()
         ready = connection.wait([*pipes, *sentinels], max(0.0, wait))
-        # A message that was sent before a death is read before the death is seen.
-        for pipe in (one for one in ready if isinstance(one, Connection)):
+        # Read messages first, so that what a worker sent before it died is not lost.
+        for pipe in (source for source in ready if isinstance(source, Connection)):
             with contextlib.suppress(EOFError, ConnectionResetError):
-                return self._received(pipes[pipe], pipe.recv())
-        for one in ready:
-            return self._buried(pipes[one] if isinstance(one, Connection) else sentinels[one])  # type: ignore[index]
+                return self._receive(pipes[pipe], pipe.recv())
+        for source in ready:
+            dead = pipes[source] if isinstance(source, Connection) else sentinels[source]  # type: ignore[index]
+            return self._bury(dead)
         for worker in self._workers:
-            if self._limit(worker) <= time.monotonic():
+            if self._deadline(worker) <= time.monotonic():
                 worker.process.kill()
-                return self._buried(worker, f"it took longer than trial_timeout, {self._trial_timeout:g} s")
+                return self._bury(worker, f"it took longer than trial_timeout, {self._trial_timeout:g} s")
         return None
 
-    def _limit(self, worker: _Worker) -> float:
-        """When the time of its trial is over."""
-        if self._trial_timeout is None or worker.began is None:
+    def _deadline(self, worker: _Worker) -> float:
+        """Return the monotonic time in seconds at which the worker's trial is killed; infinity if there is none."""
+        if self._trial_timeout is None or worker.started is None:
             return math.inf
-        return worker.began + self._trial_timeout
+        return worker.started + self._trial_timeout
 
-    def _received(self, worker: _Worker, message: object) -> Event | None:
+    def _receive(self, worker: _Worker, message: object) -> Event | None:
+        """Handle a worker's message, and return it if it is an event."""
         if isinstance(message, Exception):
             raise PlaceError(f"a worker process could not start: {type(message).__name__}: {message}") from message
-        if isinstance(message, Began):
-            worker.began = time.monotonic()
+        if isinstance(message, Started):
+            worker.started = time.monotonic()
             return None
         if isinstance(message, Ended):
-            worker.number = worker.began = None
+            worker.number = worker.started = None
             self._deaths = 0
             if message.last:
-                worker.process.kill()  # its memory is free before the next one needs it
+                worker.process.kill()  # at once, so that the next worker has its memory
                 self._replace(worker)
-            elif worker.taken >= TRIALS_PER_WORKER:
+            elif worker.submitted >= TRIALS_PER_WORKER:
                 self._workers.remove(worker)
                 with contextlib.suppress(BrokenPipeError):
                     worker.pipe.send(None)
                 worker.pipe.close()
         return message  # type: ignore[return-value]
 
-    def _buried(self, worker: _Worker, reason: str | None = None) -> Died | None:
-        """The end of a worker's trial with the worker: of this reason, or of the one that its exit status tells."""
+    def _bury(self, worker: _Worker, reason: str | None = None) -> Died | None:
+        """Replace a dead worker and fail its trial; `reason` defaults to what the exit status means."""
         worker.process.join()
-        output = _end_of(worker.output)
-        reason = reason or _cause(worker.process.exitcode, output)
+        output = _read_end(worker.output)
+        reason = reason or _describe_death(worker.process.exitcode, output)
         if worker.number is None:
             self._deaths += 1
             if self._deaths >= MOST_DEATHS:
-                last = output.strip().splitlines()[-1:] or ["it wrote nothing"]
-                raise PlaceError(f"worker processes die before their first trial: {reason}; {last[0]}")
+                last_line = output.strip().splitlines()[-1:] or ["it wrote nothing"]
+                raise PlaceError(f"worker processes die before their first trial: {reason}; {last_line[0]}")
         self._replace(worker)
         return None if worker.number is None else Died(worker.number, reason, output)
 
     def _replace(self, worker: _Worker) -> None:
-        """Another worker for one that ends now, where its slot has none yet."""
+        """Remove a worker whose process ends now, and start another one unless its slot has a successor already."""
         worker.process.join()
         worker.pipe.close()
         self._workers.remove(worker)
-        if not any(w.slot == worker.slot and w.taken < TRIALS_PER_WORKER for w in self._workers):
+        if not any(w.slot == worker.slot and w.submitted < TRIALS_PER_WORKER for w in self._workers):
             self._workers.append(self._start(worker.slot))
 
 
 @contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Puts off Ctrl-C and SIGTERM to its end. A process that is started meanwhile never hears of a Ctrl-C.
+def _deferred_interruption() -> Iterator[None]:
+    """Handle Ctrl-C and SIGTERM after the `with` block. A process that is started in it never receives Ctrl-C.
 
-    One that did would print a stack trace while it imports, and so would one whose start is broken off.
+    Otherwise a worker that is interrupted while it imports modules, or whose start is interrupted, would print a traceback.
     """
-    resource_tracker.ensure_running()  # it would unblock Ctrl-C if it had to be started in between
-    asked: list[int] = []
-    before = {
-        one: signal.signal(one, lambda number, _: asked.append(number)) for one in (signal.SIGINT, signal.SIGTERM)
+    resource_tracker.ensure_running()  # starting it inside the block would unblock Ctrl-C
+    received: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _: received.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
     }
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for one, handler in before.items():
-            signal.signal(one, handler)
-    for number in asked:
-        signal.raise_signal(number)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for received_number in received:
+        signal.raise_signal(received_number)
 
 
-def _cause(exit_code: int | None, output: str) -> str:
+def _describe_death(exit_code: int | None, output: str) -> str:
+    """Return why a process died, in one line, from its exit status and its output."""
     if exit_code is not None and exit_code < 0:
         how = f"was ended by {signal.Signals(-exit_code).name}"
     else:
         how = f"ended with exit status {exit_code}"
-    if any(sign in output for sign in OUT_OF_MEMORY):
+    if any(message in output for message in OUT_OF_MEMORY):
         return f"out of memory: the worker process {how}; {LESS_MEMORY}"
-    # What the kernel ends when there is no memory left has no last word.
-    perhaps = f" (out of memory, perhaps; {LESS_MEMORY})" if exit_code == -signal.SIGKILL else ""
-    return f"the worker process {how}{perhaps}"
+    # The kernel kills a process with SIGKILL if memory runs out. Such a process cannot write a message.
+    guess = f" (out of memory, perhaps; {LESS_MEMORY})" if exit_code == -signal.SIGKILL else ""
+    return f"the worker process {how}{guess}"
 
 
-def _end_of(output: Path) -> str:
+def _read_end(output: Path) -> str:
+    """Return the last characters of a worker's output."""
     try:
         lines = output.read_text(errors="replace").splitlines(keepends=True)
     except OSError:
         return ""
-    # The list of all that is loaded, with which Python ends its word on a crash, is longer than the word.
+    # Python ends its report of a crash with a line that lists all extension modules. It is longer than the report.
     return "".join(line for line in lines if not line.startswith("Extension modules: "))[-OUTPUT_END:]

@@ -1,4 +1,4 @@
-"""What a place is: it takes tasks, runs each as one trial in some process, and gives events."""
+"""The interface of a place, which runs each task as one trial in some process, and the events of trials."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Task:
-    """One trial to run. `payload` goes to the trial function as it is and must pickle."""
+    """One trial to run.
+
+    Attributes:
+        number: Number of the trial.
+        payload: Argument of the trial function. It must be picklable.
+    """
 
     number: int
     payload: Any
@@ -17,7 +22,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Progress:
-    """A trial is at `step` of the `steps` of `epoch` (both from 1)."""
+    """A trial has reached a training step.
+
+    Attributes:
+        number: Number of the trial.
+        epoch: Current epoch, counted from 1.
+        step: Last step of the epoch that has ended, counted from 1.
+        steps: Number of steps in the epoch.
+    """
 
     number: int
     epoch: int
@@ -27,7 +39,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Report:
-    """A trial finished an epoch and waits for `Place.answer`. `value` is the objective's, as far as it is known."""
+    """A trial has finished an epoch and waits for `Place.answer`.
+
+    Attributes:
+        number: Number of the trial.
+        epoch: The epoch, counted from 1.
+        value: Value of the objective after this epoch, if it is known after every epoch.
+        metrics: Metrics of this epoch by name.
+    """
 
     number: int
     epoch: int
@@ -37,7 +56,13 @@ class Report:
 
 @dataclass(frozen=True)
 class Ended:
-    """The trial function gave its result. `last`: its process is fit for no further one."""
+    """The trial function has returned.
+
+    Attributes:
+        number: Number of the trial.
+        result: Result of the trial function.
+        last: Whether the process cannot run another trial.
+    """
 
     number: int
     result: Any
@@ -46,9 +71,12 @@ class Ended:
 
 @dataclass(frozen=True)
 class Died:
-    """The process that ran the trial died, or was ended since the trial took too long.
+    """The process of a trial died, or was killed because the trial took too long.
 
-    `reason` is one line; `output` the end of what the process wrote.
+    Attributes:
+        number: Number of the trial.
+        reason: The reason in one line.
+        output: End of what the process wrote to standard output and error.
     """
 
     number: int
@@ -60,44 +88,49 @@ Event = Progress | Report | Ended | Died
 
 
 class Channel(Protocol):
-    """What the trial function is handed to speak to the study."""
+    """The connection of a trial function to the driver."""
 
-    def progress(self, epoch: int, step: int, steps: int) -> None: ...
+    def progress(self, epoch: int, step: int, steps: int) -> None:
+        """Send a `Progress` event. It may be dropped."""
+        ...
 
     def report(self, epoch: int, value: float, metrics: Mapping[str, float]) -> bool:
-        """False: stop this trial now."""
+        """Send a `Report` event and wait for its answer. Return False if the trial must stop now."""
         ...
 
     def retire(self) -> None:
-        """This process is fit for no further trial, and is replaced after this one."""
+        """Have this process replaced after the trial, because it cannot run another one."""
         ...
 
 
 class Place(Protocol):
-    """Where trials run. Ready to take tasks from the moment it is made."""
+    """Where trials run. It accepts tasks as soon as it is constructed."""
 
     @property
     def free(self) -> int:
-        """How many more tasks it takes now."""
+        """Number of further tasks that it accepts now."""
         ...
 
-    def submit(self, task: Task) -> None: ...
+    def submit(self, task: Task) -> None:
+        """Start a task. `free` must be at least 1."""
+        ...
 
     def next_event(self, timeout: float) -> Event | None:
-        """The next event of any trial; None if there was none for `timeout` seconds.
+        """Return the next event of any trial; None if there is none within `timeout` seconds.
 
-        Raises `PlaceError` where it cannot run trials at all.
+        Raises:
+            PlaceError: The place cannot run trials at all.
         """
         ...
 
     def answer(self, number: int, go_on: bool) -> None:
-        """Answers a `Report`."""
+        """Answer a `Report`: whether the trial may continue."""
         ...
 
     def close(self) -> None:
-        """Ends every process at once, also those with a trial under way."""
+        """Kill all processes at once, including those with a trial under way."""
         ...
 
 
 class PlaceError(Exception):
-    """No trial can be run here; the message says why, in one line."""
+    """No trial can be run at this place. The message gives the reason in one line."""

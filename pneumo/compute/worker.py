@@ -1,4 +1,4 @@
-"""The inside of a worker process: takes tasks from a pipe, runs them, speaks back over it."""
+"""The code that runs in a worker process: it receives tasks from a pipe, runs them, and sends events back."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ from typing import Any
 from pneumo.compute.place import Channel, Ended, Progress, Report, Task
 
 PROGRESS_SECONDS = 0.2
-"""Progress is said at most this often."""
+"""Seconds between two progress events of a trial, at least."""
 
 TrialFunction = Callable[[Any, Channel], AbstractContextManager[Any]]
-"""Gives a trial's result; what it does on leaving is cleaning up, for which nobody waits."""
+"""A function that runs a trial, called with the task's payload and a channel.
+
+The context manager that it returns yields the trial's result. When it exits, it cleans up after the result was sent.
+"""
 
 
 @dataclass(frozen=True)
-class Began:
-    """A worker has taken a task up. Before that it may have waited for its own imports."""
+class Started:
+    """A worker has started a task. It may have received the task earlier, while it was still importing modules."""
 
 
 def work(
@@ -37,22 +40,26 @@ def work(
     environment: Mapping[str, str],
     output: str,
 ) -> None:
-    """A worker process from start to end: until None comes through the pipe, or its parent is gone.
+    """Run a worker process until None comes through the pipe, or its parent process is gone.
 
-    `environment` is laid over the process's own before anything heavy is imported; `output` is the file that takes what
-    is written to standard output and error.
+    Args:
+        pipe: Connection to the parent process.
+        run: Function that runs a trial.
+        warm_up: Function that imports what trials need.
+        environment: Environment variables to set before anything heavy is imported.
+        output: Path of the file that receives standard output and error.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of the terminal; the parent handles it
     os.environ.update(environment)
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     faulthandler.enable()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     try:
         warm_up()
     except Exception as error:
-        pipe.send(error if _pickles(error) else RuntimeError(repr(error)))
+        pipe.send(error if _is_picklable(error) else RuntimeError(repr(error)))
         raise
     while True:
         try:
@@ -61,26 +68,28 @@ def work(
             return
         if task is None:
             return
-        pipe.send(Began())
+        pipe.send(Started())
         channel = _PipeChannel(pipe, task)
         with run(task.payload, channel) as result:
             pipe.send(Ended(task.number, result, channel.retired))
 
 
 class _PipeChannel:
+    """A `Channel` through the worker's pipe."""
+
     def __init__(self, pipe: Connection, task: Task) -> None:
         self._pipe = pipe
         self._number = task.number
-        self._said = 0.0
+        self._last_progress = 0.0
         self.retired = False
-        self._room = select.poll()
-        self._room.register(pipe.fileno(), select.POLLOUT)
+        self._poll = select.poll()
+        self._poll.register(pipe.fileno(), select.POLLOUT)
 
     def progress(self, epoch: int, step: int, steps: int) -> None:
         now = time.monotonic()
-        # A parent that waits for something does not read: what it does not need must not hold up the training.
-        if now - self._said >= PROGRESS_SECONDS and self._room.poll(0):
-            self._said = now
+        # The parent does not read while it waits for something else. Progress is dropped then, so that training continues.
+        if now - self._last_progress >= PROGRESS_SECONDS and self._poll.poll(0):
+            self._last_progress = now
             self._pipe.send(Progress(self._number, epoch, step, steps))
 
     def report(self, epoch: int, value: float, metrics: Mapping[str, float]) -> bool:
@@ -91,18 +100,19 @@ class _PipeChannel:
         self.retired = True
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
+    """Wait for the parent process to end, then end this process."""
     parent = parent_process()
     assert parent is not None
     connection.wait([parent.sentinel])
     os._exit(1)
 
 
-def _pickles(error: Exception) -> bool:
+def _is_picklable(error: Exception) -> bool:
     import pickle
 
     try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301  (our own bytes)
+        pickle.loads(pickle.dumps(error))  # noqa: S301  (bytes of this process)
     except Exception:
         traceback.print_exc()
         return False

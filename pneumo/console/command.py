@@ -16,7 +16,7 @@ import typer
 
 from pneumo.console.signals import install_handlers
 from pneumo.spec.errors import RequestError
-from pneumo.spec.masking import masked
+from pneumo.spec.masking import mask_passwords
 
 OK, FAULTY, WRONG_REQUEST, NOTHING_FIT, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit statuses."""
@@ -40,8 +40,8 @@ class TypedCommand:
     arguments: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Return the command for a shell in this folder. A password in an address is masked."""
-        return shlex.join([program_path("python"), "-m", f"pneumo.{self.verb}", *map(masked, self.arguments)])
+        """Return the command for a shell in this folder. A password in an address is mask_passwords."""
+        return shlex.join([program_path("python"), "-m", f"pneumo.{self.verb}", *map(mask_passwords, self.arguments)])
 
     def without(self, option: str) -> TypedCommand:
         """Return the command without an option and its value."""
@@ -57,7 +57,9 @@ class TypedCommand:
         return replace(self, arguments=(*self.without(option).arguments, option, value))
 
 
-def run_command(app: typer.Typer, verb: str, arguments: tuple[str, ...] | None = None) -> NoReturn:
+def run_command(
+    app: typer.Typer, verb: str, program: str | None = None, arguments: tuple[str, ...] | None = None
+) -> NoReturn:
     """Run a verb's command line and exit with its status.
 
     A `RequestError` or a mistyped option becomes one line on standard error and status 2. Ctrl-C and SIGTERM become
@@ -66,23 +68,28 @@ def run_command(app: typer.Typer, verb: str, arguments: tuple[str, ...] | None =
 
     Args:
         app: The verb's command line.
-        verb: Its name.
+        verb: Its name; empty for the command `pneumo` itself.
+        program: What help texts call the command; `python -m pneumo.VERB` by default.
         arguments: The arguments of the command line; the process's own by default.
     """
     if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"PYTHONUTF8": "1"})  # noqa: S606
     install_handlers()
+    module = f"pneumo.{verb}" if verb else "pneumo"
     command = TypedCommand(verb, tuple(sys.argv[1:]) if arguments is None else arguments)
     try:
         status = app(
-            args=list(command.arguments), standalone_mode=False, prog_name=f"python -m pneumo.{verb}", obj=command
+            args=list(command.arguments),
+            standalone_mode=False,
+            prog_name=program or f"python -m {module}",
+            obj=command,
         )
     except (RequestError, typer.TyperException) as error:
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        print(f"pneumo.{verb}: {' '.join(message.split())}", file=sys.stderr)
+        print(f"{module}: {' '.join(message.split())}", file=sys.stderr)
         status = WRONG_REQUEST
     except (KeyboardInterrupt, typer.Abort):
-        print(f"\npneumo.{verb}: interrupted", file=sys.stderr)
+        print(f"\n{module}: interrupted", file=sys.stderr)
         status = INTERRUPTED
     try:
         sys.stdout.flush()
@@ -129,7 +136,7 @@ def hold_folder_lock(name: str, refusal: str) -> Iterator[None]:
 
 def describe_error(error: Exception) -> str:
     """Return an error of a service in one line, without passwords."""
-    return " ".join(masked(f"{type(error).__name__}: {error}").split())[:LONGEST_REASON]
+    return " ".join(mask_passwords(f"{type(error).__name__}: {error}").split())[:LONGEST_REASON]
 
 
 @contextmanager

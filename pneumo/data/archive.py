@@ -24,7 +24,7 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
-from pneumo.data.cache import cache_folder, replacing, unwritable
+from pneumo.data.cache import cache_error, cache_folder, replacing
 from pneumo.data.decoding import UnreadableError
 from pneumo.data.pictures import content_digest
 from pneumo.spec.errors import RequestError
@@ -205,7 +205,7 @@ def _folder_digests(folder: Path, files: Iterable[str]) -> dict[str, str]:
             with replacing(memory) as out:
                 out.write(json.dumps(known).encode())
         except OSError as error:
-            raise unwritable(memory.parent, error) from None
+            raise cache_error(memory.parent, error) from None
     return {file: known[file][2] for file in files}
 
 

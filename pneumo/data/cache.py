@@ -1,7 +1,7 @@
-"""Where decoded pictures and content digests are kept between runs.
+"""The folder that holds decoded pictures and content digests between runs.
 
-The place is `PNEUMO_CACHE`, else `$XDG_CACHE_HOME/pneumo`, else `~/.cache/pneumo`. It can be deleted whenever nothing
-runs: everything in it is made again.
+It is `PNEUMO_CACHE`, otherwise `$XDG_CACHE_HOME/pneumo`, otherwise `~/.cache/pneumo`. It can be deleted whenever no command
+is running; everything in it is computed again.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from pneumo.spec.errors import RequestError
 
 
 def cache_folder(part: str) -> Path:
-    """The folder of one part of the cache, made where it is missing. Raises `RequestError` where it cannot be made."""
-    folder = cache_place() / part
+    """Return the folder of one part of the cache, and create it if it is missing. Raises `RequestError` if that fails."""
+    folder = cache_root() / part
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise unwritable(folder, error) from None
+        raise cache_error(folder, error) from None
     return folder
 
 
-def cache_place() -> Path:
-    """The cache's folder, which need not be there."""
-    root = os.environ.get("PNEUMO_CACHE")
-    place = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pneumo"
-    return place.expanduser().absolute()
+def cache_root() -> Path:
+    """Return the cache's folder, which may not exist yet."""
+    own = os.environ.get("PNEUMO_CACHE")
+    root = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pneumo"
+    return root.expanduser().absolute()
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path` at the end, whole; on an exception it is removed."""
+    """Open a temporary file that replaces `path` when the block ends. If the block raises, the temporary file is removed."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -47,16 +47,16 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def clean(folder: Path) -> None:
-    """Removes what a killed writer left in a folder. Only for who holds the folder's lock."""
-    for left in folder.glob(".*.tmp"):
-        left.unlink(missing_ok=True)
+def remove_temporary_files(folder: Path) -> None:
+    """Remove the temporary files of killed processes from a folder. The caller has to hold the folder's lock."""
+    for temporary in folder.glob(".*.tmp"):
+        temporary.unlink(missing_ok=True)
 
 
-def unwritable(folder: Path, error: OSError) -> RequestError:
-    """The error for a cache that cannot be written."""
+def cache_error(folder: Path, error: OSError) -> RequestError:
+    """Return the error for a cache folder that cannot be written."""
     reason = error.strerror or str(error)
-    room = "make room there, or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    make_room = "make room there, or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
     return RequestError(
-        f"{folder}: the cache cannot be written: {reason}; {room}set PNEUMO_CACHE to a folder that can be"
+        f"{folder}: the cache cannot be written: {reason}; {make_room}set PNEUMO_CACHE to a folder that can be"
     )

@@ -1,4 +1,4 @@
-"""DICOM: the patient of a file, hashed. `decoding` reads its pixels."""
+"""The patients of DICOM files, as pseudonyms. `decoding` reads the pixels."""
 
 from __future__ import annotations
 
@@ -10,21 +10,30 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 
-from pneumo.data.cache import cache_folder, replacing, unwritable
+from pneumo.data.cache import cache_error, cache_folder, replacing
 from pneumo.data.decoding import pydicom_package
 from pneumo.spec.errors import RequestError
 
 SUFFIXES = (".dcm", ".dicom")
-_PATIENTS = "dicom.json"
+_CACHE_FILE = "dicom.json"
 
 
-def patients_in(digests: Mapping[str, str], read: Callable[[str, str | None], bytes]) -> dict[str, str]:
-    """The patients that DICOM headers state, by file, as `dicom-` and 16 hexadecimal digits.
+def read_patients(digests: Mapping[str, str], read: Callable[[str, str | None], bytes]) -> dict[str, str]:
+    """Return the patients of DICOM files by file, as `dicom-` and 16 hexadecimal digits.
 
-    `digests` are the files' content digests, `read` gives a file's bytes. The digits are of SHA-256 over PatientID and
-    its issuer: the id itself goes nowhere. That is a pseudonym and no more: who knows an id can find its digits. They are
-    remembered by name and content, so that a second opening reads no header. Files without an id, or that are broken, are left
-    out. Raises `RequestError` where pydicom is missing.
+    The digits are of SHA-256 over PatientID and its issuer; the id itself is not stored. They are a pseudonym, not an
+    anonymisation: anyone who knows an id can compute its digits. They are cached by file name and content, so that the
+    headers are read once.
+
+    Args:
+        digests: Content digests by file.
+        read: Returns the bytes of a file, given its name and digest.
+
+    Returns:
+        A patient for each file, without the files that have no id or are broken.
+
+    Raises:
+        RequestError: pydicom is not installed, a file cannot be read, or the cache cannot be written.
     """
     if not digests:
         return {}
@@ -32,35 +41,36 @@ def patients_in(digests: Mapping[str, str], read: Callable[[str, str | None], by
         pydicom = pydicom_package()
     except ImportError as error:
         raise RequestError(str(error)) from None
-    memory = cache_folder("patients") / _PATIENTS
-    known: dict[str, str] = {}
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        known = dict(json.loads(memory.read_bytes()))
+    path = cache_folder("patients") / _CACHE_FILE
+    cached: dict[str, str] = {}
+    with contextlib.suppress(OSError, ValueError, TypeError):  # the cache is missing or damaged
+        cached = dict(json.loads(path.read_bytes()))
 
-    def patient(file: str) -> str:
-        # A broken file makes pydicom raise anything; what is wrong with it is said where it is decoded.
+    def read_patient(file: str) -> str:
         try:
             header = pydicom.dcmread(
                 io.BytesIO(read(file, digests[file])),
                 stop_before_pixels=True,
                 specific_tags=["PatientID", "IssuerOfPatientID"],
             )
-            stated = str(header.get("PatientID") or "").strip()
+            patient_id = str(header.get("PatientID") or "").strip()
             issuer = str(header.get("IssuerOfPatientID") or "").strip()
         except RequestError:
             raise
+        # For a broken file pydicom may raise anything. Decoding it later reports what is wrong.
         except Exception:
             return ""
-        return f"dicom-{sha256(f'{issuer}^{stated}'.encode()).hexdigest()[:16]}" if stated else ""
+        return f"dicom-{sha256(f'{issuer}^{patient_id}'.encode()).hexdigest()[:16]}" if patient_id else ""
 
     keys = {file: f"{file} {digest}" for file, digest in digests.items()}
-    new = [file for file in digests if keys[file] not in known]
-    if new:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            known |= {keys[file]: its for file, its in zip(new, pool.map(patient, new), strict=True)}
+    uncached = [file for file in digests if keys[file] not in cached]
+    if uncached:
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            patients = threads.map(read_patient, uncached)
+            cached |= {keys[file]: patient for file, patient in zip(uncached, patients, strict=True)}
         try:
-            with replacing(memory) as out:
-                out.write(json.dumps(known).encode())
+            with replacing(path) as out:
+                out.write(json.dumps(cached).encode())
         except OSError as error:
-            raise unwritable(memory.parent, error) from None
-    return {file: known[key] for file, key in keys.items() if known[key]}
+            raise cache_error(path.parent, error) from None
+    return {file: cached[key] for file, key in keys.items() if cached[key]}

@@ -7,7 +7,6 @@ The file names no patients, so that its own split, which was made from the archi
 from __future__ import annotations
 
 import io
-import os
 import struct
 import zipfile
 import zlib
@@ -21,6 +20,7 @@ from PIL import Image
 
 from pneumo.data.pictures import Picture, Source
 from pneumo.spec.errors import RequestError
+from pneumo.spec.experiment import DataSpec
 from pneumo.spec.result import CLASSES
 
 PARTS = ("train", "val", "test")
@@ -29,21 +29,15 @@ KEYS = tuple(f"{part}_{what}" for part in PARTS for what in ("images", "labels")
 MOST_BYTES = 2 * 2**30
 """Of all arrays, unpacked: PneumoniaMNIST at 224 pixels has 294 MB, in colour it would have 0.9 GB."""
 
-_FETCH = "python -m pneumo.data fetch medmnist"
-
 Array = NDArray[Any]
 
 
-def open_medmnist(path: Path | None) -> Source:
+def open_medmnist(_: DataSpec, path: Path) -> Source:
     """The `.npz` at `path`: arrays `{train,val,test}_{images,labels}`.
 
     Images are uint8 (n, size, size) or (n, size, size, 3), labels integers (n, 1) or (n,), 0 NORMAL and 1 PNEUMONIA.
     Nothing pickled is loaded. Raises `RequestError` with the fault.
     """
-    if path is None:
-        raise RequestError(f"data.path: no path is given; give --data a MedMNIST npz; {_FETCH} fetches it")
-    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a folder on the way is closed
-        raise RequestError(f"{path}: there is no such file; give --data a MedMNIST npz; {_FETCH} fetches it")
     arrays = _loaded(path)
     listed: dict[str, tuple[Picture, NDArray[np.uint8]]] = {}
     for part in PARTS:

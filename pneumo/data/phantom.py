@@ -19,6 +19,7 @@ from __future__ import annotations
 import io
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pneumo.data.pictures import Picture, Source, content_digest, patient_of
+from pneumo.spec.experiment import DataSpec
 from pneumo.spec.result import CLASSES
 
 DRAWING = 1
@@ -35,8 +37,9 @@ Plane = NDArray[np.floating[Any]]
 """One value for each pixel: float32 (size, size), which the types of NumPy cannot follow through Python's floats."""
 
 
-def open_phantoms(patients: int, size: int, seed: int) -> Source:
-    """Phantoms of so many patients, `size` pixels square. None is drawn before it is asked for."""
+def open_phantoms(spec: DataSpec, _: Path) -> Source:
+    """Return the phantoms that `spec.phantom` describes. Each is drawn when it is read."""
+    patients, size, seed = spec.phantom.patients, spec.phantom.size, spec.phantom.seed
     pictures = np.random.default_rng([seed, 0]).integers(1, 5, patients)
     listed = [
         _picture(patient, number, size, seed)

@@ -1,8 +1,8 @@
 """A picture before it is decoded, and a source of pictures.
 
-A source lists its pictures by name, label, patient and content digest, and gives the encoded bytes of one when asked.
-It gives only those of the training pool: the test pictures are listed under `sealed`, and asking for one raises
-`SealedError`. `pneumo.data.sealed` is the one road to them.
+A source lists its pictures with name, label, patient and content digest, and returns the encoded bytes of one on request.
+Only the pictures of the training pool can be read: the test pictures are listed under `sealed`, and reading one raises
+`SealedError`. `pneumo.data.sealed` is the only way to them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,12 @@ _PATIENT = re.compile(r"(person\d+)_|((?:NORMAL2-)?IM-\d+)-|(phantom\d+)_", re.I
 class Picture:
     """One picture, not decoded.
 
-    `name` is the POSIX path inside the layout (`train/NORMAL/IM-0115-0001.jpeg`) and unique in its source. `digest` tells
-    the encoded content: CRC-32 and size, as a zip's directory has them, so that a zip and its unpacked folder agree.
+    Attributes:
+        name: POSIX path inside the layout (`train/NORMAL/IM-0115-0001.jpeg`), unique in its source.
+        label: 0 for the negative class, 1 for the positive one.
+        patient: Identifies the patient within the source.
+        digest: Identifies the encoded content. Usually CRC-32 and size, which a zip's directory has, so that a zip and its
+            unpacked folder agree.
     """
 
     name: str
@@ -34,21 +38,26 @@ class Picture:
 
 
 class SealedError(Exception):
-    """A test picture was asked for where test pictures are sealed, or a name that the source does not have."""
+    """The requested picture is a sealed test picture, or the source has no picture of this name."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where pictures come from.
+    """A set of pictures with two classes.
 
-    `pictures` is the training pool, `sealed` the test pictures; both sorted by name. `description` is one line for people.
-    `read` gives a picture's bytes and is handed over by whoever makes the source; callers use `encoded`, which keeps the
-    seal.
-
-    `classes` are the names of the labels 0 and 1. `validation` are the names of pictures of the pool that the source
-    itself sets aside for validation; where it is empty, validation is cut by patient. `stated` are the names of pictures
-    whose patient is stated, by a table or a DICOM header, and not merely told by numbers in a file's name. `left_out` are
-    files that count as pictures and are not taken, name and reason; `notes` what else a person should know, a line each.
+    Attributes:
+        kind: The name of the source, as in `data.source`.
+        description: One line for people.
+        pictures: The training pool, sorted by name.
+        sealed: The test pictures, sorted by name.
+        read: Returns a picture's bytes. Call `encoded` instead, which refuses sealed pictures.
+        classes: The names of the labels 0 and 1.
+        validation: Names of the pictures of the pool that the source sets aside for validation. If empty, validation is
+            chosen by patient.
+        stated: Names of the pictures whose patient is stated in a table or a DICOM header. The patients of the others
+            are derived from the file names.
+        left_out: Name and reason for each picture file that is not used.
+        notes: Further lines for people.
     """
 
     kind: str
@@ -63,10 +72,12 @@ class Source:
     notes: tuple[str, ...] = ()
 
     def encoded(self, picture: Picture) -> bytes:
-        """The picture's file as bytes. May be called from several threads at once.
+        """Return the picture's file as bytes. Several threads may call it at once.
 
-        Raises `SealedError` for a picture outside the pool, `UnreadableError` where the content is broken and
-        `RequestError` where the file cannot be read.
+        Raises:
+            SealedError: The picture is not in the training pool.
+            UnreadableError: The content is broken.
+            RequestError: The file cannot be read.
         """
         if picture.name not in self._pool:
             raise SealedError(f"{picture.name} is sealed: only the pictures of the training pool can be read")
@@ -74,8 +85,8 @@ class Source:
 
     @property
     def test_digest(self) -> str:
-        """Tells the sealed test pictures, as `Prepared.digest` tells those that a search sees."""
-        return pictures_digest("test", ((one.name, one.label, one.digest) for one in self.sealed))
+        """The digest of the sealed test pictures. `Prepared.digest` is that of the training and validation pictures."""
+        return pictures_digest("test", ((picture.name, picture.label, picture.digest) for picture in self.sealed))
 
     @cached_property
     def _pool(self) -> frozenset[str]:
@@ -83,20 +94,20 @@ class Source:
 
 
 def patient_of(name: str) -> str:
-    """The patient that a picture's name tells, or the whole name where it tells none.
+    """Return the patient that a picture's file name contains, or the whole name if it contains none.
 
     `person12_virus_30.jpeg` and `person12_bacteria_31.jpeg` are of one patient, `person12`.
     """
     match = _PATIENT.match(PurePosixPath(name).name)
-    return next(part for part in match.groups() if part) if match else name
+    return next(group for group in match.groups() if group) if match else name
 
 
 def pictures_digest(part: str, pictures: Iterable[tuple[str, int, str]]) -> str:
-    """32 hexadecimal digits that tell the pictures of a part of the split, of which each is name, label and digest."""
+    """Return 32 hexadecimal digits that identify the pictures (name, label, digest) of a part of the split."""
     lines = [f"{name} {label} {digest}" for name, label, digest in pictures]
     return sha256("\n".join([part, *lines]).encode()).hexdigest()[:32]
 
 
 def content_digest(crc: int, size: int) -> str:
-    """CRC-32 and size in bytes, as `a3756483-1c75`."""
+    """Return CRC-32 and size in bytes as text, for example `a3756483-1c75`."""
     return f"{crc:08x}-{size:x}"

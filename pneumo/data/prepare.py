@@ -31,10 +31,10 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from pneumo.data.cache import cache_folder, cache_place, clean, replacing, unwritable
+from pneumo.data.cache import cache_error, cache_folder, cache_root, remove_temporary_files, replacing
 from pneumo.data.decoding import RECIPE, UnreadableError, decode
 from pneumo.data.pictures import Picture, Source, pictures_digest
-from pneumo.data.split import RULES, Count, Indices, count, split
+from pneumo.data.split import RULES, Count, Indices, count_parts, split
 from pneumo.spec.errors import RequestError
 from pneumo.spec.result import CLASSES, Part
 
@@ -115,13 +115,13 @@ def prepare(
     try:
         # Under the lock throughout: cleaning up takes away what another process is writing.
         with FileLock(folder / ".lock"):
-            clean(folder)
+            remove_temporary_files(folder)
             training, validation = _cut(folder, source, share, seed)
             if missing := _missing(folder, sizes, len(pictures)):
                 _write(folder, missing, source, progress)
         unreadable = _listed(folder) or {}
     except OSError as error:
-        raise unwritable(folder, error) from None
+        raise cache_error(folder, error) from None
     _check(unreadable, len(pictures), source.description)
     for note in source.notes:
         say(note)
@@ -131,7 +131,7 @@ def prepare(
         say(f"{name}: left out, cannot be decoded: {reason}")
     bad = np.array([picture.name in unreadable for picture in pictures])
     training, validation = training[~bad[training]], validation[~bad[validation]]
-    counts = count(source, training, validation)
+    counts = count_parts(source, training, validation)
     for empty in (each for each in counts if each.part != "test" and not each.pictures):
         raise RequestError(
             f"{source.description}: no {source.classes[empty.label]} picture of the {empty.part} part can be decoded"
@@ -154,10 +154,10 @@ def prepare(
     )
 
 
-def to_decode(source: Source, sizes: Sequence[int]) -> tuple[int, ...]:
+def sizes_to_decode(source: Source, sizes: Sequence[int]) -> tuple[int, ...]:
     """Those of `sizes` at which the source's training pool is not in the cache yet. Makes nothing."""
     pictures = source.pictures
-    return tuple(_missing(cache_place() / "pictures" / _key(pictures), sorted(set(sizes)), len(pictures)))
+    return tuple(_missing(cache_root() / "pictures" / _key(pictures), sorted(set(sizes)), len(pictures)))
 
 
 def _key(pictures: Sequence[Picture]) -> str:
@@ -170,10 +170,10 @@ def _cut(folder: Path, source: Source, share: float, seed: int) -> tuple[Indices
     patients = sha256("\n".join(picture.patient for picture in source.pictures).encode()).hexdigest()[:8]
     memory = folder / f"split-{share!r}-{seed}-{patients}-{RULES}.npz"
     if source.validation:
-        return split(source.pictures, share, seed, source.validation)
+        return split(source.pictures, share, seed, source.validation, source.classes)
     with contextlib.suppress(KeyError, *_DAMAGED), np.load(memory, allow_pickle=False) as kept:
         return kept["training"], kept["validation"]
-    training, validation = split(source.pictures, share, seed)
+    training, validation = split(source.pictures, share, seed, classes=source.classes)
     with replacing(memory) as file:
         np.savez(file, training=training, validation=validation)
     return training, validation

@@ -1,8 +1,8 @@
-"""The one road to the test pictures.
+"""The only way to the sealed test pictures.
 
-A search decodes none of them; it reads the bytes of one only where a picture of the training pool has the same digest, to
-tell a copy from chance. The audit looks at all, without a model. Whoever has a model judge them opens the test set, and has
-to put that on record.
+A search decodes no test picture. It reads the bytes of one only if a picture of the training pool has the same digest, to
+tell a copy from a coincidence. The audit looks at all of them, without a model. Evaluating a model on them opens the test
+set, which the caller has to record.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from pneumo.spec.errors import RequestError
 
 
 def open_sealed_test(source: Source) -> Source:
-    """The source turned over: the test pictures can be read, those of the training pool are sealed.
+    """Return the source with the test pictures readable and the training pool sealed.
 
-    Raises `RequestError` where the source has no test pictures.
+    Raises `RequestError` if the source has no test pictures.
     """
     if not source.sealed:
+        negative, positive = source.classes
         raise RequestError(
-            f"{source.description}: has no test pictures; wants test/{source.classes[0]} and test/{source.classes[1]}"
+            f"{source.description}: has no test pictures; expected folders test/{negative} and test/{positive}"
         )
     return replace(source, pictures=source.sealed, sealed=source.pictures)

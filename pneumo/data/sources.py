@@ -1,47 +1,119 @@
-"""The sources by name. A new one is a function from `DataSpec` and path to `Source`, and a line in `_OPENERS`."""
+"""The sources of pictures by name.
+
+A new source is a module with a function `(DataSpec, Path) -> Source`, a line in `OPENERS`, and its name in
+`pneumo.spec.sources`. `tests/data/test_sources.py` holds what every source has to do.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+import os
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pneumo.data.folder import open_folder
-from pneumo.data.kaggle import open_kaggle
-from pneumo.data.medmnist import open_medmnist
-from pneumo.data.phantom import open_phantoms
 from pneumo.data.pictures import Source
 from pneumo.spec.errors import RequestError
-from pneumo.spec.experiment import DataSpec
+from pneumo.spec.sources import GENERATED_SOURCES, SOURCE_OF_SUFFIX, source_of_suffix
 
-Opener = Callable[[DataSpec, Path | None], Source]
-"""Opens a source. The path is absolute or relative to the current folder, None where the experiment names none."""
+if TYPE_CHECKING:
+    from pneumo.spec.experiment import DataSpec
+
+
+@dataclass(frozen=True)
+class Opener:
+    """How a source is opened.
+
+    Attributes:
+        function: `module:function`, imported when the source is opened. The function takes the `DataSpec` and the path,
+            which exists (it is `Path()` for a source that generates its pictures), lists the pictures and decodes none.
+        reads: What its path can be, for errors; "" if it reads no path.
+        fetch: The `python -m pneumo.data fetch` command that downloads such pictures; "" if there is none.
+        takes_classes: Whether `data.classes` may name its classes.
+    """
+
+    function: str
+    reads: str = ""
+    fetch: str = ""
+    takes_classes: bool = False
+
+
+OPENERS: Mapping[str, Opener] = {
+    "kaggle": Opener(
+        "pneumo.data.kaggle:open_kaggle",
+        "the Kaggle zip paultimothymooney/chest-xray-pneumonia or its folder",
+        fetch="kaggle",
+    ),
+    "folder": Opener("pneumo.data.folder:open_folder", "a folder or a zip", fetch="kaggle", takes_classes=True),
+    "medmnist": Opener("pneumo.data.medmnist:open_medmnist", "a MedMNIST npz", fetch="medmnist"),
+    "phantom": Opener("pneumo.data.phantom:open_phantoms"),
+}
+
+FETCHES = tuple(dict.fromkeys(opener.fetch for opener in OPENERS.values() if opener.fetch))
+"""The `python -m pneumo.data fetch` commands."""
 
 
 def open_source(spec: DataSpec) -> Source:
-    """The source that the experiment names, its pictures listed and none of them decoded.
+    """Return the source that the experiment names, its pictures listed and none of them decoded.
 
     A relative `spec.path` counts from the current folder. Raises `RequestError`.
     """
-    path = None if spec.path is None else Path(spec.path).expanduser()
-    return _OPENERS[spec.source](spec, path)
+    opener = OPENERS[spec.source]
+    path = Path() if spec.source in GENERATED_SOURCES else _existing_path(spec.path, opener)
+    source: Source = pkgutil.resolve_name(opener.function)(spec, path)
+    return source
 
 
 def source_at(path: str, source: str | None = None, classes: tuple[str, str] | None = None) -> Source:
-    """The pictures at a path, by the source that is named, or by the one that takes them. Raises `RequestError`."""
+    """Return the pictures at a path.
+
+    Args:
+        path: A file or a folder.
+        source: The source that reads it. By default the one that the path's suffix tells, otherwise the first that can
+            read it.
+        classes: The names of the two classes, the negative one first, for a source that takes them.
+
+    Raises:
+        RequestError: There is no such source, or it cannot read the path.
+    """
+    from pneumo.spec.experiment import DataSpec
+
+    by_suffix = source_of_suffix(path)
     if source is not None:
-        return open_source(DataSpec(source=source, path=path, classes=classes))
-    if path.lower().endswith(".npz"):
-        return open_source(DataSpec(source="medmnist", path=path))
-    if classes is None:
+        candidates = [source]
+    elif by_suffix is not None:
+        candidates = [by_suffix]
+    else:
+        candidates = [
+            name
+            for name, opener in OPENERS.items()
+            if name in path_sources()
+            and name not in SOURCE_OF_SUFFIX.values()
+            and (opener.takes_classes or not classes)
+        ]
+    if candidates[0] not in path_sources():
+        *names, last = path_sources()
+        raise RequestError(f"--source {source}: expected {', '.join(names)} or {last}")
+    for name in candidates[:-1]:
         with contextlib.suppress(RequestError):
-            return open_source(DataSpec(source="kaggle", path=path))
-    return open_source(DataSpec(source="folder", path=path, classes=classes))
+            return open_source(DataSpec(source=name, path=path))
+    return open_source(DataSpec(source=candidates[-1], path=path, classes=classes))
 
 
-_OPENERS: Mapping[str, Opener] = {
-    "kaggle": lambda _, path: open_kaggle(path),
-    "folder": open_folder,
-    "medmnist": lambda _, path: open_medmnist(path),
-    "phantom": lambda spec, _: open_phantoms(spec.phantom.patients, spec.phantom.size, spec.phantom.seed),
-}
+def path_sources() -> tuple[str, ...]:
+    """Return the names of the sources that read a path."""
+    return tuple(name for name in OPENERS if name not in GENERATED_SOURCES)
+
+
+def _existing_path(path: str | None, opener: Opener) -> Path:
+    advice = f"give --data {opener.reads}"
+    if opener.fetch:
+        advice += f"; python -m pneumo.data fetch {opener.fetch} fetches it"
+    if path is None:
+        raise RequestError(f"data.path: no path is given; {advice}")
+    expanded = Path(path).expanduser()
+    if not os.path.exists(expanded):  # noqa: PTH110 - Path.exists raises for a folder without permission on the way
+        raise RequestError(f"{expanded}: there is no such file or folder; {advice}")
+    return expanded

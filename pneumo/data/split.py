@@ -1,8 +1,8 @@
-"""Training and validation, cut from the training pool by patient and stratified by class.
+"""The split of the training pool into training and validation, by patient and stratified by class.
 
-The cut depends on the pictures' names and content, the share and the seed alone: not on the order in which a file
-system lists them, not on the machine. A patient's pictures stand on one side, and so do equal pictures of two patients.
-A patient with pictures of both classes counts as PNEUMONIA.
+The split depends only on the pictures' names and content, the share and the seed. It does not depend on the order in which a
+file system lists the files, or on the machine. All pictures of a patient go to the same part, and so do equal pictures of two
+patients. A patient with pictures of both classes counts for the positive class.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from pneumo.spec.errors import RequestError
 from pneumo.spec.result import CLASSES
 
 RULES = 2
-"""Version of the rules by which patients are told and cut; a change that moves a picture wants a new one."""
+"""Version of the rules that identify patients and assign them to parts. Increase it when a picture would change parts."""
 
 FEWEST_TO_CHOOSE_BY = 30
-"""Pictures of each class that a `val` folder needs to be kept: of fewer, sensitivity has a standard error beyond 0.05 even
-where it is 0.9."""
+"""Fewest pictures of each class with which a `val` folder is used for validation. With fewer, the standard error of the
+sensitivity is above 0.05 even if the sensitivity is 0.9."""
 
 Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Count:
-    """How many pictures, and how many patients they are of, stand in one part with one label."""
+    """The number of pictures with one label in one part, and the number of their patients."""
 
     part: Literal["training", "validation", "test"]
     label: int
@@ -40,89 +40,109 @@ class Count:
 
 
 def split(
-    pictures: Sequence[Picture], share: float, seed: int, kept: frozenset[str] = frozenset()
+    pictures: Sequence[Picture],
+    share: float,
+    seed: int,
+    validation: frozenset[str] = frozenset(),
+    classes: Sequence[str] = CLASSES,
 ) -> tuple[Indices, Indices]:
-    """Training and validation: sorted indices into `pictures`, int64.
+    """Return the training and the validation part as sorted indices into `pictures`, int64.
 
-    Validation is `kept`, the names that the source itself sets aside, or where there are none the patients of
-    `patients_cut`. Raises `RequestError` as that does.
+    Args:
+        pictures: The training pool.
+        share: Share of the patients of each class that go to validation.
+        seed: Seed of the random choice of these patients.
+        validation: Names of the pictures that the source itself sets aside for validation. If there are any, they are the
+            validation part, and `share` and `seed` are not used.
+        classes: The names of the labels 0 and 1, for errors.
+
+    Raises:
+        RequestError: A class has fewer than two patients.
     """
-    if kept:
-        inside = np.fromiter((picture.name in kept for picture in pictures), bool, len(pictures))
+    if validation:
+        chosen = np.fromiter((picture.name in validation for picture in pictures), bool, len(pictures))
     else:
-        patients = patients_cut(pictures, share, seed)
-        inside = np.fromiter((picture.patient in patients for picture in pictures), bool, len(pictures))
-    return np.flatnonzero(~inside).astype(np.int64), np.flatnonzero(inside).astype(np.int64)
+        patients = choose_patients(pictures, share, seed, classes)
+        chosen = np.fromiter((picture.patient in patients for picture in pictures), bool, len(pictures))
+    return np.flatnonzero(~chosen).astype(np.int64), np.flatnonzero(chosen).astype(np.int64)
 
 
-def patients_cut(pictures: Sequence[Picture], share: float, seed: int) -> frozenset[str]:
-    """The patients set aside: `share` of those of each class, at least one and never all.
+def choose_patients(
+    pictures: Sequence[Picture], share: float, seed: int, classes: Sequence[str] = CLASSES
+) -> frozenset[str]:
+    """Return `share` of the patients of each class, at least one and never all, chosen at random.
 
-    Patients who have a picture in common, byte for byte, are taken as one: they go to the same side. Raises
-    `RequestError` where a class has fewer than two patients.
+    Patients with a picture in common, byte for byte, are treated as one patient. Raises `RequestError` if a class has fewer
+    than two patients.
     """
     from sklearn.model_selection import train_test_split
 
-    one = _joined(pictures)
-    label_of: dict[str, int] = {}
+    representatives = _link_patients(pictures)
+    labels: dict[str, int] = {}
     for picture in pictures:
-        label_of[one[picture.patient]] = max(picture.label, label_of.get(one[picture.patient], 0))
-    aside: set[str] = set()
-    # Class by class: scikit-learn's own stratification may give a small class no place in validation at all.
-    for label, name in enumerate(CLASSES):
-        patients = sorted(patient for patient, its in label_of.items() if its == label)
+        representative = representatives[picture.patient]
+        labels[representative] = max(picture.label, labels.get(representative, 0))
+    chosen: set[str] = set()
+    # Each class is split separately: scikit-learn's stratification can leave a small class without any validation patient.
+    for label, name in enumerate(classes):
+        patients = sorted(patient for patient, patient_label in labels.items() if patient_label == label)
         if len(patients) < 2:
             raise RequestError(
-                f"{name}: pictures of {len(patients)} patients; a split by patient wants at least 2 patients of each class"
+                f"{name}: pictures of {len(patients)} patients; a split by patient needs at least 2 patients of each class"
             )
         size = min(max(1, round(share * len(patients))), len(patients) - 1)
-        aside.update(train_test_split(patients, test_size=size, random_state=seed)[1])
-    return frozenset(patient for patient, first in one.items() if first in aside)
+        chosen.update(train_test_split(patients, test_size=size, random_state=seed)[1])
+    return frozenset(patient for patient, representative in representatives.items() if representative in chosen)
 
 
-def _joined(pictures: Sequence[Picture]) -> dict[str, str]:
-    """Each patient, and the first by name of those who are joined with them by pictures in common."""
-    first = {picture.patient: picture.patient for picture in pictures}
+def _link_patients(pictures: Sequence[Picture]) -> dict[str, str]:
+    """Map each patient to the first, by name, of the patients that are linked to it by equal pictures (union-find)."""
+    parent = {picture.patient: picture.patient for picture in pictures}
 
     def root(patient: str) -> str:
-        while first[patient] != patient:
-            patient = first[patient]
+        while parent[patient] != patient:
+            patient = parent[patient]
         return patient
 
-    owner: dict[str, str] = {}
+    patient_of_digest: dict[str, str] = {}
     for picture in pictures:
-        one, other = sorted((root(picture.patient), root(owner.setdefault(picture.digest, picture.patient))))
-        first[other] = one
-    return {patient: root(patient) for patient in first}
+        other = patient_of_digest.setdefault(picture.digest, picture.patient)
+        first, second = sorted((root(picture.patient), root(other)))
+        parent[second] = first
+    return {patient: root(patient) for patient in parent}
 
 
 def count_split(source: Source, share: float, seed: int) -> tuple[Count, ...]:
-    """What `split` gives, counted by part and class, and the sealed test pictures; nothing is decoded."""
-    return count(source, *split(source.pictures, share, seed, source.validation))
+    """Count the pictures of each part and class without decoding any."""
+    return count_parts(source, *split(source.pictures, share, seed, source.validation, source.classes))
 
 
-def count(source: Source, training: Indices, validation: Indices) -> tuple[Count, ...]:
-    """The counts of a cut, part by part, NORMAL before PNEUMONIA."""
+def count_parts(source: Source, training: Indices, validation: Indices) -> tuple[Count, ...]:
+    """Count the pictures of each part and class: training, validation, test, and in each the negative class first."""
     parts: tuple[tuple[Literal["training", "validation", "test"], list[Picture]], ...] = (
         ("training", [source.pictures[row] for row in training]),
         ("validation", [source.pictures[row] for row in validation]),
         ("test", list(source.sealed)),
     )
     return tuple(
-        Count(part, label, len(some), len({picture.patient for picture in some}))
+        _count(part, label, [picture for picture in pictures if picture.label == label])
         for part, pictures in parts
-        for label in range(len(CLASSES))
-        for some in [[picture for picture in pictures if picture.label == label]]
+        for label in range(len(source.classes))
     )
+
+
+def _count(part: Literal["training", "validation", "test"], label: int, pictures: Sequence[Picture]) -> Count:
+    return Count(part, label, len(pictures), len({picture.patient for picture in pictures}))
 
 
 def describe_split(description: str, counts: Sequence[Count], classes: Sequence[str]) -> str:
     """Return two lines: where the pictures come from, and how many pictures and patients each part has."""
     parts: list[str] = []
-    for part, of_part in groupby(counts, key=lambda count: count.part):
-        found = list(of_part)
-        pictures, patients = sum(c.pictures for c in found), sum(c.patients for c in found)
-        by_class = ", ".join(f"{c.pictures:,} {classes[c.label]}" for c in found)
+    for part, group in groupby(counts, key=lambda count: count.part):
+        counts_of_part = list(group)
+        pictures = sum(count.pictures for count in counts_of_part)
+        patients = sum(count.patients for count in counts_of_part)
+        by_class = ", ".join(f"{count.pictures:,} {classes[count.label]}" for count in counts_of_part)
         sealed = ", sealed" if part == "test" else ""
         parts.append(f"{part} {pictures:,} ({by_class}) of {patients:,} patients{sealed}")
     return f"Data: {description}\n  {'; '.join(parts)}"

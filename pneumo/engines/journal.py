@@ -1,9 +1,10 @@
-"""What a study with Keras Tuner keeps: one file in the study's folder, always whole.
+"""The file that holds a study with Keras Tuner.
 
-Keras Tuner saves an oracle as one file for its own state and one for each trial. It writes them in place, several of them
-in one operation, so a process that is killed can leave files that are torn or contradict each other. Here the same states,
-`get_state()` of the oracle and of each of its trials, lie in one file with our own record of what was proposed and told. It is
-written beside the old one and moved in its place: a kill leaves the state before an operation or the state after it.
+Keras Tuner saves an oracle as one file for its own state and one file for each trial. It rewrites several of them, in
+place, in one operation, so a killed process can leave truncated or contradictory files. The journal holds the same
+states (`get_state()` of the oracle and of each of its trials), together with all proposals and results, in one file. It is
+written to a temporary file that then replaces the old one. After a kill, the folder holds the state before or after an
+operation, never something in between.
 """
 
 from __future__ import annotations
@@ -18,16 +19,21 @@ from typing import Any
 
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.errors import RequestError
+from pneumo.spec.experiment_file import is_same_experiment
 from pneumo.spec.result import Trial, TrialResult
 
 FILE = "pneumo.json"
+"""Name of the journal in a study's folder."""
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A candidate that was asked, and what came of it so far.
+    """A candidate that was proposed, and its result.
 
-    `trial` is the id of the oracle's own trial; None where the oracle has no part in it.
+    Attributes:
+        candidate: The candidate.
+        trial: Id of the oracle's own trial; None if the oracle does not know the candidate.
+        result: The result; None while the trial is under way.
     """
 
     candidate: Candidate
@@ -37,7 +43,14 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Journal:
-    """A study's state. `experiment` is resolved YAML, `proposals` are by number, `oracle` is None before the first ask."""
+    """The state of a study.
+
+    Attributes:
+        id: Random id of the study.
+        experiment: The resolved experiment as YAML text.
+        proposals: All proposals, ordered by number.
+        oracle: State of the oracle; None before the first proposal.
+    """
 
     id: str
     experiment: str
@@ -46,16 +59,24 @@ class Journal:
 
 
 def open_journal(folder: Path, experiment: str) -> Journal:
-    """The study of this folder, or a new one; one in which nothing was told yet is made anew if the experiment changed.
+    """Return the study in a folder, or create one.
 
-    Raises `RequestError` where the folder cannot be read and written.
+    A study without finished trials is created again, with the same id, if its experiment has changed.
+
+    Args:
+        folder: Folder of the study.
+        experiment: The resolved experiment as YAML text.
+
+    Raises:
+        RequestError: The folder cannot be read and written.
     """
     journal = read_journal(folder)
-    if journal is None or (journal.experiment != experiment and not any(p.result for p in journal.proposals)):
+    has_results = journal is not None and any(proposal.result for proposal in journal.proposals)
+    if journal is None or (not has_results and not is_same_experiment(journal.experiment, experiment)):
         journal = Journal(journal.id if journal else uuid.uuid4().hex, experiment)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Also what was just read: better to fail here than after the first trial.
+        # Write the journal even if it did not change: a folder that cannot be written shall be found before the first trial.
         write_journal(folder, journal)
     except OSError as error:
         raise RequestError(f"--storage: {folder}: cannot be written: {error.strerror or error}") from None
@@ -63,11 +84,11 @@ def open_journal(folder: Path, experiment: str) -> Journal:
 
 
 def read_journal(folder: Path) -> Journal | None:
-    """The study of this folder; None where there is none. Raises `RequestError` where it cannot be read."""
+    """Return the study in a folder; None if there is none. Raise `RequestError` if it cannot be read."""
     path = folder / FILE
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        proposals = tuple(_proposal(entry) for entry in state["proposals"])
+        proposals = tuple(_proposal_from_json(entry) for entry in state["proposals"])
         return Journal(state["id"], state["experiment"], proposals, state["oracle"])
     except FileNotFoundError:
         return None
@@ -78,42 +99,33 @@ def read_journal(folder: Path) -> Journal | None:
 
 
 def write_journal(folder: Path, journal: Journal) -> None:
-    """Puts the study's state in the place of what the folder holds. Raises `OSError`; the old state then stands."""
+    """Replace the study's state in a folder. Raise `OSError` if that fails; the old state then remains."""
     state = {
         "id": journal.id,
         "experiment": journal.experiment,
-        "proposals": [_entry(proposal) for proposal in journal.proposals],
+        "proposals": [_proposal_to_json(proposal) for proposal in journal.proposals],
         "oracle": journal.oracle,
     }
-    part = folder / f"{FILE}.part"
-    with part.open("w", encoding="utf-8") as file:
+    temporary = folder / f"{FILE}.part"
+    with temporary.open("w", encoding="utf-8") as file:
         file.write(json.dumps(state))
         file.flush()
-        os.fsync(file.fileno())  # a power failure could else leave a name and no bytes
-    part.replace(folder / FILE)
-
-
-def read_journal_trials(folder: Path) -> tuple[Trial, ...]:
-    """The told trials of the study in this folder, by number; none where there is no study.
-
-    Raises `RequestError` where it cannot be read.
-    """
-    journal = read_journal(folder)
-    return finished_journal_trials(journal.proposals) if journal else ()
+        os.fsync(file.fileno())  # without it, a power failure could leave the new name without its content
+    temporary.replace(folder / FILE)
 
 
 def finished_journal_trials(proposals: tuple[Proposal, ...]) -> tuple[Trial, ...]:
-    """The trials that have a result."""
+    """Return the trials that have a result, ordered by number."""
     return tuple(Trial(proposal.candidate, proposal.result) for proposal in proposals if proposal.result)
 
 
-def _entry(proposal: Proposal) -> dict[str, Any]:
+def _proposal_to_json(proposal: Proposal) -> dict[str, Any]:
     candidate = vars(proposal.candidate) | {"searched": sorted(proposal.candidate.searched)}
     result = proposal.result.to_json() if proposal.result else None
     return {"candidate": candidate, "trial": proposal.trial, "result": result}
 
 
-def _proposal(entry: Mapping[str, Any]) -> Proposal:
+def _proposal_from_json(entry: Mapping[str, Any]) -> Proposal:
     candidate = Candidate(**entry["candidate"] | {"searched": frozenset(entry["candidate"]["searched"])})
     result = TrialResult.from_json(entry["result"]) if entry["result"] else None
     return Proposal(candidate, entry["trial"], result)

@@ -1,6 +1,6 @@
-"""A space as Keras Tuner sees it: its own kinds of hyperparameters under its own conditions, and their values there.
+"""Translation of a space and its values to Keras Tuner's hyperparameters and back.
 
-Only searched hyperparameters are in it; conditions on fixed ones are settled here.
+Keras Tuner gets the searched hyperparameters only. Conditions on fixed hyperparameters are decided here.
 """
 
 from __future__ import annotations
@@ -13,46 +13,46 @@ from pneumo.spec.hyperparameters import Value
 from pneumo.spec.space import Choice, Dimension, Fixed, Range, Searched, Space
 
 
-def hyperparameters(space: Space) -> Any:
-    """The space as `keras_tuner.HyperParameters`."""
+def to_keras_tuner(space: Space) -> Any:
+    """Return the space as `keras_tuner.HyperParameters`."""
     from keras_tuner.engine.hyperparameters import HyperParameters
 
-    # Not by conditional_scope, which knows a parent only within the very scope that it was registered in: there a child of
-    # a conditional parent, or of two parents, cannot be said.
-    made = HyperParameters()
+    # Conditions are set directly. Keras Tuner's conditional_scope finds a parent only in the scope in which the parent was
+    # registered, so it cannot express a child of a conditional parent or of two parents.
+    hyperparameters = HyperParameters()
     for dimension in space.searched:
         conditions = _conditions(space, dimension)
         if conditions is not None:
-            made.merge([_hyperparameter(dimension, conditions)])
-    return made
+            hyperparameters.merge([_to_hyperparameter(dimension, conditions)])
+    return hyperparameters
 
 
-def encoded(space: Space, values: Mapping[str, Value]) -> dict[str, Any]:
-    """A candidate's searched hyperparameters as Keras Tuner has them. The space must hold the candidate."""
-    return {d.name: _encoded(d, values[d.name]) for d in space.searched if d.name in values}
+def encode_values(space: Space, values: Mapping[str, Value]) -> dict[str, Any]:
+    """Return a candidate's searched hyperparameters in Keras Tuner's form. The candidate must lie in the space."""
+    return {d.name: _encode_value(d, values[d.name]) for d in space.searched if d.name in values}
 
 
-def decoded(dimension: Searched, value: Any) -> Value:
-    """The value of a hyperparameter that Keras Tuner means; it gives some of NumPy's types."""
-    if _by_index(dimension):
+def decode_value(dimension: Searched, value: Any) -> Value:
+    """Return the value of a hyperparameter from Keras Tuner's form, in which numbers may have NumPy types."""
+    if _is_index(dimension):
         assert dimension.values is not None
         return dimension.values[int(value)]
     if isinstance(dimension, Range):
         return int(value) if dimension.integer else float(value)
-    chosen: Value = value
-    return chosen
+    decoded: Value = value
+    return decoded
 
 
-def _hyperparameter(dimension: Searched, conditions: list[Any]) -> Any:
+def _to_hyperparameter(dimension: Searched, conditions: list[Any]) -> Any:
     from keras_tuner.engine import hyperparameters as kinds
 
     name = dimension.name
     if isinstance(dimension, Choice):
-        if _by_index(dimension):
+        if _is_index(dimension):
             indices = list(range(len(dimension.values)))
-            return kinds.Choice(name, indices, ordered=_numbers(dimension), conditions=conditions)
+            return kinds.Choice(name, indices, ordered=_is_numeric(dimension), conditions=conditions)
         if isinstance(dimension.values[0], bool):
-            # Of a choice of them Keras Tuner makes 0 and 1.
+            # Keras Tuner's Choice would turn booleans into 0 and 1.
             return kinds.Boolean(name, conditions=conditions)
         return kinds.Choice(name, list(dimension.values), conditions=conditions)
     sampling = "log" if dimension.log else "linear"
@@ -62,47 +62,50 @@ def _hyperparameter(dimension: Searched, conditions: list[Any]) -> Any:
     if dimension.values is not None:
         return kinds.Int(name, 0, len(dimension.values) - 1, conditions=conditions)
     low, high = dimension.low, dimension.high
-    # What Keras Tuner computes for the upper end must not be rounded to beyond it.
+    # Lower the upper end until the value that Keras Tuner computes for it is not rounded to above the range.
     while (low * math.pow(high / low, 1.0) if dimension.log else (high - low) + low) > dimension.high:
         high = math.nextafter(high, low)
     return kinds.Float(name, low, high, sampling=sampling, conditions=conditions)
 
 
-def _by_index(dimension: Searched) -> bool:
-    """Whether Keras Tuner gets a value's index: a choice there has values of one type, and a float with a step is
-    rounded otherwise than the file says it, and may lose its last value."""
+def _is_index(dimension: Searched) -> bool:
+    """Return whether Keras Tuner gets the index of a value instead of the value.
+
+    Its Choice requires values of one type. Its Float rounds the values of a step differently from the file, and may lose
+    the last one.
+    """
     if isinstance(dimension, Choice):
         return len({type(value) for value in dimension.values}) > 1
     return not dimension.integer and dimension.values is not None
 
 
-def _numbers(choice: Choice) -> bool:
+def _is_numeric(choice: Choice) -> bool:
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in choice.values)
 
 
-def _encoded(dimension: Searched, value: Value) -> Any:
-    if isinstance(dimension, Range) and not _by_index(dimension):
+def _encode_value(dimension: Searched, value: Value) -> Any:
+    if isinstance(dimension, Range) and not _is_index(dimension):
         return int(value) if dimension.integer else float(value)
     assert dimension.values is not None
     index = dimension.values.index(value)
-    return index if _by_index(dimension) else dimension.values[index]  # 0.0 also where 0 is meant
+    return index if _is_index(dimension) else dimension.values[index]  # the value has the listed type: 0.0, not 0
 
 
 def _conditions(space: Space, dimension: Dimension) -> list[Any] | None:
-    """When a hyperparameter counts: every condition on a searched one. None where a fixed one never lets it."""
+    """Return a hyperparameter's conditions on searched ones; None if a fixed one makes it inactive in every candidate."""
     from keras_tuner.src.engine.conditions import Parent
 
-    found: list[Any] = []
+    conditions: list[Any] = []
     for name, allowed in dimension.when.items():
         parent = space[name]
         if isinstance(parent, Fixed):
             inherited = _conditions(space, parent)
             if inherited is None or parent.value not in allowed:
                 return None
-            found += inherited
+            conditions += inherited
             continue
         possible = allowed if parent.values is None else [value for value in parent.values if value in allowed]
         if not possible:
             return None
-        found.append(Parent(name, [_encoded(parent, value) for value in possible]))
-    return found
+        conditions.append(Parent(name, [_encode_value(parent, value) for value in possible]))
+    return conditions

@@ -1,4 +1,4 @@
-"""A study in Optuna's storage: opened, or only read."""
+"""A study in Optuna's database: opened for a search, or only read."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
+import sqlalchemy
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from pneumo.engines.samplers import pruner
-from pneumo.engines.study_lock import storage_url, unusable
+from pneumo.engines.engine_table import EngineKind
+from pneumo.engines.protocol import Engine
+from pneumo.engines.samplers import build_pruner
+from pneumo.engines.storage_url import parse_storage_url, storage_error
+from pneumo.engines.stored import StoredStudy
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.experiment import Experiment
+from pneumo.spec.experiment_file import is_same_experiment
 from pneumo.spec.objective import OBJECTIVES
 from pneumo.spec.result import Trial, TrialResult
 
@@ -22,81 +28,131 @@ HYPERPARAMETERS, STOPPED, RESULT = "pneumo.hyperparameters", "pneumo.stopped", "
 """User attributes of an Optuna trial: all its active hyperparameters, the epoch at which it was pruned, its result."""
 
 LEARNED = "pneumo.learned"
-"""User attribute of an Optuna trial that an earlier study ran: it has no number of ours."""
+"""User attribute of an Optuna trial that was copied from an earlier study. Such a trial has no number in our study."""
 
 ID, EXPERIMENT = "pneumo.id", "pneumo.experiment"
-"""User attributes of an Optuna study: a random id that MLflow's record of it carries too, the resolved experiment."""
+"""User attributes of an Optuna study: its random id, and the resolved experiment as YAML text."""
 
 
 def open_optuna_study(experiment: Experiment, storage: str) -> optuna.Study:
-    """The study of this name, or a new one; one in which nothing was told yet is made anew if the experiment changed.
+    """Open the study of this experiment, or create it.
 
-    Raises `RequestError` where the storage cannot be opened.
+    A study without finished trials is created again, with the same id, if its experiment has changed.
+
+    Raises:
+        RequestError: The storage cannot be opened.
     """
-    with _database(storage) as database:
-        resolved = experiment.to_yaml()
-        identity = uuid.uuid4().hex
+    with _open_database(storage) as database:
+        experiment_yaml = experiment.to_yaml()
+        study_id = uuid.uuid4().hex
         if experiment.name in optuna.get_all_study_names(database):
-            study = optuna.load_study(study_name=experiment.name, storage=database, pruner=pruner(experiment))
-            told = any(RESULT in trial.user_attrs for trial in study.get_trials(deepcopy=False))
-            if told or study.user_attrs.get(EXPERIMENT) == resolved:
+            study = optuna.load_study(study_name=experiment.name, storage=database, pruner=build_pruner(experiment))
+            has_results = any(RESULT in trial.user_attrs for trial in study.get_trials(deepcopy=False))
+            if has_results or is_same_experiment(study.user_attrs.get(EXPERIMENT), experiment_yaml):
                 return study
-            identity = study.user_attrs.get(ID, identity)
+            study_id = study.user_attrs.get(ID, study_id)
             optuna.delete_study(study_name=experiment.name, storage=database)
         study = optuna.create_study(
             study_name=experiment.name,
             storage=database,
             directions=[OBJECTIVES[objective] for objective in experiment.search.objectives],
-            pruner=pruner(experiment),
+            pruner=build_pruner(experiment),
         )
-        study.set_user_attr(ID, identity)
-        study.set_user_attr(EXPERIMENT, resolved)
+        study.set_user_attr(ID, study_id)
+        study.set_user_attr(EXPERIMENT, experiment_yaml)
     return study
 
 
-def read_optuna_trials(name: str, storage: str) -> tuple[Trial, ...]:
-    """The told trials of a study; none where there is no study of this name. Raises `RequestError` as `open_study` does."""
-    with _database(storage) as database:
-        if name not in optuna.get_all_study_names(database):
-            return ()
-        return finished_optuna_trials(optuna.load_study(study_name=name, storage=database), frozenset())
-
-
-def read_id(name: str, storage: str) -> str | None:
-    """The id of a study; None where there is none of this name. Raises what the database raises, and makes nothing."""
-    url = storage_url(storage)
-    if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).is_file():
-        raise FileNotFoundError(errno.ENOENT, "the file is not there", url.database)
-    database = optuna.storages.RDBStorage(storage, skip_compatibility_check=True, skip_table_creation=True)
-    try:
-        if name not in optuna.get_all_study_names(database):
-            return None
-        identity = optuna.load_study(study_name=name, storage=database).user_attrs.get(ID)
-    finally:
-        database.engine.dispose()
-    return None if identity is None else str(identity)
-
-
 def finished_optuna_trials(study: optuna.Study, searched: frozenset[str]) -> tuple[Trial, ...]:
-    """The trials of a study that have a result, by number. `searched` are the names of what it searches."""
-    trials = study.get_trials(deepcopy=False)
-    learned = sum(LEARNED in trial.user_attrs for trial in trials)
-    found = []
-    for frozen in trials[learned:]:
-        if frozen.state.is_finished() and RESULT in frozen.user_attrs:
-            values = frozen.user_attrs[HYPERPARAMETERS]
-            candidate = Candidate(frozen.number - learned, values, searched & set(values))
-            found.append(Trial(candidate, TrialResult.from_json(frozen.user_attrs[RESULT])))
-    return tuple(sorted(found, key=lambda trial: trial.number))
+    """Return the trials of a study that have a result, ordered by number.
+
+    Args:
+        study: The study.
+        searched: Names of the hyperparameters that the study searches.
+    """
+    optuna_trials = study.get_trials(deepcopy=False)
+    learned = count_learned(optuna_trials)
+    finished_trials = []
+    for optuna_trial in optuna_trials[learned:]:
+        if optuna_trial.state.is_finished() and RESULT in optuna_trial.user_attrs:
+            values = optuna_trial.user_attrs[HYPERPARAMETERS]
+            candidate = Candidate(optuna_trial.number - learned, values, searched & set(values))
+            finished_trials.append(Trial(candidate, TrialResult.from_json(optuna_trial.user_attrs[RESULT])))
+    return tuple(sorted(finished_trials, key=lambda trial: trial.number))
+
+
+def count_learned(optuna_trials: list[optuna.trial.FrozenTrial]) -> int:
+    """Return how many trials were copied from an earlier study. They come first, so our numbers start after them."""
+    return sum(LEARNED in optuna_trial.user_attrs for optuna_trial in optuna_trials)
 
 
 @contextmanager
-def _database(storage: str) -> Iterator[optuna.storages.RDBStorage]:
-    """The storage at an address, and `RequestError` for what it raises while it is opened and read."""
-    url = storage_url(storage)
+def _open_database(storage: str) -> Iterator[optuna.storages.RDBStorage]:
+    """Yield the database of a URL, created if missing. Turn the errors of the `with` block into `RequestError`."""
+    url = parse_storage_url(storage)
     try:
         if url.get_backend_name() == "sqlite" and url.database:
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
         yield optuna.storages.RDBStorage(storage)
     except (SQLAlchemyError, optuna.exceptions.OptunaError, OSError, ImportError, RuntimeError) as error:
-        raise unusable(url, error) from None
+        raise storage_error(url, error) from None
+
+
+def _open(experiment: Experiment, storage: str) -> Engine:
+    from pneumo.engines.optuna_engine import OptunaEngine  # imports this module
+
+    return OptunaEngine(experiment, storage)
+
+
+def _read_id(name: str, storage: str) -> str | None:
+    url = parse_storage_url(storage)
+    if _is_missing_file(url):
+        raise FileNotFoundError(errno.ENOENT, "the file is not there", url.database)
+    database = optuna.storages.RDBStorage(storage, skip_compatibility_check=True, skip_table_creation=True)
+    try:
+        if name not in optuna.get_all_study_names(database):
+            return None
+        study_id = optuna.load_study(study_name=name, storage=database).user_attrs.get(ID)
+    finally:
+        database.engine.dispose()
+    return None if study_id is None else str(study_id)
+
+
+def _read_study(name: str, storage: str) -> StoredStudy | None:
+    url = parse_storage_url(storage)
+    if _is_missing_file(url) or not _has_tables(url):
+        return None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    database = optuna.storages.RDBStorage(storage, skip_table_creation=True)
+    if name not in optuna.get_all_study_names(database):
+        return None
+    study = optuna.load_study(study_name=name, storage=database)
+    optuna_trials = study.get_trials(deepcopy=False)
+    learned = count_learned(optuna_trials)
+    own_trials = [trial for trial in optuna_trials if LEARNED not in trial.user_attrs]
+    return StoredStudy(
+        id=study.user_attrs.get(ID, ""),
+        experiment=study.user_attrs.get(EXPERIMENT, ""),
+        numbers=tuple(trial.number - learned for trial in own_trials),
+        trials=finished_optuna_trials(study, frozenset()),
+        lost=tuple(t.number - learned for t in own_trials if t.state.is_finished() and RESULT not in t.user_attrs),
+    )
+
+
+def _is_missing_file(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file()
+
+
+def _has_tables(url: URL) -> bool:
+    database = sqlalchemy.create_engine(url)
+    try:
+        return sqlalchemy.inspect(database).has_table("studies")
+    finally:
+        database.dispose()
+
+
+def _describe_storage(name: str, storage: str) -> str:
+    return f"the study's database {parse_storage_url(storage).render_as_string(hide_password=True)}"
+
+
+KIND = EngineKind(_open, _read_id, _read_study, _describe_storage)

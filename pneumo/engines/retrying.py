@@ -1,4 +1,4 @@
-"""An engine whose storage may go away: what is asked of it waits until the storage is back, or until it has waited enough."""
+"""An engine that waits while its storage is unreachable, up to a limit."""
 
 from __future__ import annotations
 
@@ -17,43 +17,53 @@ from pneumo.spec.candidate import Candidate, Done, Wait
 from pneumo.spec.result import Trial, TrialResult
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
-"""Seconds between two attempts: twice as many each time."""
+"""Seconds between two attempts. The pause doubles after each attempt, up to the longest."""
 
 SLOW = 60.0
-"""Seconds without an answer after which the storage counts as away: an algorithm may have to think for some."""
+"""Seconds without an answer after which the storage counts as unreachable. An algorithm may compute for many seconds."""
 
 TICK = 0.1
-"""Seconds after which an interruption is noticed, where one is waited for."""
+"""Seconds after which a waiting call notices an interruption."""
 
 GRACE = 0.5
-"""Seconds that a call has to come to its end at an interruption."""
+"""Seconds that a call has to finish after an interruption."""
 
-_AWAY = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, sqlite3.OperationalError, OSError)
+_UNREACHABLE = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, sqlite3.OperationalError, OSError)
 
 T = TypeVar("T")
 
 
 class OutageError(Exception):
-    """The storage was away for too long, or came back as another; the message says so in one line."""
+    """The storage was unreachable for too long, or came back without a trial. The message says so in one line."""
 
 
 class RetryingEngine:
-    """An `Engine` that outlives an outage of its storage.
+    """An `Engine` that survives an outage of its storage.
 
-    `engine` is what it calls, until a call fails since the storage is away. Then `again` opens it anew, and raises such an
-    error itself as long as the storage is away: nothing of a connection that was lost is used any more. A call whose answer
-    was lost may have been carried out. Opened again, an engine says so: a trial that it holds as told was told, and one that
-    was asked and is not under way here is proposed first.
+    Calls go to the wrapped engine until one fails because the storage is unreachable. The engine is then opened again, so
+    that nothing of the lost connection is reused. A call whose answer was lost may have been carried out. The reopened engine
+    shows whether it was: a result that it has was told, and a candidate that is not under way here is proposed first.
 
-    Each call runs in a thread, so that one that hangs does not hold up an interruption, which `interrupted` tells
-    of. It raises `OutageError` after `outage` seconds, and `KeyboardInterrupt` where it is interrupted meanwhile.
-    `where` names the storage, without a password, to whom `say` says a line when it goes away and one when it is back.
+    Each call runs in a thread, so that a call that hangs does not delay an interruption.
+
+    Args:
+        engine: The engine to call.
+        reopen: Opens the engine again. While the storage is unreachable, it raises an error for which `is_unreachable` is
+            true.
+        where: The storage as part of a sentence, without a password.
+        outage: Longest time to wait for the storage in seconds.
+        say: Called with one line when the storage becomes unreachable, and with another when it is back.
+        interrupted: Returns whether the user has interrupted the search.
+
+    Raises:
+        OutageError: By every call, if the storage is unreachable for `outage` seconds.
+        KeyboardInterrupt: By every call, if `interrupted` returns True while the call waits.
     """
 
     def __init__(
         self,
         engine: Engine,
-        again: Callable[[], Engine],
+        reopen: Callable[[], Engine],
         where: str,
         outage: float,
         say: Callable[[str], None],
@@ -62,7 +72,7 @@ class RetryingEngine:
         self.id = engine.id
         self._interrupted = interrupted
         self._engine: Engine | None = engine
-        self._again, self._where, self._outage, self._say = again, where, outage, say
+        self._reopen, self._where, self._outage, self._say = reopen, where, outage, say
         self._under_way: set[int] = set()
 
     def learn(self, trials: Sequence[Trial]) -> None:
@@ -78,13 +88,14 @@ class RetryingEngine:
         return self._call(lambda engine: engine.report(number, epoch, value))
 
     def tell(self, result: TrialResult) -> None:
-        lost, told = False, result.to_json()  # text: what is not a number equals itself there
+        is_retry = False
+        result_json = result.to_json()  # compared as text, in which NaN equals NaN
 
         def tell(engine: Engine) -> None:
-            nonlocal lost
-            if lost and any(trial.result.to_json() == told for trial in engine.trials()):
-                return  # only the answer was lost
-            lost = True
+            nonlocal is_retry
+            if is_retry and any(trial.result.to_json() == result_json for trial in engine.trials()):
+                return  # the result was stored and only the answer was lost
+            is_retry = True
             engine.tell(result)
 
         self._call(tell)
@@ -94,125 +105,129 @@ class RetryingEngine:
         return self._call(lambda engine: engine.trials())
 
     def _call(self, operation: Callable[[Engine], T]) -> T:
-        wait = _Waiting(self._where, self._outage, self._say, self._interrupted)
+        attempts = _Attempts(self._where, self._outage, self._say, self._interrupted)
         pause = FIRST_PAUSE
         while True:
             try:
-                answer = wait.answer(lambda: operation(self._opened()))
+                answer = attempts.run(lambda: operation(self._opened_engine()))
             except Exception as error:
-                if not away(error):
+                if not is_unreachable(error):
                     raise
                 self._engine = None
-                wait.pause(pause, error)
+                attempts.pause(pause, error)
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
-                wait.over()
+                attempts.end()
                 return answer
 
-    def _opened(self) -> Engine:
-        """The engine, which after an outage is opened again and asked for what is under way."""
+    def _opened_engine(self) -> Engine:
+        """Return the engine. After an outage, open it again and ask it for the candidates that are under way."""
         if self._engine is None:
-            engine = self._again()
-            left = self._under_way - {trial.number for trial in engine.trials()}
-            while left:
-                # What was asked and not told is proposed first, in the order of the numbers: those of ours are the first.
+            engine = self._reopen()
+            expected = self._under_way - {trial.number for trial in engine.trials()}
+            while expected:
+                # Candidates without a result are proposed first, ordered by number. Those under way here come before one
+                # that was proposed by a call whose answer was lost.
                 proposal = engine.ask()
-                if not isinstance(proposal, Candidate) or proposal.number not in left:
-                    raise OutageError(f"{self._where} came back without trial {min(left)}, which is under way")
-                left.discard(proposal.number)
+                if not isinstance(proposal, Candidate) or proposal.number not in expected:
+                    raise OutageError(f"{self._where} came back without trial {min(expected)}, which is under way")
+                expected.discard(proposal.number)
             self._engine = engine
         return self._engine
 
 
-class _Waiting:
-    """One call and its attempts: until when they may last, and what was said of it."""
+class _Attempts:
+    """The attempts of one call: how long they may take, and what the user was told about them."""
 
     def __init__(self, where: str, outage: float, say: Callable[[str], None], interrupted: Callable[[], bool]) -> None:
         self._where, self._outage, self._say, self._interrupted = where, outage, say, interrupted
-        self._began = time.monotonic()
-        self._said = False
+        self._started = time.monotonic()
+        self._announced = False  # whether the user was told that the storage is unreachable
 
-    def answer(self, call: Callable[[], T]) -> T:
-        """What the call gives, or raises. It may hang: then its thread is left behind."""
-        answered: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+    def run(self, call: Callable[[], T]) -> T:
+        """Return the result of a call, or raise its error. A call that hangs leaves its thread behind."""
+        results: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
 
-        def answer() -> None:
+        def run_in_thread() -> None:
             try:
-                answered.put((call(), None))
+                results.put((call(), None))
             except BaseException as error:
-                answered.put((None, error))
+                results.put((None, error))
 
-        began, stop = time.monotonic(), None
-        threading.Thread(target=answer, daemon=True).start()
+        started, deadline = time.monotonic(), None
+        threading.Thread(target=run_in_thread, daemon=True).start()
         while True:
             try:
-                answer_, error = answered.get(timeout=TICK)
+                result, error = results.get(timeout=TICK)
             except queue.Empty:
                 now = time.monotonic()
-                if stop is None and self._interrupted():
-                    stop = now + GRACE
-                if stop is not None and now >= stop:
+                if deadline is None and self._interrupted():
+                    deadline = now + GRACE
+                if deadline is not None and now >= deadline:
                     raise KeyboardInterrupt from None
-                if now - began >= SLOW:
-                    self._waits("no answer")
-                if self._said:
-                    self._check("no answer", None)
+                if now - started >= SLOW:
+                    self._announce("no answer")
+                if self._announced:
+                    self._check_outage("no answer", None)
                 continue
             if error is not None:
                 raise error
-            return answer_  # type: ignore[return-value]  # the call's own, where it raised nothing
+            return result  # type: ignore[return-value]  # without an error, it is the result of the call
 
     def pause(self, seconds: float, error: Exception) -> None:
-        """Waits before the next attempt."""
-        self._waits(reason(error))
+        """Wait before the next attempt."""
+        self._announce(unreachable_reason(error))
         until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
+        while (remaining := until - time.monotonic()) > 0:
             if self._interrupted():
                 raise KeyboardInterrupt
-            self._check(reason(error), error)
-            time.sleep(min(TICK, left))
+            self._check_outage(unreachable_reason(error), error)
+            time.sleep(min(TICK, remaining))
 
-    def over(self) -> None:
-        if self._said:
-            self._say(f"It is back after {time.monotonic() - self._began:.0f} s; going on.")
+    def end(self) -> None:
+        """Tell the user that the storage is back, if the user was told that it was unreachable."""
+        if self._announced:
+            self._say(f"It is back after {time.monotonic() - self._started:.0f} s; continuing.")
 
-    def _waits(self, why: str) -> None:
-        if not self._said:
-            self._said = True
-            left = self._outage - (time.monotonic() - self._began)
-            until = datetime.now() + timedelta(seconds=max(0.0, left))
+    def _announce(self, reason: str) -> None:
+        if not self._announced:
+            self._announced = True
+            remaining = self._outage - (time.monotonic() - self._started)
+            until = datetime.now() + timedelta(seconds=max(0.0, remaining))
             self._say(
-                f"Waiting for {self._where}, which is away ({why}), until {until:%H:%M:%S} "
+                f"Waiting for {self._where}, which is unreachable ({reason}), until {until:%H:%M:%S} "
                 f"(search.outage: {self._outage:g} s)."
             )
 
-    def _check(self, why: str, error: Exception | None) -> None:
-        if time.monotonic() - self._began >= self._outage:
+    def _check_outage(self, reason: str, error: Exception | None) -> None:
+        if time.monotonic() - self._started >= self._outage:
             raise OutageError(
-                f"{self._where} was away for {self._outage:g} s (search.outage): {why}; all up to then is kept"
+                f"{self._where} was unreachable for {self._outage:g} s (search.outage): {reason}; all earlier results are "
+                "stored"
             ) from error
 
 
-def away(error: BaseException) -> bool:
-    """Whether an error, or one that it came of, says that a storage is not there, and not that a call was wrong."""
-    return _first_away(error) is not None
+def is_unreachable(error: BaseException) -> bool:
+    """Return whether an error, or one of its causes, means that a storage is unreachable rather than a call wrong."""
+    return _find_unreachable(error) is not None
 
 
-def reason(error: BaseException) -> str:
-    """What a storage that is away said, in one line."""
-    found = _first_away(error) or error
-    if isinstance(found, exc.DBAPIError):
-        found = found.orig or found
-    said = found.strerror if isinstance(found, OSError) and found.strerror else str(found)
-    return (said.strip().splitlines() or [type(found).__name__])[0]
+def unreachable_reason(error: BaseException) -> str:
+    """Return what an unreachable storage reported, in one line."""
+    cause = _find_unreachable(error) or error
+    if isinstance(cause, exc.DBAPIError):
+        cause = cause.orig or cause
+    message = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+    return (message.strip().splitlines() or [type(cause).__name__])[0]
 
 
-def _first_away(error: BaseException) -> BaseException | None:
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, _AWAY):
-            return found
-        if isinstance(found, exc.DBAPIError) and found.connection_invalidated:
-            return found
-        found = found.__cause__ or found.__context__
+def _find_unreachable(error: BaseException) -> BaseException | None:
+    """Return the first error in the chain of causes that means that a storage is unreachable."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, _UNREACHABLE):
+            return cause
+        if isinstance(cause, exc.DBAPIError) and cause.connection_invalidated:
+            return cause
+        cause = cause.__cause__ or cause.__context__
     return None

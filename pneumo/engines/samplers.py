@@ -1,4 +1,4 @@
-"""Optuna's samplers, pruners and terminator, as an experiment asks for them."""
+"""Optuna's samplers and pruners, built from an experiment."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.search import SearchSpec
 
-_TORCH = "needs PyTorch, which is not installed: pip install 'pneumo[gp]' (from a clone: pip install -e '.[gp]')"
-
 
 def check_installed(search: SearchSpec) -> None:
-    """Raises `RequestError` where the experiment needs a package that is not there."""
-    if importlib.util.find_spec("torch") is not None:
-        return
-    if search.algorithm == "gp":
-        raise RequestError(f"search.algorithm: gp {_TORCH}; or take tpe")
-    if search.terminator:
-        raise RequestError(f"search.terminator: {_TORCH}; or take patience")
+    """Raise `RequestError` if the algorithm needs a package that is not installed."""
+    if search.algorithm == "gp" and importlib.util.find_spec("torch") is None:
+        raise RequestError(
+            "search.algorithm: gp needs PyTorch, which is not installed: pip install 'pneumo[gp]' (from a clone: "
+            "pip install -e '.[gp]'); or use tpe"
+        )
 
 
-def sampler(search: SearchSpec, number: int) -> optuna.samplers.BaseSampler:
-    """The experiment's sampler for the trial of this number, seeded by both.
+def build_sampler(search: SearchSpec, number: int) -> optuna.samplers.BaseSampler:
+    """Return the experiment's sampler for one trial.
 
-    What it proposes depends on the seed and on what was told, not on how often the process was started in between.
+    Its seed is derived from the study's seed and the trial's number. Its proposal therefore does not depend on how often
+    the process was restarted before this trial.
+
+    Args:
+        search: The `search` block of the experiment.
+        number: Number of the trial for which the sampler proposes.
     """
     seed = int(np.random.SeedSequence([search.seed, number]).generate_state(1)[0])
     settings: dict[str, Any] = search.algorithm_settings
@@ -50,7 +52,7 @@ def sampler(search: SearchSpec, number: int) -> optuna.samplers.BaseSampler:
                     **settings,
                 )
             case "qmc":
-                return _Qmc(search.seed, seed, settings)
+                return _NumberedQmcSampler(search.seed, seed, settings)
             case "gp":
                 return optuna.samplers.GPSampler(
                     seed=seed,
@@ -58,7 +60,7 @@ def sampler(search: SearchSpec, number: int) -> optuna.samplers.BaseSampler:
                     warn_independent_sampling=False,
                     **settings,
                 )
-            case "random" | "grid":  # a grid's combinations are enqueued: nothing is left to sample
+            case "random" | "grid":  # a grid enqueues its combinations, so that its sampler samples nothing
                 return optuna.samplers.RandomSampler(seed=seed)
     raise AssertionError(search.algorithm)
 
@@ -74,37 +76,22 @@ _PRUNERS: dict[str, type[optuna.pruners.BasePruner]] = {
 }
 
 
-def pruner(experiment: Experiment) -> optuna.pruners.BasePruner:
-    """The experiment's pruner; epochs are what it calls steps and resources."""
+def build_pruner(experiment: Experiment) -> optuna.pruners.BasePruner:
+    """Return the experiment's pruner. What Optuna calls a step or a resource is an epoch."""
     name, settings = experiment.search.pruner, dict(experiment.search.pruner_settings)
     if name == "hyperband":
-        settings["max_resource"] = max(int(epochs) for epochs in experiment.space.possible("epochs"))
+        settings["max_resource"] = max(int(epochs) for epochs in experiment.space.possible_values("epochs"))
     if name == "patient":
-        settings["wrapped_pruner"] = None  # it ends a trial by itself, not when another pruner would too
+        settings["wrapped_pruner"] = None  # without a wrapped pruner, patience alone decides
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return _PRUNERS[name](**settings)
 
 
-def should_terminate(study: optuna.Study) -> bool:
-    """Whether Optuna's terminator expects that what is left to gain is below the noise.
+class _NumberedQmcSampler(optuna.samplers.QMCSampler):
+    """A QMC sampler that gives each trial the point of its own number in one sequence for the whole study.
 
-    By the expected minimum model regret against its own median (Ishibashi et al., AISTATS 2023), which needs no
-    cross-validation.
-    """
-    from optuna.terminator import EMMREvaluator, MedianErrorEvaluator, Terminator
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # experimental since 4.0, deprecated in 5; nothing replaces it yet
-        improvement = EMMREvaluator(seed=0)
-        terminator = Terminator(improvement, MedianErrorEvaluator(improvement))
-        return bool(terminator.should_terminate(study))
-
-
-class _Qmc(optuna.samplers.QMCSampler):
-    """One sequence for the whole study, of which a trial takes the point of its own number.
-
-    Optuna counts the points that were taken instead; taking up an interrupted trial would lose one.
+    Optuna's sampler counts the points that were drawn, and would skip one when an interrupted trial is proposed again.
     """
 
     def __init__(self, study_seed: int, seed: int, settings: dict[str, Any]) -> None:

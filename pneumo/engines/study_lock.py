@@ -1,7 +1,8 @@
-"""Who works on a study: one search at a time, whichever folder or machine it runs in.
+"""The lock of a study, which lets one search at a time work on it, in whichever folder or on whichever machine it runs.
 
-The lock lies where the study lies: beside an SQLite database (and Keras Tuner's folder) a file that the operating system
-locks, in PostgreSQL an advisory lock of one connection. Both go with the process that holds them, however it ends.
+The lock is stored with the study. Beside an SQLite database (and Keras Tuner's folder) it is a file that the operating
+system locks. In PostgreSQL it is an advisory lock of a connection. In both cases the lock is released when the process that
+holds it ends, for whatever reason.
 """
 
 from __future__ import annotations
@@ -21,23 +22,30 @@ from typing import Any
 
 import sqlalchemy
 from filelock import FileLock, Timeout
-from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.engine import URL, Connection
+from sqlalchemy.exc import SQLAlchemyError
 
+from pneumo.engines.storage_url import parse_storage_url, storage_error
 from pneumo.spec.errors import RequestError
 
-PATIENCE = 1.0
-"""Seconds that a search tries for a file that may be locked by who only looks whether it is."""
+ACQUIRE_TIMEOUT = 1.0
+"""Seconds to try for a lock file. `lock_owner` of another process holds it for an instant when it tests the lock."""
 
-RETRY = 5.0
-"""Seconds between two tries to hold a study again whose database was away."""
+RETRY_PAUSE = 5.0
+"""Seconds between two attempts to lock a study again after its database was unreachable."""
 
-_KEPT_ALIVE = {"keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3"}
-# So that the server, too, soon notices a machine that is gone; without effect on a socket of its own machine.
-_SETTINGS = "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
-_NAME_LENGTH = 63  # of a connection in PostgreSQL
+_KEEPALIVE = {"keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3"}
+"""Options of the client with which it notices a server that is gone, in seconds."""
 
-_HOLDER = """
+# The same for the server, so that it soon notices a machine that is gone. They have no effect on a local socket.
+_SERVER_KEEPALIVE = "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
+
+_NAME_LENGTH = 63
+"""Largest length of a connection's name in PostgreSQL, in bytes."""
+
+_UNKNOWN_OWNER = "it does not say where"
+
+_OWNER_QUERY = """
 SELECT a.application_name, a.backend_start FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -47,97 +55,88 @@ AND (l.classid::bigint << 32) + l.objid::bigint = :key
 
 @contextmanager
 def lock_study(name: str, storage: str) -> Iterator[None]:
-    """Holds the study of this name in this storage.
+    """Hold the lock of a study during the `with` block.
 
-    Raises `RequestError` where another process holds it, with who and where as far as that can be known, or where the
-    storage cannot be used. A database of another kind than SQLite and PostgreSQL has no such lock. Where PostgreSQL was
-    away and another search has taken the study up when it is back, this process is sent SIGTERM.
+    Databases other than SQLite and PostgreSQL have no lock. If PostgreSQL was unreachable and another search has locked the
+    study in the meantime, this process gets SIGTERM.
+
+    Args:
+        name: Name of the study.
+        storage: Database URL.
+
+    Raises:
+        RequestError: Another process holds the lock, or the storage cannot be used. The message names the owner and its
+            machine if they are known.
     """
-    url = storage_url(storage)
-    with ExitStack() as held:
+    url = parse_storage_url(storage)
+    with ExitStack() as stack:
         try:
             if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
-                held.enter_context(_file_lock(name, _file(name, url)))
+                stack.enter_context(_lock_file(name, _lock_path(name, url)))
             elif url.get_backend_name() == "postgresql":
-                held.enter_context(_Advisory(name, url))
+                stack.enter_context(_AdvisoryLock(name, url))
         except (SQLAlchemyError, OSError, ImportError) as error:
-            raise unusable(url, error) from None
+            raise storage_error(url, error) from None
         yield
 
 
 def lock_owner(name: str, storage: str) -> str | None:
-    """Who holds the study at this moment, as `hermes, process 4711, since 2026-11-24 06:30 UTC`; None where nobody does.
+    """Return who holds the lock of a study, as `hermes, process 4711, since 2026-11-24 06:30 UTC`; None if nobody does.
 
-    Creates nothing. Raises `RequestError` where the storage cannot be read.
+    Nothing is created.
+
+    Raises:
+        RequestError: The storage cannot be read.
     """
-    url = storage_url(storage)
+    url = parse_storage_url(storage)
     try:
         if url.get_backend_name() == "sqlite" and url.database:
-            path = _file(name, url)
-            return _said(path) if path.exists() and not _free(path) else None
+            path = _lock_path(name, url)
+            return _read_owner(path) if path.exists() and not _is_free(path) else None
         if url.get_backend_name() == "postgresql":
-            with _connected(url) as one:
-                return _holder(one, name)
+            with _connect(url) as database:
+                return _query_owner(database, name)
     except (SQLAlchemyError, OSError, ImportError) as error:
-        raise unusable(url, error) from None
+        raise storage_error(url, error) from None
     return None
 
 
-def storage_url(storage: str) -> URL:
-    """The address, taken apart. Raises `RequestError` where it is none."""
-    try:
-        return make_url(storage)
-    except ArgumentError:
-        raise RequestError("--storage: wants a database URL, as sqlite:///mlruns/studies.db") from None
+def _lock_refused(name: str, owner: str) -> RequestError:
+    return RequestError(f"study {name}: another search is at work on it ({owner}); wait for it, or use another --name")
 
 
-def unusable(url: URL, error: Exception) -> RequestError:
-    """What a storage that cannot be used said, in a line without its password."""
-    reason = str(getattr(error, "orig", None) or getattr(error, "strerror", None) or error).splitlines()[0]
-    queried = {name for name in url.query if "password" in name.lower()}
-    for secret in (url.password, *(url.query[name] for name in queried)):
-        if secret:
-            reason = reason.replace(str(secret), "***")
-    shown = url.difference_update_query(queried).render_as_string(hide_password=True)
-    return RequestError(f"--storage: {shown}: {reason}")
-
-
-def _taken(name: str, by: str) -> RequestError:
-    return RequestError(f"study {name}: another search is at work on it ({by}); wait for it, or take another --name")
-
-
-def _me() -> str:
+def _this_process() -> str:
     return f"{socket.gethostname()}, process {os.getpid()}"
 
 
-def _file(name: str, url: URL) -> Path:
+def _lock_path(name: str, url: URL) -> Path:
     database = Path(url.database or "")
     return database.parent / f".{database.name}.{name}.lock"
 
 
 @contextmanager
-def _file_lock(name: str, path: Path) -> Iterator[None]:
+def _lock_file(name: str, path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=PATIENCE)
+        lock.acquire(timeout=ACQUIRE_TIMEOUT)
     except Timeout:
-        raise _taken(name, _said(path)) from None
+        raise _lock_refused(name, _read_owner(path)) from None
     try:
-        path.write_text(f"{_me()}, since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC", encoding="utf-8")
+        path.write_text(f"{_this_process()}, since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC", encoding="utf-8")
         yield
     finally:
         lock.release()
 
 
-def _said(path: Path) -> str:
+def _read_owner(path: Path) -> str:
     try:
-        return " ".join(path.read_text(encoding="utf-8").split()) or "it does not say where"
+        return " ".join(path.read_text(encoding="utf-8").split()) or _UNKNOWN_OWNER
     except (OSError, UnicodeDecodeError):
-        return "it does not say where"
+        return _UNKNOWN_OWNER
 
 
-def _free(path: Path) -> bool:
+def _is_free(path: Path) -> bool:
     try:
         with FileLock(path).acquire(timeout=0):
             return True
@@ -145,83 +144,89 @@ def _free(path: Path) -> bool:
         return False
 
 
-def _key(name: str) -> int:
-    """The advisory lock's number: 63 bits of the study's name."""
+def _lock_key(name: str) -> int:
+    """Return the number of the study's advisory lock: 63 bits of the hash of its name."""
     return int.from_bytes(hashlib.sha256(f"pneumo.study {name}".encode()).digest()[:8], "big") >> 1
 
 
-def _connected(url: URL) -> Connection:
-    settings = _KEPT_ALIVE | {"connect_timeout": "10"}
-    database = sqlalchemy.create_engine(
-        url, poolclass=sqlalchemy.NullPool, isolation_level="AUTOCOMMIT", connect_args=settings
+def _connect(url: URL) -> Connection:
+    engine = sqlalchemy.create_engine(
+        url,
+        poolclass=sqlalchemy.NullPool,
+        isolation_level="AUTOCOMMIT",
+        connect_args=_KEEPALIVE | {"connect_timeout": "10"},
     )
-    return database.connect()
+    return engine.connect()
 
 
-def _holder(one: Connection, name: str) -> str | None:
-    row = one.execute(sqlalchemy.text(_HOLDER), {"key": _key(name)}).first()
+def _query_owner(database: Connection, name: str) -> str | None:
+    row = database.execute(sqlalchemy.text(_OWNER_QUERY), {"key": _lock_key(name)}).first()
     if row is None:
         return None
-    # What belongs to another of the database's users is not shown.
-    return f"{row[0] or 'it does not say where'}{f', since {row[1]:%Y-%m-%d %H:%M %Z}' if row[1] else ''}"
+    # PostgreSQL hides the columns of connections that belong to another database user.
+    return f"{row[0] or _UNKNOWN_OWNER}{f', since {row[1]:%Y-%m-%d %H:%M %Z}' if row[1] else ''}"
 
 
-class _Advisory:
-    """A lock of PostgreSQL's, and a thread that takes it again where its connection was lost.
+class _AdvisoryLock:
+    """An advisory lock of PostgreSQL, with a thread that acquires it again if its connection is lost.
 
-    Raises `RequestError` where another holds it, SQLAlchemy's errors where the database cannot be reached.
+    Raises:
+        RequestError: Another process holds the lock.
+        SQLAlchemyError: The database cannot be reached.
     """
 
     def __init__(self, name: str, url: URL) -> None:
         self._name, self._url = name, url
-        self._ended, (self._woken, self._wake) = threading.Event(), connection.Pipe(duplex=False)
-        self._connection = self._taken()
-        self._thread = threading.Thread(target=self._keep, daemon=True)
+        self._released = threading.Event()
+        self._wake_receiver, self._wake_sender = connection.Pipe(duplex=False)
+        self._connection = self._acquire()
+        self._thread = threading.Thread(target=self._hold, daemon=True)
         self._thread.start()
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, *error: object) -> None:
-        self._ended.set()
-        self._wake.send(None)
+        self._released.set()
+        self._wake_sender.send(None)
         self._thread.join()
         self._connection.close()
 
-    def _taken(self) -> Connection:
-        one = _connected(self._url)
+    def _acquire(self) -> Connection:
+        """Return a new connection that holds the lock."""
+        database = _connect(self._url)
         try:
-            for setting in _SETTINGS.split("; "):
-                one.exec_driver_sql(setting)
-            called = sqlalchemy.text("SELECT set_config('application_name', :me, false)")
-            one.execute(called, {"me": _me().encode()[:_NAME_LENGTH].decode(errors="ignore")})
-            if not one.execute(
-                sqlalchemy.text("SELECT pg_try_advisory_lock(:key)"), {"key": _key(self._name)}
-            ).scalar():
-                raise _taken(self._name, _holder(one, self._name) or "it does not say where")
+            for setting in _SERVER_KEEPALIVE.split("; "):
+                database.exec_driver_sql(setting)
+            owner = _this_process().encode()[:_NAME_LENGTH].decode(errors="ignore")
+            database.execute(sqlalchemy.text("SELECT set_config('application_name', :owner, false)"), {"owner": owner})
+            try_lock = sqlalchemy.text("SELECT pg_try_advisory_lock(:key)")
+            if not database.execute(try_lock, {"key": _lock_key(self._name)}).scalar():
+                raise _lock_refused(self._name, _query_owner(database, self._name) or _UNKNOWN_OWNER)
         except BaseException:
-            one.close()
+            database.close()
             raise
-        return one
+        return database
 
-    def _keep(self) -> None:
+    def _hold(self) -> None:
+        """Wait until the lock is released. Meanwhile, acquire it again whenever its connection is lost."""
         while True:
             driver: Any = self._connection.connection.driver_connection
-            # The server says nothing unasked, but that the connection ends.
-            connection.wait([driver, self._woken])
-            while not self._ended.is_set():
+            # The server sends nothing by itself, so the connection becomes readable only when it ends.
+            connection.wait([driver, self._wake_receiver])
+            while not self._released.is_set():
                 try:
                     self._connection.exec_driver_sql("SELECT 1")
                     break
                 except SQLAlchemyError:
                     self._connection.close()
                 try:
-                    self._connection = self._taken()
+                    self._connection = self._acquire()
                 except RequestError as error:
                     print(f"pneumo.search: {error}", file=sys.stderr)
                     os.kill(os.getpid(), signal.SIGTERM)
                     return
                 except SQLAlchemyError:
-                    self._ended.wait(RETRY)
-            if self._ended.is_set():
+                    self._released.wait(RETRY_PAUSE)
+            if self._released.is_set():
                 return

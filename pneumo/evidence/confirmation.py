@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import plotly.graph_objects as go
 
 from pneumo.spec.objective import OBJECTIVES
-from pneumo.spec.selection import Confirmed, confirmed_ranking
+from pneumo.spec.selection import Confirmation, rank_confirmations
 
 CONFIRMATION_EXPLAINED = (
     "The best of many trials was also a lucky one. Each of these was trained again with other seeds: a dot is a seed, the "
@@ -19,9 +19,9 @@ CONFIRMATION_EXPLAINED = (
 _SEEDS, _MEAN, _FIRST = "#56B4E9", "#0072B2", "#D55E00"
 
 
-def confirmation_figure(confirmed: Sequence[Confirmed], objective: str) -> go.Figure:
+def confirmation_figure(confirmed: Sequence[Confirmation], objective: str) -> go.Figure:
     """A row for each trial, best mean on top: the value of each seed, their mean with its interval, the search's value."""
-    ranking = confirmed_ranking(confirmed, OBJECTIVES[objective])
+    ranking = rank_confirmations(confirmed, OBJECTIVES[objective])
     rows = range(len(ranking))
     figure = go.Figure()
     figure.add_scatter(
@@ -58,9 +58,9 @@ def confirmation_figure(confirmed: Sequence[Confirmed], objective: str) -> go.Fi
     return figure.update_layout(legend=legend, height=160 + 70 * len(ranking))
 
 
-def confirmation_sentences(confirmed: Sequence[Confirmed], objective: str) -> Iterator[str]:
+def confirmation_sentences(confirmed: Sequence[Confirmation], objective: str) -> Iterator[str]:
     """A sentence for each trial, best mean first."""
-    for trial in confirmed_ranking(confirmed, OBJECTIVES[objective]):
+    for trial in rank_confirmations(confirmed, OBJECTIVES[objective]):
         decimals = _decimals(trial.mean)
         apart = abs(round(trial.first, decimals) - round(trial.mean, decimals))  # what a reader would get
         mean, first, apart_shown = (f"{value:,.{decimals}f}" for value in (trial.mean, trial.first, apart))

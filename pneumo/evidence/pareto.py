@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pneumo.spec.objective import OBJECTIVES
 from pneumo.spec.result import Trial
-from pneumo.spec.selection import pareto_front, value_of
+from pneumo.spec.selection import metric_value, pareto_front
 
 FRONT_EXPLAINED = (
     "The trials on the front are those that no other trial beats: whichever is better in one objective is worse in another. "
@@ -66,7 +66,7 @@ def front_table(trials: Sequence[Trial], objectives: Sequence[str], names: Seque
     rows = [
         [
             str(trial.number),
-            *(format_cell(value_of(trial.result, objective, objectives)) for objective in objectives),
+            *(format_cell(metric_value(trial.result, objective, objectives)) for objective in objectives),
             *(format_cell(trial.candidate.hyperparameters.get(name)) for name in names),
         ]
         for trial in front

@@ -20,7 +20,7 @@ from pneumo.evidence.pareto import FRONT_EXPLAINED, axis, front_table, pareto_fi
 from pneumo.spec.hyperparameters import Value
 from pneumo.spec.objective import OBJECTIVES, epoch_objective
 from pneumo.spec.result import Trial
-from pneumo.spec.selection import Confirmed, value_of
+from pneumo.spec.selection import Confirmation, metric_value
 from pneumo.spec.space import Choice, Searched, Space
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart (Color Universal Design, 2008).
@@ -36,7 +36,7 @@ def study_page(
     space: Space,
     title: str = "Study",
     phantom: bool = False,
-    confirmed: Sequence[Confirmed] = (),
+    confirmed: Sequence[Confirmation] = (),
 ) -> str:
     """History, hyperparameter importances, parallel coordinates, epochs and timeline, by `optuna.visualization`.
 
@@ -65,7 +65,7 @@ def study_page(
 
 
 def _sections(
-    trials: Sequence[Trial], objectives: Sequence[str], space: Space, confirmed: Sequence[Confirmed]
+    trials: Sequence[Trial], objectives: Sequence[str], space: Space, confirmed: Sequence[Confirmation]
 ) -> Iterator[str]:
     first, several = objectives[0], len(objectives) > 1
     # Optuna's plots of one objective show more of it (the best so far, which way is better) in a study of that one alone.
@@ -202,7 +202,7 @@ def _study(trials: Sequence[Trial], objectives: Sequence[str], aims: Sequence[st
         # Optuna numbers trials as they come, so a number that is not among them (still under way) needs a stand-in.
         for _ in range(number, trial.number):
             study.add_trial(create_trial(state=TrialState.WAITING))
-        values = [value for aim in aims if (value := value_of(trial.result, aim, objectives)) is not None]
+        values = [value for aim in aims if (value := metric_value(trial.result, aim, objectives)) is not None]
         study.add_trial(_frozen(trial, values if len(values) == len(aims) else None, params, distributions))
         number = trial.number + 1
     return study

@@ -14,7 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pneumo.spec.result import CLASSES, Trial
-from pneumo.spec.selection import pareto_front, value_of
+from pneumo.spec.selection import metric_value, pareto_front
 
 Array = NDArray[Any]
 
@@ -53,7 +53,7 @@ def pareto_csv(trials: Sequence[Trial], objectives: Sequence[str]) -> str:
     front = pareto_front(trials, objectives)
     rows = [
         {"trial": trial.number}
-        | {objective: value_of(trial.result, objective, objectives) for objective in objectives}
+        | {objective: metric_value(trial.result, objective, objectives) for objective in objectives}
         | {"run_id": trial.result.run_id}
         | dict(trial.candidate.hyperparameters)
         for trial in front

@@ -155,12 +155,12 @@ def _promote(
 
 
 def _experiment(asked: Asked, settings: list[str], data: str | None) -> Experiment:
-    from pneumo.spec.experiment import parsed_experiment
+    from pneumo.spec.experiment_file import parse_experiment
 
     text = asked.recorded.experiment_yaml
     if text is None:
         raise RequestError(f"study {asked.study}: its run has no experiment.yaml; it was killed before its first trial")
-    return parsed_experiment(text, f"study {asked.study}", settings, {"data.path": data} if data else {})
+    return parse_experiment(text, f"study {asked.study}", settings, {"data.path": data} if data else {})
 
 
 def _roll_back(store: Store, model: str, alias: str, console: Console) -> int:

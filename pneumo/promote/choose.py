@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pneumo.spec.best import best_first, best_metric, confirmed_of
+from pneumo.spec.best import best_first, best_metric, rank_confirmed_trials
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.objective import objective_metric
 from pneumo.spec.result import Trial, TrialResult
-from pneumo.spec.selection import value_of
+from pneumo.spec.selection import metric_value
 
 if TYPE_CHECKING:
     from pneumo.spec.run import TrialRun
@@ -40,13 +40,13 @@ def choose_run(store: Store, asked: Asked, experiment: Experiment, runs: list[Tr
         return ChosenRun(run, f"trial {run.number}, named by its run")
     objectives = experiment.search.objectives
     told = {run.number: _told(run, objectives[0]) for run in runs if run.state == "complete"}
-    confirmed = confirmed_of(list(told.values()), experiment, confirming)
+    confirmed = rank_confirmed_trials(list(told.values()), experiment, confirming)
     best = best_first(list(told.values()), experiment, confirmed)
     if not best:
         bounds = " that keeps the bounds of promote.subject_to" if experiment.promote.subject_to else ""
         raise RequestError(f"study {asked.study}: has no complete trial{bounds}, so there is nothing to promote")
     metric, _ = best_metric(experiment)
-    by = f"{metric} {value_of(best[0].result, metric, objectives):.4f}"
+    by = f"{metric} {metric_value(best[0].result, metric, objectives):.4f}"
     if confirmed and confirmed[0].number == best[0].number:
         by = f"mean {metric} {confirmed[0].mean:.4f} over {len(confirmed[0].values)} other seeds"
     run = next(run for run in runs if run.run_id == best[0].result.run_id)

@@ -14,7 +14,7 @@ import numpy as np
 
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment
-from pneumo.spec.promotion import threshold_rule
+from pneumo.spec.promotion import parse_threshold
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,7 +67,7 @@ def decision(store: Store, run: TrialRun, experiment: Experiment, source: Source
 
     labels, probabilities = _validation(store, run, source.classes)
     heat = temperature(labels, probabilities) if experiment.promote.calibration == "temperature" else 1.0
-    rule = threshold_rule(experiment.promote.threshold)
+    rule = parse_threshold(experiment.promote.threshold)
     threshold = operating_point(labels, scaled(probabilities, heat), rule.kind, rule.value)
     size, channels = int(run.parameters["image_size"]), int(run.parameters["channels"])
     return Decision(source.classes, threshold, heat, size, channels, phantom=source.kind == "phantom")

@@ -13,7 +13,7 @@ import typer
 
 from pneumo.console.command import INTERRUPTED, OK, run_command
 from pneumo.spec.errors import RequestError, TrialError
-from pneumo.spec.masking import masked
+from pneumo.spec.masking import mask_passwords
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -97,12 +97,12 @@ def _recorded(run_id: str) -> RecordedTrial:
     try:
         return recorded_trial(store, run_id)
     except ERRORS as error:
-        raise RequestError(f"tracking store {store.shown}: {masked(str(error))[:300]}") from None
+        raise RequestError(f"tracking store {store.shown}: {mask_passwords(str(error))[:300]}") from None
 
 
 def _experiment(recorded: RecordedTrial, data: str | None) -> Experiment:
     """The experiment of the trial's study, on the pictures at `data` where that is given."""
-    from pneumo.spec.experiment import read_experiment
+    from pneumo.spec.experiment_file import read_experiment
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "experiment.yaml")
@@ -132,7 +132,7 @@ def _candidate(recorded: RecordedTrial, experiment: Experiment) -> Candidate:
         values["precision"] = precision
     search = experiment.search
     rung = recorded.role == "trial" and (search.engine, search.algorithm) == ("keras-tuner", "hyperband")
-    full = int(experiment.space.possible("epochs")[0]) if rung else None
+    full = int(experiment.space.possible_values("epochs")[0]) if rung else None
     searched = frozenset(dimension.name for dimension in experiment.space.searched) & set(values)
     candidate = Candidate(recorded.number, values, searched, full_epochs=full)
     try:

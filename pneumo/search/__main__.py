@@ -103,7 +103,7 @@ def main(
     from pneumo.search.dry_run import show_dry_run
     from pneumo.search.preflight import check_leaks
     from pneumo.search.steps import SearchRequest, run_search
-    from pneumo.spec.experiment import read_experiment
+    from pneumo.spec.experiment_file import read_experiment
 
     options = {
         "name": name,
@@ -125,8 +125,10 @@ def main(
 
 
 def _quickstart() -> Path:
-    """Return the quick start of this folder, or else of the project that this file belongs to."""
-    return QUICKSTART if QUICKSTART.exists() else Path(__file__).resolve().parents[2] / QUICKSTART
+    """Return the quick start in the current folder, or the one that comes with the package."""
+    from pneumo.spec.examples import examples_folder
+
+    return QUICKSTART if QUICKSTART.exists() else examples_folder() / QUICKSTART.name
 
 
 def _check(name: str, storage: str) -> int:

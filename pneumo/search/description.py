@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pneumo.spec.best import baseline_of, best_first
+from pneumo.spec.best import baseline_trial, best_first
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.result import Trial
-from pneumo.spec.selection import Confirmed, pareto_front, value_of
+from pneumo.spec.selection import Confirmation, metric_value, pareto_front
 from pneumo.spec.wording import count_of, describe_confirmation, describe_gain, format_value
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def describe_study(
     data: Prepared,
     findings: Sequence[Finding],
     finished_trials: Sequence[Trial],
-    confirmed: Sequence[Confirmed] = (),
+    confirmed: Sequence[Confirmation] = (),
 ) -> str:
     """Return the description as Markdown: the search, the pictures, and the result so far."""
     search = experiment.search
@@ -47,15 +47,15 @@ def severity_counts(findings: Sequence[Finding]) -> str:
     return ", ".join(count_of(counts[severity], severity) for severity in ("fault", "warning", "note"))
 
 
-def _result_lines(experiment: Experiment, trials: Sequence[Trial], confirmed: Sequence[Confirmed]) -> list[str]:
+def _result_lines(experiment: Experiment, trials: Sequence[Trial], confirmed: Sequence[Confirmation]) -> list[str]:
     lines, objectives = [], experiment.search.objectives
     if best := best_first(trials, experiment, confirmed):
-        values = (value_of(best[0].result, objective, objectives) for objective in objectives)
+        values = (metric_value(best[0].result, objective, objectives) for objective in objectives)
         reached = ", ".join(f"{name} {format_value(v)}" for name, v in zip(objectives, values, strict=True))
         lines.append(f"Best of {count_of(len(trials), 'trial')}: trial {best[0].number}, {reached}.")
         if confirmed:
             lines.append(describe_confirmation(confirmed[0], experiment))
-        if baseline := baseline_of(trials, experiment):
+        if baseline := baseline_trial(trials, experiment):
             lines.append(describe_gain(best[0], baseline, objectives[0]))
     if len(objectives) > 1 and trials:
         front = ", ".join(str(trial.number) for trial in pareto_front(trials, objectives))

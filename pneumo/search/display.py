@@ -12,10 +12,10 @@ from rich.text import Text
 
 from pneumo.console.display import TrainingProgress, say
 from pneumo.search.loop import Training
-from pneumo.spec.best import baseline_of, best_first, best_metric
+from pneumo.spec.best import baseline_trial, best_first, best_metric
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.result import Trial, TrialResult
-from pneumo.spec.selection import Confirmed, pareto_front, value_of
+from pneumo.spec.selection import Confirmation, metric_value, pareto_front
 from pneumo.spec.wording import (
     describe_bound,
     describe_candidate,
@@ -68,7 +68,7 @@ class TrialListener:
         count = f"{len(self._finished_trials):>4}/{self._expected_trainings}"
         line = Text(f"{count}  {self._name(training):<10}")
         line.append(f"{result.state:<9}", style=COLOURS[result.state])
-        values = (format_value(value_of(result, objective, self._objectives)) for objective in self._objectives)
+        values = (format_value(metric_value(result, objective, self._objectives)) for objective in self._objectives)
         line.append(f"{' '.join(values):>9}  ")
         line.append(self._best_so_far(), style="bold")
         line.append(describe_candidate(training.candidate))
@@ -141,7 +141,7 @@ def show_header(
 
 
 def show_results(
-    console: Console, experiment: Experiment, finished_trials: Sequence[Trial], confirmed: Sequence[Confirmed] = ()
+    console: Console, experiment: Experiment, finished_trials: Sequence[Trial], confirmed: Sequence[Confirmation] = ()
 ) -> None:
     """Show the best trials or the Pareto front, the confirmations, and the gain over the tutorial's network."""
     objectives, rule = experiment.search.objectives, experiment.promote.rule
@@ -166,7 +166,7 @@ def show_results(
     if confirmed:
         console.print(_confirmation_table(confirmed, experiment))
         say(console, describe_confirmation(confirmed[0], experiment))
-    baseline = baseline_of(finished_trials, experiment)
+    baseline = baseline_trial(finished_trials, experiment)
     if best and baseline and len(objectives) == 1:
         say(console, describe_gain(best[0], baseline, objectives[0]))
 
@@ -182,13 +182,13 @@ def _trial_table(title: str, trials: Sequence[Trial], experiment: Experiment) ->
         table.add_column(name, justify="right", overflow="fold")
     for trial in trials:
         values = trial.candidate.hyperparameters
-        reached = [format_value(value_of(trial.result, objective, objectives)) for objective in objectives]
+        reached = [format_value(metric_value(trial.result, objective, objectives)) for objective in objectives]
         cells = [format_hyperparameter(values[name]) if name in values else "" for name in names]
         table.add_row(str(trial.number), *reached, *cells)
     return table
 
 
-def _confirmation_table(confirmed: Sequence[Confirmed], experiment: Experiment) -> Table:
+def _confirmation_table(confirmed: Sequence[Confirmation], experiment: Experiment) -> Table:
     metric, direction = best_metric(experiment)
     table = Table(title=f"Confirmed with other seeds: mean {metric}, best first", title_justify="left")
     for name in ("trial", "seeds", "mean", "95 % interval", "in the search", "luck"):

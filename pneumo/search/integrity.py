@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import yaml
 
 from pneumo.spec.errors import RequestError
-from pneumo.spec.experiment import Experiment, parsed_experiment, setting_changes
+from pneumo.spec.experiment import Experiment
+from pneumo.spec.experiment_file import parse_experiment, setting_changes
 from pneumo.spec.objective import objective_metric
 from pneumo.spec.result import Trial
 from pneumo.tracking.outbox import KEY, OUTBOXES, Outbox
@@ -65,7 +66,7 @@ def check_study(store: Store, name: str, storage: str) -> IntegrityReport:
 
     Raises `RequestError` where there is no such study, or where one of the two cannot be read.
     """
-    from pneumo.engines.stored import stored_studies
+    from pneumo.engines.engine_table import stored_studies
     from pneumo.engines.study_lock import lock_owner
     from pneumo.tracking.inventory import inventory
 
@@ -111,7 +112,7 @@ def compare_records(
         return IntegrityReport(
             name, tuple(faults), () if told else ("no trial was begun yet",), len(told), _runs(found)
         )
-    experiment = parsed_experiment(engine.experiment, f"study {name}: the experiment in its storage")
+    experiment = parse_experiment(engine.experiment, f"study {name}: the experiment in its storage")
     waiting = waiting or {}
     keys = {run.tags[KEY]: run.run_id for run in found.trials if KEY in run.tags}
     told = [_by_id(trial, keys) for trial in told]
@@ -293,7 +294,7 @@ def _ends(found: Inventory) -> Iterator[str]:
 
 def _study(experiment: Experiment, told: Sequence[Trial], found: Inventory, settled: bool) -> Iterator[str]:
     """What is wrong with the study's run. Its figures are looked at where it was closed after the last of the trials."""
-    from pneumo.spec.best import best_first, confirmed_of
+    from pneumo.spec.best import best_first, rank_confirmed_trials
     from pneumo.spec.run import TrialRun
 
     run = found.studies[0]
@@ -307,13 +308,13 @@ def _study(experiment: Experiment, told: Sequence[Trial], found: Inventory, sett
     )
     if run.status not in ("FINISHED", "FAILED") or not settled:
         return  # broken off or at work: what it says is of its last end
-    asked = parsed_experiment(found.experiment_yaml, "study: experiment.yaml")
+    asked = parse_experiment(found.experiment_yaml, "study: experiment.yaml")
     runs = [
         TrialRun(one.run_id, one.number, one.status, one.state, one.parameters, one.metrics, one.tags)
         for one in found.confirmations
         if one.state == "complete" and one.number is not None
     ]
-    best = next(iter(best_first(told, asked, confirmed_of(told, asked, runs))), None)
+    best = next(iter(best_first(told, asked, rank_confirmed_trials(told, asked, runs))), None)
     states: Counter[str] = Counter(trial.result.state for trial in told)
     wanted: dict[str, float] = {f"trials_{state}": states[state] for state in ("complete", "pruned", "failed")}
     if best:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import yaml
 
 from pneumo.compute import disk
-from pneumo.compute.footprint import Bytes, pictures_bytes, trials_bytes
+from pneumo.compute.footprint import SizeEstimate, pictures_bytes, trials_bytes
 from pneumo.console.command import program_path
 from pneumo.spec.errors import RequestError
-from pneumo.spec.experiment import Experiment, setting_changes
-from pneumo.spec.objective import values_of
+from pneumo.spec.experiment import Experiment
+from pneumo.spec.experiment_file import setting_changes
+from pneumo.spec.objective import objective_values
 from pneumo.spec.result import PARTS, Trial
+from pneumo.spec.sources import source_of_path
 
 if TYPE_CHECKING:
     from pneumo.data.audit import Finding
@@ -61,8 +63,8 @@ def check_leaks(source: Source, experiment: Experiment) -> tuple[Finding, ...]:
 def _audit_command(experiment: Experiment) -> str:
     """Return the command that audits the experiment's pictures."""
     command = [program_path("python"), "-m", "pneumo.data", "audit", experiment.data.path or ""]
-    if experiment.data.source == "folder":
-        command += ["--source", "folder"]
+    if experiment.data.source != source_of_path(experiment.data.path or ""):
+        command += ["--source", experiment.data.source]
     if experiment.data.classes:
         command += ["--classes", ",".join(experiment.data.classes)]
     return shlex.join(command)
@@ -153,8 +155,8 @@ def usable_trials(trials: Sequence[Trial], experiment: Experiment) -> list[Trial
         trial
         for trial in trials
         if trial.result.state == "complete"
-        and values_of(trial.result, experiment.search.objectives) is not None
-        and experiment.space.holds(trial.candidate.hyperparameters)
+        and objective_values(trial.result, experiment.search.objectives) is not None
+        and experiment.space.contains(trial.candidate.hyperparameters)
     ]
 
 
@@ -168,14 +170,14 @@ def check_disk(experiment: Experiment, source: Source, finished: int) -> None:
         print(line, file=sys.stderr)
 
 
-def disk_needs(experiment: Experiment, source: Source, finished: int = 0) -> list[disk.Need]:
+def disk_needs(experiment: Experiment, source: Source, finished: int = 0) -> list[disk.SpaceNeed]:
     """Return what the study will write, and where. `finished` is its number of finished trials."""
-    from pneumo.data.cache import cache_place
-    from pneumo.data.prepare import to_decode
+    from pneumo.data.cache import cache_root
+    from pneumo.data.prepare import sizes_to_decode
 
-    decoded = pictures_bytes(len(source.pictures), to_decode(source, experiment.image_sizes))
-    needs = [disk.Need(cache_place(), Bytes("decoded pictures", decoded, decoded))]
+    decoded = pictures_bytes(len(source.pictures), sizes_to_decode(source, experiment.image_sizes))
+    needs = [disk.SpaceNeed(cache_root(), SizeEstimate("decoded pictures", decoded, decoded))]
     models, *others = trials_bytes(experiment, finished)
     # An MLflow server stores models where it likes. Only those that wait for it lie here.
     is_server = os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http")
-    return needs + [disk.Need(Path("mlruns"), size) for size in ([] if is_server else [models]) + others]
+    return needs + [disk.SpaceNeed(Path("mlruns"), size) for size in ([] if is_server else [models]) + others]

@@ -18,7 +18,7 @@ from pneumo.spec.experiment import Experiment
 from pneumo.spec.objective import objective_metric
 from pneumo.spec.result import PARTS, Trial, TrialResult
 from pneumo.spec.run import TrialRun
-from pneumo.spec.selection import Confirmed
+from pneumo.spec.selection import Confirmation
 from pneumo.training.checkpoints import Checkpoints
 from pneumo.training.trial import TrialTask
 
@@ -148,7 +148,9 @@ class StudyRecorder:
         run = TrialRun(result.run_id, number, "FINISHED", "complete", parameters, dict(result.metrics))
         self._confirmations.append(run)
 
-    def close(self, finished_trials: Sequence[Trial], interrupted: bool, confirmed: Sequence[Confirmed] = ()) -> None:
+    def close(
+        self, finished_trials: Sequence[Trial], interrupted: bool, confirmed: Sequence[Confirmation] = ()
+    ) -> None:
         """Write the study's plots, tables and metrics, and close its run.
 
         Call it after all other writes have arrived, since the tables name the runs by their ids.
@@ -227,7 +229,7 @@ class StudyRecorder:
                 self._outbox.append(run_id, "remove_model", why=reason)
                 self._runs_without_model.add(run_id)
 
-    def _artifacts(self, trials: Sequence[Trial], confirmed: Sequence[Confirmed]) -> dict[str, str | bytes]:
+    def _artifacts(self, trials: Sequence[Trial], confirmed: Sequence[Confirmation]) -> dict[str, str | bytes]:
         from pneumo.evidence.study_page import study_page
         from pneumo.evidence.tables import confirm_csv, pareto_csv, trials_csv
 

@@ -30,11 +30,11 @@ from pneumo.search.preflight import (
 from pneumo.search.recorder import StudyRecorder
 from pneumo.search.study import Study
 from pneumo.search.summary import describe_resume, summarize
-from pneumo.spec.best import confirmed_of
+from pneumo.spec.best import rank_confirmed_trials
 from pneumo.spec.errors import FullDiskError, RequestError
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.result import Trial
-from pneumo.spec.selection import Confirmed
+from pneumo.spec.selection import Confirmation
 
 if TYPE_CHECKING:
     from pneumo.data.audit import Finding
@@ -86,7 +86,7 @@ class Outcome:
 
     ending: Ending
     finished_trials: Sequence[Trial]
-    confirmed: Sequence[Confirmed]
+    confirmed: Sequence[Confirmation]
     is_sent: bool
 
 
@@ -124,7 +124,7 @@ def run_search(request: SearchRequest) -> int:
 
 def service_errors() -> tuple[type[Exception], ...]:
     """Return what is raised if MLflow, the study's database or the disk fails."""
-    from pneumo.engines.protocol import storage_errors
+    from pneumo.engines.engine_table import storage_errors
     from pneumo.engines.retrying import OutageError
     from pneumo.tracking.store import ERRORS
 
@@ -171,14 +171,14 @@ def _open_study(request: SearchRequest, flush: Flush, interruption: Interruption
     Raises:
         RequestError: The study began with another experiment, or its two records are not of one study.
     """
-    from pneumo.engines.protocol import describe_storage, open_again, open_engine
+    from pneumo.engines.engine_table import describe_storage, open_engine, reopen_engine
     from pneumo.engines.retrying import RetryingEngine
     from pneumo.tracking.study import recorded
 
     experiment, storage = request.experiment, request.storage
     engine = RetryingEngine(
         open_engine(experiment, storage),
-        lambda: open_again(experiment, storage, engine.id),
+        lambda: reopen_engine(experiment, storage, engine.id),
         describe_storage(experiment, storage),
         experiment.search.outage,
         lambda line: say(request.console, line),
@@ -191,7 +191,7 @@ def _open_study(request: SearchRequest, flush: Flush, interruption: Interruption
     return OpenStudy(engine, flush, finished_trials, record)
 
 
-def _confirmed_if_complete(study: OpenStudy, request: SearchRequest) -> list[Confirmed] | None:
+def _confirmed_if_complete(study: OpenStudy, request: SearchRequest) -> list[Confirmation] | None:
     """Return the confirmed trials if the study has all its trials and confirmations, None if something is to be trained."""
     from pneumo.search.retention import remove_models
     from pneumo.tracking.study import confirmations
@@ -207,7 +207,7 @@ def _confirmed_if_complete(study: OpenStudy, request: SearchRequest) -> list[Con
         f"Study {experiment.name} has its {len(finished_trials)} trials already; --trials N with a larger N runs more.",
     )
     remove_models(study.store, study.flush.outbox, experiment, finished_trials, [run.number for run in runs])
-    return confirmed_of(finished_trials, experiment, runs)
+    return rank_confirmed_trials(finished_trials, experiment, runs)
 
 
 def _prepare(request: SearchRequest, study: OpenStudy) -> Prepared:
@@ -241,10 +241,10 @@ def _prepare(request: SearchRequest, study: OpenStudy) -> Prepared:
 
 def _learn(request: SearchRequest, study: OpenStudy, data: Prepared, earlier: str) -> None:
     """Let the engine learn from the earlier study's trials that fit the space."""
-    from pneumo.engines.protocol import earlier_trials
+    from pneumo.engines.engine_table import read_finished_trials
     from pneumo.tracking.study import recorded
 
-    trials = earlier_trials(earlier, request.storage)
+    trials = read_finished_trials(earlier, request.storage)
     check_earlier_study(earlier, recorded(study.store, earlier), trials, data)
     usable = usable_trials(trials, request.experiment)
     study.engine.learn(usable)
@@ -278,7 +278,7 @@ def _train(
                 ending = confirm_best(
                     experiment, recorder, trials, ending, place=place, console=console, interrupted=interruption
                 )
-                confirmed = confirmed_of(trials, experiment, recorder.confirmations())
+                confirmed = rank_confirmed_trials(trials, experiment, recorder.confirmations())
                 # The study's tables name the runs by their ids, so all earlier writes have to arrive first.
                 is_sent = flush.wait(sender, interruption)
                 if is_sent:

@@ -11,7 +11,7 @@ from pneumo.spec.candidate import Done, Wait
 from pneumo.spec.objective import EPOCH_OBJECTIVES
 from pneumo.spec.result import Trial, TrialResult
 from pneumo.spec.search import SearchSpec
-from pneumo.spec.stopping import common_cause, since_better
+from pneumo.spec.stopping import common_cause, trials_since_improvement
 
 
 class FailureStreak:
@@ -72,7 +72,10 @@ class Study:
             return Ending(f"all {search.trials} trials are done")
         if ending := self._failures.ending:
             return ending
-        if search.patience is not None and since_better(self._finished_trials, search.objectives) >= search.patience:
+        if (
+            search.patience is not None
+            and trials_since_improvement(self._finished_trials, search.objectives) >= search.patience
+        ):
             return Ending(f"no better value in the last {search.patience} finished trials", exhausted=True)
         if search.timeout is not None and time.monotonic() - self._started_at >= search.timeout:
             return Ending(f"the time of {search.timeout:.0f} s is over")

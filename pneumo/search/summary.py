@@ -15,7 +15,8 @@ from pneumo.search.display import show_results
 from pneumo.search.loop import Ending
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.result import Trial
-from pneumo.spec.selection import Confirmed
+from pneumo.spec.selection import Confirmation
+from pneumo.spec.sources import GENERATED_SOURCES
 from pneumo.spec.stopping import common_cause
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def summarize(
     command: TypedCommand,
     console: Console,
     ending: Ending | None = None,
-    confirmed: Sequence[Confirmed] = (),
+    confirmed: Sequence[Confirmation] = (),
 ) -> int:
     """Say how the study stands and what to do next. Return the exit status.
 
@@ -56,13 +57,15 @@ def summarize(
         print(f"pneumo.search: {_nothing_complete(finished_trials, ending)}", file=sys.stderr)
         return NOTHING_FIT
     say(console, f"Compare the trials:  {_mlflow_page(store, experiment.name)}")
-    if experiment.data.source == "phantom":
+    if experiment.data.source in GENERATED_SOURCES:
+        from pneumo.data.sources import FETCHES
+
         say(
             console,
             "The pictures were generated phantoms, not X-rays. To fetch real ones (the first needs a Kaggle token, the "
             "second is smaller and needs none):",
         )
-        for archive in ("kaggle", "medmnist"):
+        for archive in FETCHES:
             say(console, f"  {shlex.join([program_path('python'), '-m', 'pneumo.data', 'fetch', archive])}")
     elif ending is None or not ending.exhausted:
         say(console, f"Search further:      {command.with_option('--trials', str(2 * len(finished_trials)))}")

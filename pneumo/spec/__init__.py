@@ -1,1 +1,11 @@
-"""Pure values and decisions: what is asked for, what was proposed, what came of it. Imports no other folder."""
+"""Values and decisions without side effects. This folder imports no other folder of the package.
+
+experiment          the experiment; experiment_file reads it, and the blocks are in search and promotion
+schema              the JSON schema of the experiment file, for editors
+hyperparameters     the hyperparameters; space and space_reader are the space that a study searches
+algorithms          the engines with their algorithms and pruners
+candidate, result   a proposal of an engine, and the result of a trial; run is a trial's run as MLflow stores it
+objective           the objectives; stopping, selection and best decide by them
+errors, wording     errors, and sentences that several folders use
+masking             masking of passwords
+"""

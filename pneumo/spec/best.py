@@ -1,4 +1,4 @@
-"""Which trial an experiment calls the best: by its objective or its rule, and by what was confirmed."""
+"""The best trials of an experiment: by its objective or its rule, and by the confirmation."""
 
 from __future__ import annotations
 
@@ -8,32 +8,42 @@ from pneumo.spec.experiment import Experiment
 from pneumo.spec.objective import OBJECTIVES, Direction, objective_metric
 from pneumo.spec.result import Trial
 from pneumo.spec.run import TrialRun
-from pneumo.spec.selection import Confirmed, confirmed_ranking, pareto_front, ranked, value_of
+from pneumo.spec.selection import Confirmation, metric_value, pareto_front, rank_confirmations, rank_trials
 
 
 def best_metric(experiment: Experiment) -> tuple[str, Direction]:
-    """What the best trial has most or least of: the rule's metric, or the first objective."""
+    """Return the metric that decides which trial is the best, and its direction: the rule's, or the first objective."""
     if rule := experiment.promote.rule:
         return rule.metric, rule.direction
-    first = experiment.search.objectives[0]
-    return first, OBJECTIVES[first]
+    objective = experiment.search.objectives[0]
+    return objective, OBJECTIVES[objective]
 
 
-def best_first(trials: Sequence[Trial], experiment: Experiment, confirmed: Sequence[Confirmed] = ()) -> list[Trial]:
-    """The complete trials that keep the rule's bounds, best first; those that were confirmed before the others.
+def best_first(
+    trials: Sequence[Trial], experiment: Experiment, confirmations: Sequence[Confirmation] = ()
+) -> list[Trial]:
+    """Return the complete trials that keep the rule's bounds, best first.
 
-    `confirmed`: best first.
+    Args:
+        trials: Finished trials.
+        experiment: The experiment.
+        confirmations: Confirmations of some of the trials, best first. Confirmed trials come before all others.
     """
-    order = {one.number: place for place, one in enumerate(confirmed)}
-    found = ranked(trials, experiment.search.objectives, experiment.promote.rule)
-    return sorted(found, key=lambda trial: order.get(trial.number, len(order)))  # stable: the others as they were
+    order = {confirmation.number: position for position, confirmation in enumerate(confirmations)}
+    ranking = rank_trials(trials, experiment.search.objectives, experiment.promote.rule)
+    return sorted(ranking, key=lambda trial: order.get(trial.number, len(order)))  # a stable sort
 
 
 def numbers_to_keep(trials: Sequence[Trial], experiment: Experiment, confirmed: Collection[int] = ()) -> set[int]:
-    """The numbers of the trials whose models `search.keep` keeps; without it those of all.
+    """Return the numbers of the trials whose models `search.keep` keeps; of all trials if it is not set.
 
-    These are the best, of several objectives the whole front, the baseline, which a promotion may compare with, and those
-    that are to be confirmed, or were.
+    These are the best trials, the whole front of several objectives, the baseline (a promotion may compare with it), and
+    the trials that will be or were confirmed.
+
+    Args:
+        trials: Finished trials.
+        experiment: The experiment.
+        confirmed: Numbers of the trials that were confirmed.
     """
     search = experiment.search
     if search.keep is None:
@@ -43,22 +53,32 @@ def numbers_to_keep(trials: Sequence[Trial], experiment: Experiment, confirmed: 
     return {trial.number for trial in [*best, *front]} | {*confirmed} | ({0} if search.baseline else set())
 
 
-def baseline_of(trials: Sequence[Trial], experiment: Experiment) -> Trial | None:
-    """The trial of the tutorial's own network, if there is one and it has ended."""
+def baseline_trial(trials: Sequence[Trial], experiment: Experiment) -> Trial | None:
+    """Return the finished trial of the tutorial's own network; None if there is none."""
     return next((t for t in trials if t.number == 0 and experiment.search.baseline), None)
 
 
-def confirmed_of(told: Sequence[Trial], experiment: Experiment, runs: Sequence[TrialRun]) -> list[Confirmed]:
-    """What MLflow's runs say of the trials that were trained again, best mean first."""
+def rank_confirmed_trials(
+    finished_trials: Sequence[Trial], experiment: Experiment, runs: Sequence[TrialRun]
+) -> list[Confirmation]:
+    """Return the confirmations of a study, best mean first.
+
+    Args:
+        finished_trials: Finished trials of the study.
+        experiment: The experiment.
+        runs: MLflow runs of the trainings with other seeds.
+    """
     metric, direction = best_metric(experiment)
     values: dict[int, list[float]] = {}
     for run in runs:
         if (value := run.metrics.get(objective_metric(metric))) is not None:
             values.setdefault(run.number, []).append(value)
-    firsts = {trial.number: value_of(trial.result, metric, experiment.search.objectives) for trial in told}
-    found = [
-        Confirmed(number, tuple(some), first)
-        for number, some in values.items()
-        if (first := firsts.get(number)) is not None
+    search_values = {
+        trial.number: metric_value(trial.result, metric, experiment.search.objectives) for trial in finished_trials
+    }
+    confirmations = [
+        Confirmation(number, tuple(repeated), first)
+        for number, repeated in values.items()
+        if (first := search_values.get(number)) is not None
     ]
-    return confirmed_ranking(found, direction)
+    return rank_confirmations(confirmations, direction)

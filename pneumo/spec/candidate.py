@@ -1,4 +1,4 @@
-"""What an engine proposes."""
+"""The proposals of an engine."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from pneumo.spec.hyperparameters import Hyperparameters, Value
 
 @dataclass(frozen=True)
 class Candidate:
-    """One proposal.
+    """A candidate: the hyperparameters that a trial is to train.
 
-    `hyperparameters` holds every *active* hyperparameter, fixed or searched. `first_epoch` is the number of epochs that
-    the trial `resume_from` has already trained (0 and None: from scratch). `full_epochs` is set where the candidate is a
-    rung of a longer training: how many epochs that has in all, which a learning rate's schedule counts by.
+    Attributes:
+        number: Number of the trial.
+        hyperparameters: All active hyperparameters, fixed or searched.
+        searched: Names of the searched ones among them.
+        first_epoch: Number of epochs that the trial `resume_from` has trained; 0 if training starts from scratch.
+        resume_from: Number of the trial that this one continues; None if training starts from scratch.
+        full_epochs: If the candidate is a rung of a longer training, the epochs of that whole training, over which the
+            learning rate's schedule runs. Otherwise None.
     """
 
     number: int
@@ -26,27 +31,27 @@ class Candidate:
 
     @property
     def values(self) -> Hyperparameters:
-        """All hyperparameters; inactive ones at the tutorial's value."""
+        """All hyperparameters. Inactive ones have the tutorial's value."""
         return Hyperparameters(**dict(self.hyperparameters))  # type: ignore[arg-type]
 
     @property
     def epochs(self) -> int:
-        """The epoch to train to, counted from the start of the first trial it continues."""
+        """The epoch to train to, counted from the start of the first trial that this one continues."""
         return int(self.hyperparameters["epochs"])
 
     @property
-    def can_go_on(self) -> bool:
+    def can_continue(self) -> bool:
         """Whether a later trial may continue this one."""
         return self.full_epochs is not None and self.epochs < self.full_epochs
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Nothing to propose until a trial that is under way has been told."""
+    """The engine has no candidate until a trial that is under way has finished."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """Nothing more to propose, and why."""
+    """The engine has no more candidates, for the given reason."""
 
     reason: str

@@ -1,95 +1,231 @@
-"""Every hyperparameter in its one place: type, bounds, the tutorial's value, what it does."""
+"""All hyperparameters: their types, bounds, defaults (the tutorial's values) and meanings."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from functools import cache
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from pneumo.spec.errors import RequestError, describe_validation_error
 
 Value = bool | int | float | str
-"""What a hyperparameter can be."""
+"""Type of a hyperparameter's value."""
 
 
 class Hyperparameters(BaseModel):
-    """One network and its training. The defaults are the tutorial's base CNN (3,937,409 parameters).
+    """The hyperparameters of one network and its training.
 
-    Raises `pydantic.ValidationError` on a value outside its bounds or of the wrong type.
+    The defaults are those of the tutorial's base CNN (3,937,409 parameters).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    # the network
-    layers: Annotated[int, Field(ge=1, le=12, description="convolutions, each followed by 2x2 pooling")] = 1
-    filters: Annotated[int, Field(ge=1, le=1024, description="filters of the first convolution")] = 32
-    filter_growth: Annotated[float, Field(gt=0, le=4, description="factor of filters from layer to layer")] = 1.0
-    kernel_size: Annotated[int, Field(ge=1, le=15, description="side of the convolutions' kernels, pixels")] = 3
-    pooling: Annotated[Literal["max", "average"], Field(description="kind of the 2x2 pooling")] = "max"
-    batch_norm: Annotated[bool, Field(description="batch normalization after each convolution")] = False
+    # The network
+    layers: Annotated[
+        int, Field(ge=1, le=12, description="Number of convolutional layers. Each is followed by 2x2 pooling.")
+    ] = 1
+    filters: Annotated[int, Field(ge=1, le=1024, description="Number of filters of the first convolutional layer.")] = (
+        32
+    )
+    filter_growth: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=4,
+            description="Factor by which the number of filters changes from one layer to the next: layer k (from 0) has "
+            "filters * filter_growth**k filters, rounded.",
+        ),
+    ] = 1.0
+    kernel_size: Annotated[
+        int, Field(ge=1, le=15, description="Side of the square convolution kernels in pixels. No padding is added.")
+    ] = 3
+    pooling: Annotated[
+        Literal["max", "average"], Field(description="Kind of the 2x2 pooling: MaxPooling2D or AveragePooling2D.")
+    ] = "max"
+    batch_norm: Annotated[
+        bool,
+        Field(
+            description="Whether batch normalization follows each convolution, before the activation. The convolution "
+            "then has no bias."
+        ),
+    ] = False
     activation: Annotated[
         Literal["relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh"],
-        Field(description="activation of convolutions and of the dense layer"),
+        Field(description="Activation function of the convolutional layers and of the hidden dense layer."),
     ] = "relu"
     head: Annotated[
-        Literal["flatten", "average"], Field(description="flatten the last map, or average it over its area")
+        Literal["flatten", "average"],
+        Field(
+            description="How the last feature map becomes the input of the dense layer: flatten keeps every value, average "
+            "takes the mean of each filter (GlobalAveragePooling2D)."
+        ),
     ] = "flatten"
-    dense_units: Annotated[int, Field(ge=1, le=8192, description="units of the dense layer")] = 128
-    dropout: Annotated[float, Field(ge=0, le=0.95, description="share of dense units dropped while training")] = 0.0
+    dense_units: Annotated[int, Field(ge=1, le=8192, description="Number of units of the hidden dense layer.")] = 128
+    dropout: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=0.95,
+            description="Dropout rate after the hidden dense layer: the fraction of its outputs set to 0 in training.",
+        ),
+    ] = 0.0
 
-    # what it sees
-    image_size: Annotated[int, Field(ge=16, le=512, description="side of the input, pixels")] = 64
-    channels: Annotated[Literal[1, 3], Field(description="channels of the input; grey is repeated")] = 3
+    # The input
+    image_size: Annotated[
+        int, Field(ge=16, le=512, description="Side of the square input picture in pixels. Pictures are resized to it.")
+    ] = 64
+    channels: Annotated[
+        Literal[1, 3],
+        Field(description="Number of input channels. With 3, the grey picture is repeated in each channel."),
+    ] = 3
     normalization: Annotated[
-        Literal["rescale", "standardize"], Field(description="times 1/255, or zero mean and unit variance per picture")
+        Literal["rescale", "standardize"],
+        Field(
+            description="Scaling of the input: rescale multiplies pixel values by 1/255; standardize also brings each "
+            "picture to zero mean and unit variance."
+        ),
     ] = "rescale"
 
-    # augmentation, in training only
-    shear: Annotated[float, Field(ge=0, le=90, description="shear angle, up to this many degrees either way")] = 0.2
-    zoom: Annotated[float, Field(ge=0, le=0.9, description="zoom of each axis, 1 - zoom to 1 + zoom")] = 0.2
-    horizontal_flip: Annotated[bool, Field(description="mirror half of the pictures")] = True
-    rotation: Annotated[float, Field(ge=0, le=180, description="rotation, up to this many degrees either way")] = 0.0
-    translation: Annotated[float, Field(ge=0, le=0.9, description="shift of each axis, share of the side")] = 0.0
-    brightness: Annotated[float, Field(ge=0, le=1, description="brightness shift, share of the 8-bit range")] = 0.0
-    contrast: Annotated[float, Field(ge=0, le=1, description="contrast factor, 1 - contrast to 1 + contrast")] = 0.0
+    # Augmentation of the training pictures. Each picture gets its own random values, drawn uniformly.
+    shear: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=90,
+            description="Largest random shear angle of training pictures in degrees, as shear_range of Keras' "
+            "ImageDataGenerator.",
+        ),
+    ] = 0.2
+    zoom: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=0.9,
+            description="Range of the random zoom of training pictures: each axis is scaled by its own factor between "
+            "1 - zoom and 1 + zoom, as zoom_range of Keras' ImageDataGenerator.",
+        ),
+    ] = 0.2
+    horizontal_flip: Annotated[
+        bool, Field(description="Whether a training picture is mirrored left to right with probability 0.5.")
+    ] = True
+    rotation: Annotated[
+        float,
+        Field(
+            ge=0, le=180, description="Largest random rotation of training pictures in degrees, in either direction."
+        ),
+    ] = 0.0
+    translation: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=0.9,
+            description="Largest random shift of training pictures along each axis, as a fraction of image_size.",
+        ),
+    ] = 0.0
+    brightness: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Largest random change of the pixel values of training pictures, as a fraction of 255, up or down.",
+        ),
+    ] = 0.0
+    contrast: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Range of the random contrast of training pictures: the distance of each pixel from the picture's "
+            "mean is multiplied by a factor between 1 - contrast and 1 + contrast.",
+        ),
+    ] = 0.0
 
-    # training
-    optimizer: Annotated[Literal["adam", "adamw", "sgd", "rmsprop"], Field(description="the optimizer")] = "adam"
-    momentum: Annotated[float, Field(ge=0, lt=1, description="momentum of sgd and rmsprop")] = 0.0
-    learning_rate: Annotated[float, Field(gt=0, le=10, description="learning rate at the start")] = 0.001
+    # Training
+    optimizer: Annotated[Literal["adam", "adamw", "sgd", "rmsprop"], Field(description="Keras optimizer.")] = "adam"
+    momentum: Annotated[
+        float, Field(ge=0, lt=1, description="Momentum of the optimizers sgd and rmsprop. The others do not have it.")
+    ] = 0.0
+    learning_rate: Annotated[float, Field(gt=0, le=10, description="Learning rate at the first step.")] = 0.001
     schedule: Annotated[
-        Literal["constant", "cosine"], Field(description="learning rate over the epochs: as it is, or cosine to zero")
+        Literal["constant", "cosine"],
+        Field(
+            description="Learning rate over the training: constant, or cosine decay from learning_rate to 0 at the last "
+            "step (CosineDecay)."
+        ),
     ] = "constant"
-    weight_decay: Annotated[float, Field(ge=0, le=1, description="decoupled weight decay")] = 0.0
-    label_smoothing: Annotated[float, Field(ge=0, lt=1, description="label smoothing of the training loss")] = 0.0
+    weight_decay: Annotated[
+        float, Field(ge=0, le=1, description="Decoupled weight decay of the optimizer (its weight_decay argument).")
+    ] = 0.0
+    label_smoothing: Annotated[
+        float, Field(ge=0, lt=1, description="Label smoothing of the training loss (binary cross-entropy).")
+    ] = 0.0
     class_weight: Annotated[
-        Literal["none", "balanced"], Field(description="weight classes by the inverse of their frequency")
+        Literal["none", "balanced"],
+        Field(
+            description="Weights of the classes in the training loss: balanced weights each class by the inverse of its "
+            "frequency in the training pictures."
+        ),
     ] = "none"
-    batch_size: Annotated[int, Field(ge=1, le=4096, description="pictures a step")] = 32
-    epochs: Annotated[int, Field(ge=1, le=10_000, description="passes over the training pictures")] = 10
+    batch_size: Annotated[int, Field(ge=1, le=4096, description="Number of pictures in a training step.")] = 32
+    epochs: Annotated[
+        int, Field(ge=1, le=10_000, description="Number of epochs: passes over all training pictures.")
+    ] = 10
     precision: Annotated[
         Literal["float32", "bfloat16", "float16", "auto"],
-        Field(description="arithmetic: float32, mixed bfloat16 or float16, or auto: what the device computes fastest"),
+        Field(
+            description="Numeric precision: float32, or mixed precision with bfloat16 or float16 (float32 weights). auto "
+            "selects what the device computes fastest."
+        ),
     ] = "float32"
 
 
 TUTORIAL = Hyperparameters()
-"""The tutorial's own network and training."""
+"""The hyperparameters of the tutorial's network and training."""
 
 NAMES: tuple[str, ...] = tuple(Hyperparameters.model_fields)
+"""Names of all hyperparameters, in the order of the model."""
 
 CONDITIONS: Mapping[str, Mapping[str, tuple[Value, ...]]] = {"momentum": {"optimizer": ("sgd", "rmsprop")}}
-"""Hyperparameters that mean something only beside certain values of another."""
+"""Hyperparameters that have an effect only with certain values of another one, which are listed."""
 
 
 def value_type(name: str) -> type:
-    """The Python type of a hyperparameter's values: bool, int, float or str."""
+    """Return the Python type of a hyperparameter's values: bool, int, float or str."""
     return type(getattr(TUTORIAL, name))
 
 
-def map_size(values: Hyperparameters) -> int:
-    """Side of the last feature map in pixels; 0 or less: the network cannot be built.
+def check_value(name: str, value: Any, where: str) -> Value:
+    """Return a hyperparameter's value; an int becomes a float if the hyperparameter is a float.
 
-    Each layer is a convolution without padding, then 2x2 pooling that drops an odd last row, as in the tutorial.
+    Args:
+        name: Name of the hyperparameter.
+        value: Value from an experiment file.
+        where: Key in the file, for the start of an error message.
+
+    Raises:
+        RequestError: The value has the wrong type or is out of bounds.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RequestError(f"{where}: a finite number, got {value}")
+    try:
+        checked: Value = _field_validator(name).validate_python(value, strict=True)
+    except ValidationError as error:
+        raise RequestError(f"{where}: {describe_validation_error(error.errors()[0])}") from None
+    return checked
+
+
+@cache
+def _field_validator(name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(Hyperparameters.model_fields[name].rebuild_annotation())
+
+
+def map_size(values: Hyperparameters) -> int:
+    """Return the side of the last feature map in pixels; 0 if the network cannot be built.
+
+    Each layer is a convolution without padding, followed by 2x2 pooling that drops an odd last row, as in the tutorial.
     """
     side = values.image_size
     for _ in range(values.layers):
@@ -100,7 +236,7 @@ def map_size(values: Hyperparameters) -> int:
 
 
 def unbuildable(values: Hyperparameters) -> str | None:
-    """Why the network cannot be built, in one line; None if it can."""
+    """Return the reason, in one line, why the network cannot be built; None if it can."""
     if map_size(values) > 0:
         return None
     return (
@@ -110,14 +246,14 @@ def unbuildable(values: Hyperparameters) -> str | None:
 
 
 def count_parameters(values: Hyperparameters) -> int:
-    """The number of parameters of a network, as Keras counts them, trainable or not; 0 where it cannot be built."""
+    """Return the number of parameters of a network as Keras counts them, trainable or not; 0 if it cannot be built."""
     side = map_size(values)
     if side == 0:
         return 0
     count, channels = 0, int(values.channels)
     for k in range(values.layers):
         filters = max(1, round(values.filters * values.filter_growth**k))
-        # Batch normalization has four of each filter in place of the bias.
+        # Batch normalization has four parameters for each filter and replaces the bias.
         count += filters * (channels * values.kernel_size**2 + (4 if values.batch_norm else 1))
         channels = filters
     features = channels * side**2 if values.head == "flatten" else channels

@@ -1,12 +1,12 @@
-"""Addresses without the passwords in them; apart from who opens them, for those who only print them."""
+"""Masking of passwords in addresses. This module imports no database client, so that a printing module can use it."""
 
 from __future__ import annotations
 
 import re
 
 
-def masked(text: str) -> str:
-    """A text without the user and the password of the addresses in it, also where a password stands behind a `?`."""
+def mask_passwords(text: str) -> str:
+    """Return a text with `***` for the user and password of each address in it, and for passwords in its query."""
     return re.sub(
         r"(?i)([?&]\w*(?:password|passwd|token|secret)=)[^&\s]*", r"\1***", re.sub(r"://\S*@", "://***@", text)
     )

@@ -1,9 +1,11 @@
-"""What a study can aim at, and which way is better."""
+"""The objectives of a study, and the direction in which each is optimized."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from pneumo.spec.result import TrialResult
 
@@ -14,7 +16,7 @@ EPOCH_OBJECTIVES: dict[str, Direction] = {
     "val_accuracy": "maximize",
     "val_loss": "minimize",
 }
-"""Known after every epoch, so a pruner can act on them."""
+"""Objectives that are known after every epoch, so that a pruner can use them."""
 
 OBJECTIVES: dict[str, Direction] = EPOCH_OBJECTIVES | {
     "val_sensitivity": "maximize",
@@ -25,21 +27,24 @@ OBJECTIVES: dict[str, Direction] = EPOCH_OBJECTIVES | {
     "model_bytes": "minimize",
     "train_seconds": "minimize",
 }
-"""Every objective, with the direction that follows from its name."""
+"""All objectives with their directions."""
+
+ObjectiveName = Annotated[str, Field(json_schema_extra={"enum": list(OBJECTIVES)})]
+"""Name of an objective in an experiment. The enum is for the JSON schema; `SearchSpec` and `Rule` check the name."""
 
 
 def epoch_objective(objectives: Sequence[str]) -> str:
-    """The metric of each epoch that chooses a trial's best epoch: the first objective that has one, or `val_auc`."""
+    """Return the metric that chooses a trial's best epoch: the first objective known after every epoch, or `val_auc`."""
     return next((objective for objective in objectives if objective in EPOCH_OBJECTIVES), "val_auc")
 
 
 def objective_metric(objective: str) -> str:
-    """The metric, logged once a trial, that holds a trial's objective: `best_val_auc` for `val_auc`."""
+    """Return the name of the MLflow metric that has a trial's objective, for example `best_val_auc` for `val_auc`."""
     return f"best_{objective}" if objective in EPOCH_OBJECTIVES else objective
 
 
-def values_of(result: TrialResult, objectives: Sequence[str]) -> tuple[float, ...] | None:
-    """A result's values of the objectives, the first of which is its `value`; None where one is not known."""
+def objective_values(result: TrialResult, objectives: Sequence[str]) -> tuple[float, ...] | None:
+    """Return a result's values of the objectives, of which the first is its `value`; None if one is unknown."""
     others = objectives[1:]
-    known = [result.value, *(result.metrics.get(objective_metric(objective)) for objective in others)]
-    return None if None in known else tuple(float(value or 0.0) for value in known)
+    values = [result.value, *(result.metrics.get(objective_metric(objective)) for objective in others)]
+    return None if None in values else tuple(float(value or 0.0) for value in values)

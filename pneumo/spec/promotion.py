@@ -1,4 +1,4 @@
-"""The `promote` block of an experiment, and what comes of a promotion."""
+"""The `promote` block of an experiment, and the outcome of a promotion."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from pneumo.spec.errors import suggest_name
 from pneumo.spec.selection import Rule
-from pneumo.spec.space import nearest
 
 FIGURES: tuple[str, ...] = (
     "accuracy",
@@ -22,84 +22,109 @@ FIGURES: tuple[str, ...] = (
     "brier",
     "calibration_error",
 )
-"""What promotion says of the test pictures, by name; the last two are better the lower they are."""
+"""Names of the figures that a promotion computes on the test pictures. Of the last two, lower is better."""
 
 FLOORS = FIGURES[:-2]
-"""Of which a least value can be asked."""
+"""Names of the figures that `promote.floors` may set a minimum for."""
 
 ThresholdKind = Literal["youden", "f1", "sensitivity", "specificity", "fixed"]
 
 _AT_LEAST = re.compile(r"\s*(sensitivity|specificity)\s*>=\s*(\d*\.?\d+)\s*")
-_WANTED = "youden, f1, sensitivity>=0.95, specificity>=0.9 or a number between 0 and 1"
+_THRESHOLD_FORMS = "youden, f1, sensitivity>=0.95, specificity>=0.9 or a number between 0 and 1"
 
 
 @dataclass(frozen=True)
 class ThresholdRule:
-    """How the operating point is found on validation pictures: by a figure that is to be largest (`youden`, `f1`), by one
-    that has to reach `value` (`sensitivity`, `specificity`), or not at all: `fixed` at `value`."""
+    """How the operating point is chosen on validation pictures.
+
+    Attributes:
+        kind: `youden` and `f1` maximize that figure. `sensitivity` and `specificity` reach at least `value`. `fixed` is the
+            probability `value` itself.
+        value: Between 0 and 1; None for `youden` and `f1`.
+    """
 
     kind: ThresholdKind
     value: float | None = None
 
 
 class PromoteSpec(Rule):
-    """Which trial is the best, where its operating point lies, and what it has to prove before it is promoted.
+    """The `promote` block of an experiment: which trial is the best, its operating point, and the gate that it must pass.
 
-    Without `max` and `min` the objective says which trial is the best.
+    Without `max` and `min`, the study's first objective decides which trial is the best.
     """
 
-    threshold: Annotated[str | float, Field(description=f"the operating point, found on validation: {_WANTED}")] = (
-        "youden"
-    )
+    threshold: Annotated[
+        str | float,
+        Field(
+            description="Operating point: probability from which a picture is classified as pneumonia, chosen on validation "
+            f"pictures: {_THRESHOLD_FORMS}."
+        ),
+    ] = "youden"
     calibration: Annotated[
-        Literal["none", "temperature"], Field(description="temperature: probabilities scaled on validation")
+        Literal["none", "temperature"],
+        Field(
+            description="Calibration of the probabilities: temperature scaling, fitted on validation pictures, or none."
+        ),
     ] = "none"
     gate: Annotated[
         Literal["better", "significant"],
-        Field(description="better: a higher AUC on the test pictures; significant: beyond luck, too"),
+        Field(
+            description="What the trial must prove on the test pictures: better requires a higher AUC than the reference; "
+            "significant also requires that the 95 % interval of the difference lies above 0."
+        ),
     ] = "better"
     floors: Annotated[
-        dict[str, Annotated[float, Field(ge=0, le=1)]], Field(description="least values on the test pictures")
+        dict[str, Annotated[float, Field(ge=0, le=1)]],
+        Field(
+            description="Minimum values of figures on the test pictures, from 0 to 1, by name.",
+            json_schema_extra={"propertyNames": {"enum": list(FLOORS)}},
+        ),
     ] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check(self) -> PromoteSpec:
         if self.max is not None or self.min is not None or self.subject_to:
             self._check_metrics()
-        threshold_rule(self.threshold)
+        parse_threshold(self.threshold)
         for name in self.floors:
             if name not in FLOORS:
-                raise ValueError(f"floors: there is no {name!r}; there is {', '.join(FLOORS)}{nearest(name, FLOORS)}")
+                suggestion = suggest_name(name, FLOORS)
+                raise ValueError(f"floors: there is no {name!r}; there is {', '.join(FLOORS)}{suggestion}")
         return self
 
     @property
     def rule(self) -> Rule | None:
-        """The rule of which trial is the best; None where the objective says it."""
+        """The rule that decides which trial is the best; None if the objective decides."""
         return None if self.max is None and self.min is None else self
 
 
-def threshold_rule(said: str | float) -> ThresholdRule:
-    """What an experiment says of the threshold. Raises `ValueError` that begins with the key."""
-    if isinstance(said, int | float) and not isinstance(said, bool):
-        value, kind = float(said), "fixed"
-    elif said in ("youden", "f1"):
-        return ThresholdRule(said)  # type: ignore[arg-type]
-    elif match := _AT_LEAST.fullmatch(str(said)):
+def parse_threshold(threshold: str | float) -> ThresholdRule:
+    """Return the rule that `promote.threshold` describes. Raise `ValueError`, starting with the key, if it is invalid."""
+    if isinstance(threshold, int | float) and not isinstance(threshold, bool):
+        value, kind = float(threshold), "fixed"
+    elif threshold in ("youden", "f1"):
+        return ThresholdRule(threshold)  # type: ignore[arg-type]
+    elif match := _AT_LEAST.fullmatch(str(threshold)):
         kind, value = match[1], float(match[2])
     else:
-        raise ValueError(f"threshold: wants {_WANTED}, got {said!r}")
+        raise ValueError(f"threshold: needs {_THRESHOLD_FORMS}, got {threshold!r}")
     if not 0 < value < 1:
-        raise ValueError(f"threshold: wants {_WANTED}, got {said!r}")
+        raise ValueError(f"threshold: needs {_THRESHOLD_FORMS}, got {threshold!r}")
     return ThresholdRule(kind, value)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """What came of a promotion.
+    """The outcome of a promotion.
 
-    `version` of the registered `model` got `alias`, which `replaced` (a version) had before; or it was `refused`, the
-    reasons, and `alias` is `challenger`. `run_id` is that of the promotion's own run, which has the figures. `forced` is
-    why it was promoted although the gate refused it.
+    Attributes:
+        model: Name of the registered model.
+        version: Version of the model that was registered.
+        alias: Alias that the version has now; `challenger` if the gate refused it.
+        run_id: Id of the promotion's own run, which has the figures.
+        refused: Reasons why the gate refused the version; empty if it passed.
+        forced: The user's reason for promoting a version that the gate refused.
+        replaced: Version that had the alias before.
     """
 
     model: str

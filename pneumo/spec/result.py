@@ -1,4 +1,4 @@
-"""What came of a candidate."""
+"""The results of trials."""
 
 from __future__ import annotations
 
@@ -10,21 +10,29 @@ from typing import Literal
 from pneumo.spec.candidate import Candidate
 
 CLASSES = ("NORMAL", "PNEUMONIA")
-"""Their labels are 0 and 1; a network's probability is that of the second."""
+"""Names of the classes with labels 0 and 1. A network's output is the probability of the second."""
 
 Part = Literal["training", "validation"]
 PARTS: tuple[Part, ...] = ("training", "validation")
-"""What a search sees of the pictures; the test pictures are sealed."""
+"""The parts of the pictures that a search uses. The test pictures are sealed."""
 
 State = Literal["complete", "pruned", "failed"]
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """How a trial ended.
+    """The result of a trial.
 
-    `value` is the (first) objective's, at the best epoch; None where the trial failed. `history` has what was reported after
-    each epoch, from the first. `error` is one line. `started` and `ended` are seconds since 1970.
+    Attributes:
+        number: Number of the trial.
+        run_id: Id of the trial's MLflow run.
+        state: How the trial ended.
+        value: Value of the first objective at the best epoch; None if the trial failed.
+        metrics: Final metrics by name.
+        history: The value that was reported after each epoch, from the first.
+        error: Reason of a failure in one line.
+        started: Start of the trial in seconds since 1970.
+        ended: End of the trial in seconds since 1970.
     """
 
     number: int
@@ -48,7 +56,7 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate and how it ended."""
+    """A finished trial: a candidate and its result."""
 
     candidate: Candidate
     result: TrialResult

@@ -1,4 +1,4 @@
-"""Which trial is best: by one objective, by a rule, on a Pareto front, or by its mean over several seeds."""
+"""The choice of the best trials: by one objective, by a rule, on a Pareto front, or by the mean over several seeds."""
 
 from __future__ import annotations
 
@@ -10,20 +10,24 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pneumo.spec.objective import OBJECTIVES, Direction, objective_metric, values_of
+from pneumo.spec.errors import suggest_name
+from pneumo.spec.objective import OBJECTIVES, Direction, ObjectiveName, objective_metric, objective_values
 from pneumo.spec.result import Trial, TrialResult
-from pneumo.spec.space import nearest
-
-Limit = Annotated[float | None, Field(allow_inf_nan=False)]
 
 
 class Bound(BaseModel):
-    """What a metric may be, both ends included. Raises `ValueError` without an end, or where they cross."""
+    """The allowed values of a metric, both ends included. At least one end must be given."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    min: Limit = None
-    max: Limit = None
+    min: Annotated[
+        float | None,
+        Field(allow_inf_nan=False, description="Smallest allowed value of the metric. null means no limit."),
+    ] = None
+    max: Annotated[
+        float | None,
+        Field(allow_inf_nan=False, description="Largest allowed value of the metric. null means no limit."),
+    ] = None
 
     @model_validator(mode="after")
     def _check(self) -> Bound:
@@ -33,22 +37,33 @@ class Bound(BaseModel):
             raise ValueError(f"min: at most max, got min {self.min:g} and max {self.max:g}")
         return self
 
-    def holds(self, value: float) -> bool:
+    def contains(self, value: float) -> bool:
         return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
 
 
 class Rule(BaseModel):
-    """The metric that the best trial has most or least of, among the trials that keep some bounds.
+    """The metric by which the best trial is chosen, and bounds that the trial must keep.
 
-    `{max: val_auc, subject_to: {parameters: {max: 500000}}}`. Metrics are those of `OBJECTIVES`. Raises `ValueError` on
-    another name, and where not exactly one of `max` and `min` names one; the message begins with the key.
+    Exactly one of `max` and `min` must be given, for example `{max: val_auc, subject_to: {parameters: {max: 500000}}}`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max: str | None = None
-    min: str | None = None
-    subject_to: dict[str, Bound] = Field(default_factory=dict)
+    max: Annotated[
+        ObjectiveName | None,
+        Field(description="Metric of which the best trial has the largest value: any objective."),
+    ] = None
+    min: Annotated[
+        ObjectiveName | None,
+        Field(description="Metric of which the best trial has the smallest value: any objective."),
+    ] = None
+    subject_to: Annotated[
+        dict[str, Bound],
+        Field(
+            description="Bounds of metrics, by metric name. A trial outside a bound cannot be the best.",
+            json_schema_extra={"propertyNames": {"enum": list(OBJECTIVES)}},
+        ),
+    ] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check(self) -> Rule:
@@ -56,13 +71,15 @@ class Rule(BaseModel):
         return self
 
     def _check_metrics(self) -> None:
+        """Raise `ValueError`, starting with the key, if a metric is unknown or not exactly one of max and min is given."""
         if (self.max is None) == (self.min is None):
             raise ValueError("max: exactly one of max and min names a metric, as in {max: val_auc}")
-        named = [("max" if self.max is not None else "min", self.metric), *(("subject_to", n) for n in self.subject_to)]
-        for key, name in named:
-            if name not in OBJECTIVES:
+        key = "min" if self.max is None else "max"
+        for where, metric in [(key, self.metric), *(("subject_to", name) for name in self.subject_to)]:
+            if metric not in OBJECTIVES:
                 known = tuple(OBJECTIVES)
-                raise ValueError(f"{key}: there is no {name!r}; there is {', '.join(known)}{nearest(name, known)}")
+                suggestion = suggest_name(metric, known)
+                raise ValueError(f"{where}: there is no {metric!r}; there is {', '.join(known)}{suggestion}")
 
     @property
     def metric(self) -> str:
@@ -73,68 +90,91 @@ class Rule(BaseModel):
         return "minimize" if self.max is None else "maximize"
 
 
-def value_of(result: TrialResult, metric: str, objectives: Sequence[str]) -> float | None:
-    """A result's value of a metric, whether or not the study aims at it; None where it is not known or not finite.
+def metric_value(result: TrialResult, metric: str, objectives: Sequence[str]) -> float | None:
+    """Return a result's value of a metric; None if it is unknown or not finite.
 
-    The first of the study's `objectives` is the result's `value`, the others are among its metrics.
+    Args:
+        result: The result of a trial.
+        metric: Name of the metric, which need not be an objective of the study.
+        objectives: Objectives of the study. The result's `value` is that of the first one.
     """
     value = result.value if metric == objectives[0] else result.metrics.get(objective_metric(metric))
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def ranked(trials: Iterable[Trial], objectives: Sequence[str], rule: Rule | None = None) -> list[Trial]:
-    """The complete trials, best first; equal ones in the order of their numbers.
+def rank_trials(trials: Iterable[Trial], objectives: Sequence[str], rule: Rule | None = None) -> list[Trial]:
+    """Return the complete trials, best first; trials with equal values are ordered by number.
 
-    By the rule's metric, of those that keep its bounds; without a rule by the first objective. A trial of which the
-    metric, or a bounded one, is not known is left out.
+    Args:
+        trials: Finished trials.
+        objectives: Objectives of the study. Without a rule, the first one decides.
+        rule: Rule that decides instead. Trials outside its bounds are left out.
+
+    Returns:
+        The trials of which the deciding metric and all bounded metrics are known and finite.
     """
     metric, direction = (rule.metric, rule.direction) if rule else (objectives[0], OBJECTIVES[objectives[0]])
     sign = -1.0 if direction == "maximize" else 1.0
     keyed = []
     for trial in trials:
-        value = value_of(trial.result, metric, objectives)
-        if trial.result.state == "complete" and value is not None and _keeps(trial.result, rule, objectives):
+        value = metric_value(trial.result, metric, objectives)
+        if trial.result.state == "complete" and value is not None and _keeps_bounds(trial.result, rule, objectives):
             keyed.append((sign * value, trial.number, trial))
-    return [trial for *_, trial in sorted(keyed, key=lambda k: k[:2])]
+    return [trial for *_, trial in sorted(keyed, key=lambda key: key[:2])]
 
 
-def _keeps(result: TrialResult, rule: Rule | None, objectives: Sequence[str]) -> bool:
+def _keeps_bounds(result: TrialResult, rule: Rule | None, objectives: Sequence[str]) -> bool:
     for metric, bound in rule.subject_to.items() if rule else ():
-        value = value_of(result, metric, objectives)
-        if value is None or not bound.holds(value):
+        value = metric_value(result, metric, objectives)
+        if value is None or not bound.contains(value):
             return False
     return True
 
 
 def dominates(a: Sequence[float], b: Sequence[float], directions: Sequence[Direction]) -> bool:
-    """Whether a is better than b in one objective and worse in none. All three have one entry an objective."""
+    """Return whether `a` is better than `b` in at least one objective and worse in none.
+
+    Args:
+        a: Values of the objectives.
+        b: Values of the objectives, in the same order.
+        directions: Directions of the objectives, in the same order.
+    """
     signed = [(x, y) if d == "maximize" else (-x, -y) for x, y, d in zip(a, b, directions, strict=True)]
     return all(x >= y for x, y in signed) and any(x > y for x, y in signed)
 
 
 def pareto_front(trials: Iterable[Trial], objectives: Sequence[str]) -> list[Trial]:
-    """The complete trials that no other dominates, by number; one without a finite value of each objective is left out."""
+    """Return the complete trials that no other trial dominates, ordered by number.
+
+    Trials without a finite value of every objective are left out.
+    """
     directions = [OBJECTIVES[objective] for objective in objectives]
     signs = [-1.0 if direction == "maximize" else 1.0 for direction in directions]
     keyed = []
     for trial in trials:
-        values = values_of(trial.result, objectives)
+        values = objective_values(trial.result, objectives)
         if trial.result.state == "complete" and values is not None and all(map(math.isfinite, values)):
             keyed.append((tuple(s * v for s, v in zip(signs, values, strict=True)), values, trial))
     front: list[tuple[tuple[float, ...], Trial]] = []
-    # Best first by one objective after the other, no trial is dominated by a later one, and whoever dominates it is on the
-    # front or dominated by one that is: so comparing with the front so far is enough.
-    for _, values, trial in sorted(keyed, key=lambda k: k[0]):
+    # In this order (best first by the first objective, ties by the next ones) a later trial never dominates an earlier one.
+    # A dominated trial is therefore dominated by a member of the front so far, and comparing with the front is enough.
+    for _, values, trial in sorted(keyed, key=lambda key: key[0]):
         if not any(dominates(other, values, directions) for other, _ in front):
             front.append((values, trial))
-    return sorted((trial for _, trial in front), key=lambda t: t.number)
+    return sorted((trial for _, trial in front), key=lambda trial: trial.number)
 
 
 @dataclass(frozen=True)
-class Confirmed:
-    """A trial trained again: the first objective's value for each seed, and `first`, the value that the search found.
+class Confirmation:
+    """The confirmation of a trial: its values when it was trained again with other seeds.
 
-    Raises `ValueError` without values. One that is not finite makes the mean so.
+    Attributes:
+        number: Number of the trial.
+        values: Value of the metric for each other seed. If one is not finite, the mean is not finite either.
+        first: Value of the metric in the search.
+
+    Raises:
+        ValueError: There are no values.
     """
 
     number: int
@@ -151,16 +191,16 @@ class Confirmed:
 
     @property
     def low(self) -> float | None:
-        """Lower end of the 95 % t-interval of the mean; None from a single value."""
+        """Lower end of the 95 % t-interval of the mean; None if there is a single value."""
         return None if self._half_width is None else self.mean - self._half_width
 
     @property
     def high(self) -> float | None:
-        """Upper end of the 95 % t-interval of the mean; None from a single value."""
+        """Upper end of the 95 % t-interval of the mean; None if there is a single value."""
         return None if self._half_width is None else self.mean + self._half_width
 
     def luck(self, direction: Direction) -> float:
-        """By how much the search's value was better than the mean; below 0 where it was worse."""
+        """Return by how much the value in the search was better than the mean; negative if it was worse."""
         return self.first - self.mean if direction == "maximize" else self.mean - self.first
 
     @property
@@ -172,24 +212,28 @@ class Confirmed:
         return t_quantile(n - 1) * deviation / math.sqrt(n)
 
 
-def confirmed_ranking(confirmed: Iterable[Confirmed], direction: Direction) -> list[Confirmed]:
-    """By mean, best first; equal ones in the order of their numbers, one without a finite mean last."""
+def rank_confirmations(confirmations: Iterable[Confirmation], direction: Direction) -> list[Confirmation]:
+    """Return the confirmations, best mean first; ties are ordered by number, means that are not finite come last."""
     sign = -1.0 if direction == "maximize" else 1.0
-    return sorted(confirmed, key=lambda c: (not math.isfinite(c.mean), sign * c.mean, c.number))
+    return sorted(confirmations, key=lambda c: (not math.isfinite(c.mean), sign * c.mean, c.number))
 
 
 @cache
 def t_quantile(freedom: int) -> float:
-    """Student's t that 95 % of the distribution lie within either side of 0, for `freedom` degrees of freedom from 1."""
+    """Return the t for which 95 % of Student's distribution lie in [-t, t].
+
+    Args:
+        freedom: Degrees of freedom, at least 1.
+    """
     low, high = 0.0, math.pi / 2
-    for _ in range(60):  # halvings, to beyond a float's precision
+    for _ in range(60):  # enough bisections for the precision of a float
         angle = (low + high) / 2
         low, high = (angle, high) if _share_within(angle, freedom) < 0.95 else (low, angle)
     return math.sqrt(freedom) * math.tan(low)
 
 
 def _share_within(angle: float, freedom: int) -> float:
-    """The share of Student's distribution within t = sqrt(freedom) tan(angle) either side of 0, a finite series.
+    """Return the share of Student's distribution in [-t, t] with t = sqrt(freedom) * tan(angle), by a finite series.
 
     Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 (odd) and 26.7.4 (even).
     """

@@ -8,7 +8,7 @@ from pneumo.spec.experiment import Experiment
 from pneumo.spec.hyperparameters import Value
 from pneumo.spec.objective import OBJECTIVES
 from pneumo.spec.result import Trial
-from pneumo.spec.selection import Bound, Confirmed
+from pneumo.spec.selection import Bound, Confirmation
 
 
 def describe_gain(best: Trial, baseline: Trial, objective: str) -> str:
@@ -26,7 +26,7 @@ def describe_gain(best: Trial, baseline: Trial, objective: str) -> str:
     )
 
 
-def describe_confirmation(best: Confirmed, experiment: Experiment) -> str:
+def describe_confirmation(best: Confirmation, experiment: Experiment) -> str:
     """Return a sentence that compares the best trial's mean over new seeds with the value that the search found."""
     metric, direction = best_metric(experiment)
     luck = best.luck(direction)

@@ -14,7 +14,7 @@ from typing import Self
 from mlflow.exceptions import MlflowException
 
 from pneumo.spec.errors import RequestError
-from pneumo.spec.masking import masked
+from pneumo.spec.masking import mask_passwords
 from pneumo.tracking.delivery import RefusedError, deliver
 from pneumo.tracking.outbox import Outbox
 from pneumo.tracking.store import Store
@@ -193,7 +193,7 @@ class Sender:
 
 def _reason(error: Exception) -> str:
     """Why MLflow does not take something, in a line without passwords."""
-    text = " ".join(masked(str(error) or type(error).__name__).split())
+    text = " ".join(mask_passwords(str(error) or type(error).__name__).split())
     if "timeout" in text or "timed out" in text:
         return "no answer in time"
     if "refused" in text and "Errno" in text:

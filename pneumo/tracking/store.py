@@ -24,10 +24,10 @@ from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
 from pneumo.spec.errors import RequestError
-from pneumo.spec.masking import masked
+from pneumo.spec.masking import mask_passwords
 
 ERRORS = (MlflowException, OSError)
-"""What calls raise where MLflow no longer answers; their text may hold its address: `masked` is for that."""
+"""What calls raise where MLflow no longer answers; their text may hold its address: `mask_passwords` is for that."""
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class Store:
     @property
     def shown(self) -> str:
         """The address without its password."""
-        return masked(self.uri)
+        return mask_passwords(self.uri)
 
     @property
     def default(self) -> bool:
@@ -108,7 +108,7 @@ def client(uri: str) -> MlflowClient:
 
 
 def _where(uri: str) -> str:
-    return f"tracking store {masked(uri)}"
+    return f"tracking store {mask_passwords(uri)}"
 
 
 def _ask(uri: str) -> None:
@@ -158,7 +158,7 @@ def _open(uri: str) -> None:
     except ModuleNotFoundError as error:
         raise RequestError(f"{_where(uri)}: needs the package {error.name}; pip install 'pneumo[postgres]'") from None
     except (OSError, sqlite3.Error, sqlalchemy.exc.SQLAlchemyError, MlflowException) as error:
-        reason = masked(str(getattr(error, "orig", None) or error)).strip().split("\n")[0]
+        reason = mask_passwords(str(getattr(error, "orig", None) or error)).strip().split("\n")[0]
         raise RequestError(f"{_where(uri)}: cannot be opened: {reason}") from None
 
 

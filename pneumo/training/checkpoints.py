@@ -42,14 +42,14 @@ class Checkpoints:
 
     def ended(self, candidate: Candidate, state: State, seed: int | None = None) -> None:
         """Deletes what the candidate left, unless a later trial may continue it."""
-        if state == "failed" or not candidate.can_go_on:
+        if state == "failed" or not candidate.can_continue:
             file = self._file(candidate.number, seed)
             for left in (file, file.with_name(f"{file.name}.tmp")):
                 left.unlink(missing_ok=True)
 
     def tidy(self, told: Iterable[Trial]) -> None:
         """Deletes all but what a later trial may continue of these, once nothing is under way any more."""
-        kept = {self._file(t.number) for t in told if t.candidate.can_go_on and t.result.state != "failed"}
+        kept = {self._file(t.number) for t in told if t.candidate.can_continue and t.result.state != "failed"}
         if not self._folder.is_dir():
             return
         for file in self._folder.iterdir():

@@ -14,7 +14,7 @@ from pneumo.compute import disk
 from pneumo.compute.place import Channel
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.errors import LESS_MEMORY, FullDiskError, TrialError
-from pneumo.spec.masking import masked
+from pneumo.spec.masking import mask_passwords
 from pneumo.spec.objective import EPOCH_OBJECTIVES, OBJECTIVES, epoch_objective, objective_metric
 from pneumo.spec.result import TrialResult
 from pneumo.training import provenance
@@ -142,12 +142,12 @@ def _failed(task: TrialTask, channel: Channel, log: TrialLog, error: Exception) 
         # What the frames hold is needed to write this down.
         traceback.clear_frames(error.__traceback__)
     try:
-        log.artifacts({"error.txt": masked(text)})
+        log.artifacts({"error.txt": mask_passwords(text)})
     except Exception as second:
         if not disk.is_full_disk(second):
             raise
         return FullDiskError(disk.describe_full_disk(second))
-    return TrialResult(task.candidate.number, task.run_id, "failed", error=masked(said))
+    return TrialResult(task.candidate.number, task.run_id, "failed", error=mask_passwords(said))
 
 
 def warm_up_deterministic() -> None:
@@ -227,7 +227,7 @@ def _train(task: TrialTask, values: Hyperparameters, model: Any, channel: Channe
 
     def keep(best: Best, spent: Spent) -> None:
         last = pruned or len(history) == values.epochs
-        if writer and (writer.due or (last and task.candidate.can_go_on)):
+        if writer and (writer.due or (last and task.candidate.can_continue)):
             writer.save(model, Checkpoint(best, history, spent), recipe)
 
     with Writer(Path(task.keep)) if task.keep else nullcontext() as writer:

@@ -28,7 +28,7 @@ from pneumo.cnn.checkpoint import (
 from pneumo.cnn.device import release
 from pneumo.cnn.fit import EpochOutcome, Fitted, fit, steps_per_epoch
 from pneumo.spec.hyperparameters import Hyperparameters
-from tests.cnn.test_fit import TINY, TRAINING, VALIDATION, equal
+from tests.support.training_pictures import TINY, TRAINING, VALIDATION, equal
 
 FULL = 4
 """Epochs of the whole training."""

@@ -17,20 +17,9 @@ from pneumo.cnn.device import release
 from pneumo.cnn.fit import AfterEpoch, AfterStep, DivergedError, EpochOutcome, Examples, Fitted, batches, fit, predictor
 from pneumo.cnn.save import saved
 from pneumo.spec.hyperparameters import Hyperparameters
+from tests.support.training_pictures import LABELS, PIXELS, TINY, TRAINING, VALIDATION, equal, examples
 
-TINY: dict[str, Any] = {"image_size": 16, "filters": 2, "dense_units": 4, "batch_size": 8, "epochs": 3}
 PLAIN: dict[str, Any] = TINY | {"shear": 0.0, "zoom": 0.0, "horizontal_flip": False, "channels": 1}
-
-RNG = np.random.default_rng(0)
-LABELS = RNG.integers(0, 2, 60)
-PIXELS = (RNG.integers(0, 120, (60, 16, 16)) + 100 * LABELS[:, None, None]).astype(np.uint8)  # easily told apart
-
-
-def some(rows: npt.NDArray[np.int64]) -> Examples:
-    return Examples(PIXELS, rows, LABELS[rows])
-
-
-TRAINING, VALIDATION = some(np.arange(10, 60)), some(np.arange(10))
 
 
 def always(*_: Any) -> EpochOutcome:
@@ -52,10 +41,6 @@ def trained(
 def all_batches(values: dict[str, Any], seed: int = 0, first_epoch: int = 0) -> list[tuple[npt.NDArray[Any], ...]]:
     dataset = batches(TRAINING, Hyperparameters(**values), seed=seed, first_epoch=first_epoch)
     return list(dataset.as_numpy_iterator())
-
-
-def equal(one: list[Any], other: list[Any]) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_an_epoch_holds_every_training_picture_once_with_its_label() -> None:
@@ -197,7 +182,7 @@ def test_pictures_may_be_a_memory_map_larger_than_one_validation_batch(tmp_path:
     model = build(Hyperparameters(**TINY), seed=0)
     rows = np.arange(540)
     got = predictor(model)(Examples(mapped, rows, np.tile(LABELS, 9)))
-    np.testing.assert_allclose(got, np.tile(predictor(model)(some(np.arange(60))), 9), atol=1e-6)
+    np.testing.assert_allclose(got, np.tile(predictor(model)(examples(np.arange(60))), 9), atol=1e-6)
 
 
 def test_prediction_time_holds_neither_the_first_call_nor_a_disturbed_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,4 +205,4 @@ def test_pictures_of_the_wrong_size_or_none_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(16, 16\).*image_size=20"):
         fit(build(larger, seed=0), larger, TRAINING, VALIDATION, seed=0, after_epoch=always)
     with pytest.raises(ValueError, match="no validation pictures"):
-        fit(build(values, seed=0), values, TRAINING, some(np.arange(0)), seed=0, after_epoch=always)
+        fit(build(values, seed=0), values, TRAINING, examples(np.arange(0)), seed=0, after_epoch=always)

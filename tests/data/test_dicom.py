@@ -2,64 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 import pytest
-from numpy.typing import NDArray
-from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
-    ComputedRadiographyImageStorage,
-    ExplicitVRLittleEndian,
     JPEG2000Lossless,
     RLELossless,
-    generate_uid,
 )
 
 from pneumo.data.decoding import UnreadableError, decode
 from pneumo.data.prepare import prepare
 from pneumo.data.sources import source_at
 from pneumo.spec.errors import RequestError
+from tests.support.dicom_files import dicom, ramp
 from tests.support.program import runs, search, write
 
 SECRET = "MRN-4711-KOWALSKI"
-
-
-def ramp(bits: int, size: int = 64) -> NDArray[np.uint16]:
-    """From 0 to the brightest value of so many bits, left to right."""
-    return np.tile(np.linspace(0, 2**bits - 1, size), (size, 1)).astype(np.uint16)
-
-
-def dicom(
-    pixels: NDArray[np.uint16],
-    bits: int,
-    mode: str = "MONOCHROME2",
-    patient: str = "",
-    compression: str = "",
-    **more: object,
-) -> bytes:
-    """A DICOM file of these pixels, with further elements by keyword."""
-    data = Dataset()
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = ComputedRadiographyImageStorage
-    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid()
-    data.PatientID = patient
-    data.Rows, data.Columns = pixels.shape
-    data.SamplesPerPixel, data.PhotometricInterpretation = 1, mode
-    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, bits, bits - 1, 0
-    for key, value in more.items():
-        setattr(data, key, value)
-    data.PixelData = pixels.astype("<u2").tobytes()
-    if compression:
-        data.compress(compression, generate_instance_uid=False)
-    out = io.BytesIO()
-    pydicom.dcmwrite(out, data, enforce_file_format=True)
-    return out.getvalue()
 
 
 @pytest.mark.parametrize("compression", ["", RLELossless, JPEG2000Lossless], ids=["plain", "rle", "jpeg2000"])

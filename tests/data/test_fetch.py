@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from pneumo.data.fetch import CREDENTIALS, MEDMNIST, SLUG
-from tests.data.test_medmnist import arrays
 from tests.support.downloads import TOKEN, Remote, fetch, remote
+from tests.support.medmnist_files import arrays
 from tests.support.pictures import archive_files, write_zip
 from tests.support.program import runs, search
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pneumo.data.pictures import Source
+from pneumo.data.prepare import prepare
+from pneumo.data.sealed import open_sealed_test
 from pneumo.data.sources import open_source, source_at
 from pneumo.data.split import split
 from pneumo.spec.errors import RequestError
@@ -66,9 +69,48 @@ def test_classes_of_the_experiment_the_negative_first(tmp_path: Path) -> None:
     source = opened(path, classes=["Healthy", "TB"])
     assert source.classes == ("Healthy", "TB")
     assert {picture.name.partition("/")[0]: picture.label for picture in source.pictures} == {"healthy": 0, "tb": 1}
-    with pytest.raises(RequestError, match=r"no folders healthy and covid, as data\.classes says"):
+    with pytest.raises(RequestError, match=r"no folders healthy and covid, which data\.classes names"):
         opened(write_folder(tmp_path / "b", flat(classes=("a", "b")), ""), classes=["healthy", "covid"])
     assert source_at(str(path), classes=("healthy", "tb")).kind == "folder"
+
+
+def pool_and_test(train: Mapping[str, int], test: Mapping[str, int]) -> dict[str, bytes]:
+    """Pictures by class and part, one for each patient."""
+    counts = [(part, name, n) for part, by_class in (("train", train), ("test", test)) for name, n in by_class.items()]
+    return {
+        f"{part}/{name}/{part}{i}.png": encoded(kind="PNG", seed=zlib.crc32(f"{part} {name} {i}".encode()))
+        for part, name, count in counts
+        for i in range(count)
+    }
+
+
+OWN_CLASSES = {
+    "one patient to validate on": (pool_and_test({"healthy": 3, "ill": 1}, {}), "ill: pictures of 1 patients"),
+    "one patient to test on": (
+        {"healthy/a.png": b"a", "healthy/b.png": b"b", "ill/c.png": b"c"},
+        "ill: pictures of 1 patients",
+    ),
+    "no training pictures": (pool_and_test({"healthy": 3}, {}), "no training pictures of ill"),
+    "no test pictures": (pool_and_test({"healthy": 3, "ill": 3}, {"ill": 2}), "test has no pictures of healthy"),
+    "no test folder": (pool_and_test({"healthy": 3, "ill": 3}, {}), "expected folders test/healthy and test/ill"),
+    "other folders": (pool_and_test({"a": 3, "b": 3}, {}), "no folders healthy and ill"),
+    "one unreadable class": (
+        pool_and_test({"healthy": 300, "ill": 2}, {}) | {"train/ill/train0.png": b"0", "train/ill/train1.png": b"1"},
+        "no ill picture of the training part can be decoded",
+    ),
+}
+
+
+@pytest.mark.parametrize(("files", "message"), OWN_CLASSES.values(), ids=OWN_CLASSES.keys())
+def test_errors_name_the_classes_of_the_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes], message: str
+) -> None:
+    monkeypatch.setenv("PNEUMO_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(RequestError, match=message) as error:  # noqa: PT012
+        source = opened(write_zip(tmp_path / "a.zip", files, ""), classes=["healthy", "ill"])
+        prepare(source, [32], 0.3, 0)
+        open_sealed_test(source)
+    assert not {"NORMAL", "PNEUMONIA"} & set(str(error.value).replace(":", " ").replace("/", " ").split())
 
 
 def test_patients_csv_is_honoured(tmp_path: Path) -> None:
@@ -89,7 +131,7 @@ def test_patients_csv_is_honoured(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ("name,who\n", "wants the columns file,patient"),
+        ("name,who\n", "expected the columns file,patient"),
         ("file,patient\nnormal/p77.png,anna\n", r"patients.csv:2: .*p77.png.* is no picture"),
         ("file,patient\nnormal/p00.png,\n", r"patients.csv:2: .* has no patient"),
         ("file,patient\np00.png,anna\n", r"patients.csv:2: .* is the name of 2 pictures"),
@@ -130,7 +172,7 @@ def test_a_val_folder_is_kept_where_it_is_large_enough_and_has_patients_of_its_o
     [
         ({"normal/a.png": b""}, "no training pictures of PNEUMONIA"),
         ({"readme.txt": b""}, "there are no pictures"),
-        (flat(4) | {"train/normal/x.png": b"", "train/pneumonia/y.png": b""}, "stands beside the split folders"),
+        (flat(4) | {"train/normal/x.png": b"", "train/pneumonia/y.png": b""}, "p00.png is outside the split folders"),
         (
             dict.fromkeys(["train/NORMAL/a.png", "train/PNEUMONIA/b.png", "test/NORMAL/x.png"], b""),
             "test has no pictures of PNEUMONIA",

@@ -16,28 +16,13 @@ from pneumo.data.medmnist import KEYS
 from pneumo.data.prepare import prepare
 from pneumo.data.sources import source_at
 from pneumo.spec.errors import RequestError
-
-
-def arrays(n: int = 8, size: int = 28, colour: bool = False) -> dict[str, Any]:
-    """The six arrays, of smooth noise."""
-    rng = np.random.default_rng(0)
-    made: dict[str, Any] = {}
-    for part in ("train", "val", "test"):
-        shape = (n, size, size, 3) if colour else (n, size, size)
-        made[f"{part}_images"] = rng.integers(0, 256, shape, np.uint8)
-        made[f"{part}_labels"] = (np.arange(n, dtype=np.uint8) % 2)[:, None]
-    return made
-
-
-def saved(path: Path, made: dict[str, Any]) -> Path:
-    np.savez_compressed(path, **made)
-    return path
+from tests.support.medmnist_files import arrays, save_arrays
 
 
 @pytest.mark.parametrize("colour", [False, True])
 def test_its_own_split_is_kept_and_pixels_are_as_they_are(tmp_path: Path, colour: bool) -> None:
     made = arrays(colour=colour)
-    source = source_at(str(saved(tmp_path / "pneumoniamnist.npz", made)))
+    source = source_at(str(save_arrays(tmp_path / "pneumoniamnist.npz", made)))
     assert (source.kind, len(source.pictures), len(source.sealed)) == ("medmnist", 16, 8)
     assert source.validation == {p.name for p in source.pictures if p.name.startswith("val/")}
     assert len(source.validation) == 8
@@ -54,7 +39,7 @@ def test_a_copy_between_its_splits_is_a_fault(tmp_path: Path) -> None:
     made = arrays()
     made["val_images"][1] = made["train_images"][3]
     made["test_images"][0] = made["train_images"][2]
-    result, _ = audit(source_at(str(saved(tmp_path / "a.npz", made))))
+    result, _ = audit(source_at(str(save_arrays(tmp_path / "a.npz", made))))
     assert sorted(finding.kind for finding in result.faults) == ["copy-leak", "validation-leak"]
 
 
@@ -70,7 +55,7 @@ def bomb(path: Path) -> Path:
 
 
 def cut(path: Path) -> Path:
-    whole = saved(path, arrays()).read_bytes()
+    whole = save_arrays(path, arrays()).read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     return path
 
@@ -100,6 +85,6 @@ def test_a_wrong_file_is_refused_by_the_name_of_its_fault(tmp_path: Path, made: 
     if callable(made):
         made(path)
     else:
-        saved(path, made)
+        save_arrays(path, made)
     with pytest.raises(RequestError, match=said):
         source_at(str(path))

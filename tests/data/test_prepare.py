@@ -23,7 +23,7 @@ import pneumo.data.prepare as prepare_module
 from pneumo.compute.footprint import pictures_bytes
 from pneumo.data.decoding import Decoded, UnreadableError, decode
 from pneumo.data.pictures import Source
-from pneumo.data.prepare import Prepared, prepare, to_decode
+from pneumo.data.prepare import Prepared, prepare, sizes_to_decode
 from pneumo.data.sealed import open_sealed_test
 from pneumo.data.sources import open_source
 from pneumo.spec.errors import RequestError
@@ -334,12 +334,12 @@ def test_pictures_of_one_patient_look_alike() -> None:
 
 def test_what_is_still_to_be_decoded_is_known_before(cache: Path) -> None:
     source = open_source(DataSpec(source="phantom", phantom=PhantomSpec(patients=12, size=64)))
-    assert to_decode(source, [64, 32, 64]) == (32, 64)
+    assert sizes_to_decode(source, [64, 32, 64]) == (32, 64)
     assert not cache.exists()
     folder = prepare(source, [32], 0.3, 0).folder
-    assert to_decode(source, [64, 32]) == (64,)
+    assert sizes_to_decode(source, [64, 32]) == (64,)
     prepare(source, [32, 64], 0.3, 0)
-    assert to_decode(source, [64, 32]) == ()
+    assert sizes_to_decode(source, [64, 32]) == ()
     header = 128  # of each array
     assert sum(file.stat().st_size - header for file in folder.glob("*.npy")) == pictures_bytes(
         len(source.pictures), (32, 64)

@@ -1,225 +1,157 @@
-"""Reading the archive: what counts as a picture, where the layout may lie, what is refused, and the seal."""
+"""What every source of pictures has to do, and how sources are found by name and by path."""
 
 from __future__ import annotations
 
-import os
-import zipfile
-from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from pneumo.data.decoding import UnreadableError
-from pneumo.data.pictures import SealedError as Sealed
-from pneumo.data.pictures import Source, patient_of
+from pneumo.data.audit import audit
+from pneumo.data.decoding import decode
+from pneumo.data.pictures import SealedError, Source
+from pneumo.data.prepare import prepare
 from pneumo.data.sealed import open_sealed_test
-from pneumo.data.sources import open_source
+from pneumo.data.sources import FETCHES, OPENERS, open_source, path_sources, source_at
 from pneumo.spec.errors import RequestError
-from pneumo.spec.experiment import SOURCES, DataSpec
-from pneumo.spec.result import CLASSES
-from tests.support.pictures import archive_files, encoded, write_folder, write_zip
+from pneumo.spec.experiment import DataSpec, PhantomSpec
+from pneumo.spec.sources import DEFAULT_SOURCE, GENERATED_SOURCES, SOURCE_OF_SUFFIX, SOURCES
+from tests.support.medmnist_files import arrays, save_arrays
+from tests.support.pictures import archive_files, write_folder, write_zip
 
-JUNK = {
-    ".DS_Store": b"junk",
-    "train/.DS_Store": b"junk",
-    "train/NORMAL/._IM-0001-0001.jpeg": b"junk",
-    "train/NORMAL/notes.txt": b"not a picture",
-    "__MACOSX/chest_xray/train/NORMAL/IM-0001-0001.jpeg": b"junk",
-    "chest_xray/train/NORMAL/IM-0001-0001.jpeg": b"second copy",
-    "chest_xray/train/PNEUMONIA/person1_virus_1.jpeg": b"second copy",
+
+def kaggle_spec(folder: Path) -> DataSpec:
+    return DataSpec(source="kaggle", path=str(write_zip(folder / "archive.zip", archive_files())))
+
+
+def folder_spec(folder: Path) -> DataSpec:
+    files = {name.replace("NORMAL", "healthy").replace("PNEUMONIA", "ill"): c for name, c in archive_files().items()}
+    return DataSpec(source="folder", path=str(write_folder(folder / "tree", files)), classes=("healthy", "ill"))
+
+
+def medmnist_spec(folder: Path) -> DataSpec:
+    return DataSpec(source="medmnist", path=str(save_arrays(folder / "pneumoniamnist.npz", arrays())))
+
+
+def phantom_spec(_: Path) -> DataSpec:
+    return DataSpec(source="phantom", phantom=PhantomSpec(patients=20, size=64))
+
+
+SPECS: dict[str, Callable[[Path], DataSpec]] = {
+    "kaggle": kaggle_spec,
+    "folder": folder_spec,
+    "medmnist": medmnist_spec,
+    "phantom": phantom_spec,
 }
+"""For each source a function that writes a small set of pictures and returns the block that opens it."""
 
 
-def opened(path: Path) -> Source:
-    return open_source(DataSpec(path=str(path)))
+@pytest.fixture(params=SOURCES)
+def spec(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataSpec:
+    """The data block of a small set of pictures, for each source."""
+    monkeypatch.setenv("PNEUMO_CACHE", str(tmp_path / "cache"))
+    return SPECS[request.param](tmp_path)
 
 
-def test_every_named_source_opens_or_asks_for_a_path() -> None:
-    for name in SOURCES:
-        try:
-            assert open_source(DataSpec(source=name)).kind == name
-        except RequestError as error:
-            assert "path" in str(error)  # noqa: PT017
+@pytest.fixture
+def source(spec: DataSpec) -> Source:
+    return open_source(spec)
 
 
-def test_real_archive(archive: Path) -> None:
-    source = opened(archive)
-    counts = Counter((picture.name.split("/")[0], picture.label) for picture in source.pictures + source.sealed)
-    assert counts == {
-        ("train", 0): 1099,
-        ("train", 1): 3477,
-        ("val", 0): 8,
-        ("val", 1): 8,
-        ("test", 0): 234,
-        ("test", 1): 390,
-    }
-    assert all("/" not in picture.patient for picture in source.pictures)
-    assert source.description == "chest-xray-pneumonia.zip"
+def test_the_table_has_the_sources_that_an_experiment_can_name() -> None:
+    assert tuple(OPENERS) == SOURCES
+    assert DEFAULT_SOURCE in path_sources()
+    assert {*GENERATED_SOURCES, *SOURCE_OF_SUFFIX.values()} <= set(SOURCES)
+    assert [name for name, opener in OPENERS.items() if not opener.reads] == list(GENERATED_SOURCES)
 
 
-def test_zip_and_folder_agree_and_pass_over_what_is_no_picture(tmp_path: Path) -> None:
-    files = archive_files()
-    zipped = opened(write_zip(tmp_path / "a.zip", files | JUNK))
-    folder = opened(write_folder(tmp_path / "tree", files | JUNK))
-    assert [picture.name for picture in zipped.pictures] == sorted(name for name in files if name.startswith("train/"))
-    assert zipped.pictures == folder.pictures
-    assert zipped.sealed == folder.sealed
-    for picture in zipped.pictures:
-        assert zipped.encoded(picture) == folder.encoded(picture) == files[picture.name]
+def test_every_fetch_command_exists() -> None:
+    from pneumo.data.__main__ import fetch
+
+    assert {command.name for command in fetch.registered_commands} == set(FETCHES)
 
 
-@pytest.mark.parametrize("outer", ["", "chest_xray", "some/where/else"])
-def test_whatever_lies_around_the_layout(tmp_path: Path, outer: str) -> None:
-    files = archive_files(2, 1)
-    write_folder(tmp_path / "tree", files, outer)
-    write_zip(tmp_path / "a.zip", files, f"{outer}/" if outer else "")
-    assert opened(tmp_path / "tree").pictures == opened(tmp_path / "a.zip").pictures != ()
+def test_pictures_are_listed_by_name_once_with_labels_and_patients(spec: DataSpec, source: Source) -> None:
+    assert source.kind == spec.source
+    names = [picture.name for picture in (*source.pictures, *source.sealed)]
+    assert len(set(names)) == len(names)
+    for pictures in (source.pictures, source.sealed):
+        assert [picture.name for picture in pictures] == sorted(picture.name for picture in pictures)
+        assert {picture.label for picture in pictures} == {0, 1}
+        assert all(picture.patient and picture.digest for picture in pictures)
+    assert len(set(source.classes)) == 2
+    assert source.validation <= {picture.name for picture in source.pictures}
+    assert source.stated <= set(names)
+    assert "\n" not in source.description
 
 
-def test_suffixes_and_class_folders_in_any_case(tmp_path: Path) -> None:
-    files = {
-        "train/normal/a.PNG": encoded(1, kind="PNG"),
-        "train/Pneumonia/b.JPG": encoded(2),
-        "val/NORMAL/c.Jpeg": encoded(3),
-    }
-    source = opened(write_zip(tmp_path / "a.zip", files))
-    assert [(picture.name, picture.label) for picture in source.pictures] == [
-        ("train/NORMAL/a.PNG", 0),
-        ("train/PNEUMONIA/b.JPG", 1),
-        ("val/NORMAL/c.Jpeg", 0),
-    ]
-    assert source.sealed == ()
-    for picture in source.pictures:
-        assert source.encoded(picture)
+def test_a_source_opened_twice_is_the_same(spec: DataSpec, source: Source) -> None:
+    again = open_source(spec)
+    assert again == source
+    assert again.encoded(again.pictures[0]) == source.encoded(source.pictures[0])
 
 
-@pytest.mark.parametrize(
-    ("name", "patient"),
-    [
-        ("train/PNEUMONIA/person12_virus_30.jpeg", "person12"),
-        ("train/PNEUMONIA/person12_bacteria_31.jpeg", "person12"),
-        ("train/PNEUMONIA/person447_virus_921_1.jpeg", "person447"),
-        ("test/NORMAL/IM-0115-0001.jpeg", "IM-0115"),
-        ("test/NORMAL/IM-0640-0001-0002.jpeg", "IM-0640"),
-        ("val/NORMAL/NORMAL2-IM-0381-0001.jpeg", "NORMAL2-IM-0381"),
-        ("train/NORMAL/phantom0012_1.png", "phantom0012"),
-        ("train/NORMAL/scan.png", "train/NORMAL/scan.png"),
-        ("train/NORMAL/notperson12_virus_3.png", "train/NORMAL/notperson12_virus_3.png"),
-    ],
-)
-def test_the_name_tells_the_patient(name: str, patient: str) -> None:
-    assert patient_of(name) == patient
+def test_every_picture_can_be_decoded_by_several_threads(source: Source) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        encoded = list(threads.map(source.encoded, source.pictures))
+    squares = [decode(e, [32], p.name).squares[0] for e, p in zip(encoded, source.pictures, strict=True)]
+    assert all(square.shape == (32, 32) for square in squares)
+    assert len({square.tobytes() for square in squares}) == len({picture.digest for picture in source.pictures})
 
 
-def test_test_pictures_are_sealed_in_every_source(tmp_path: Path) -> None:
-    files = archive_files(2, 1)
-    for source in (
-        opened(write_zip(tmp_path / "a.zip", files)),
-        opened(write_folder(tmp_path / "tree", files)),
-        open_source(DataSpec(source="phantom")),
-    ):
-        assert source.sealed
-        with pytest.raises(Sealed, match="sealed"):
-            source.encoded(source.sealed[0])
-        # A picture that merely claims another name is no way in, either.
-        with pytest.raises(Sealed):
-            source.encoded(replace(source.pictures[0], name=source.sealed[0].name))
-        test = open_sealed_test(source)
-        assert test.pictures == source.sealed
-        assert test.encoded(test.pictures[0])
-        with pytest.raises(Sealed):
-            test.encoded(source.pictures[0])
+def test_test_pictures_are_sealed(source: Source) -> None:
+    with pytest.raises(SealedError, match="sealed"):
+        source.encoded(source.sealed[0])
+    # Nor can a picture of the training pool be read under the name of a test picture.
+    with pytest.raises(SealedError):
+        source.encoded(replace(source.pictures[0], name=source.sealed[0].name))
+    test = open_sealed_test(source)
+    assert test.pictures == source.sealed
+    assert test.encoded(test.pictures[0])
+    with pytest.raises(SealedError):
+        test.encoded(source.pictures[0])
 
 
-def test_opening_a_test_set_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="no test pictures"):
-        open_sealed_test(opened(write_zip(tmp_path / "a.zip", archive_files(test=0))))
+def test_a_source_can_be_audited_and_prepared(source: Source) -> None:
+    result, _ = audit(source)
+    assert sum(row.pictures for row in result.rows) == len(source.pictures) + len(source.sealed)
+    assert [finding for finding in result.findings if finding.kind in ("unreadable", "left-out")] == []
+    prepared = prepare(source, [32], 0.3, 0)
+    assert (prepared.kind, prepared.classes, prepared.unreadable) == (source.kind, source.classes, ())
+    assert sorted(np.r_[prepared.training, prepared.validation]) == list(range(len(source.pictures)))
+    assert prepared.pixels(32).any(axis=(1, 2)).all()
 
 
-def test_one_zip_read_by_several_threads(tmp_path: Path) -> None:
-    files = archive_files(30, 4)
-    source = opened(write_zip(tmp_path / "a.zip", files))
-    with ThreadPoolExecutor(8) as pool:
-        for picture, content in zip(source.pictures, pool.map(source.encoded, source.pictures), strict=True):
-            assert content == files[picture.name]
+@pytest.mark.parametrize("name", path_sources())
+def test_a_missing_path_names_the_command_that_fetches_such_pictures(tmp_path: Path, name: str) -> None:
+    opener = OPENERS[name]
+    advice = f"give --data {opener.reads}; python -m pneumo.data fetch {opener.fetch} fetches it"
+    with pytest.raises(RequestError) as error:
+        open_source(DataSpec(source=name))
+    assert str(error.value) == f"data.path: no path is given; {advice}"
+    with pytest.raises(RequestError) as error:
+        open_source(DataSpec(source=name, path=str(tmp_path / "nowhere")))
+    assert str(error.value) == f"{tmp_path / 'nowhere'}: there is no such file or folder; {advice}"
 
 
-def test_a_damaged_member_is_unreadable_by_itself(tmp_path: Path) -> None:
-    files = archive_files()
-    path = write_zip(tmp_path / "a.zip", files)
-    whole = path.read_bytes()
-    with zipfile.ZipFile(path) as opened_zip:
-        member = opened_zip.getinfo("chest_xray/train/NORMAL/IM-0001-0001.jpeg")
-    middle = member.header_offset + 30 + len(member.filename) + member.file_size // 2
-    path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :])
-    source = opened(path)
-    with pytest.raises(UnreadableError, match="CRC"):
-        source.encoded(source.pictures[0])
-    assert source.encoded(source.pictures[1])
+@pytest.mark.parametrize("name", path_sources())
+def test_the_source_of_a_path_is_found(tmp_path: Path, name: str) -> None:
+    spec = SPECS[name](tmp_path)
+    assert spec.path is not None
+    assert source_at(spec.path, classes=spec.classes) == open_source(spec)
+    assert source_at(spec.path, name, spec.classes) == open_source(spec)
 
 
-def test_a_folder_is_read_once_and_again_where_it_changed(tmp_path: Path) -> None:
-    root = write_folder(tmp_path / "tree", archive_files(2, 1))
-    before = opened(root)
-    changed = root / "chest_xray" / before.pictures[0].name
-    untouched = root / "chest_xray" / before.pictures[1].name
-    # Other content of the same size and time is the one change that is not seen: so the file was not read again.
-    state = untouched.stat()
-    untouched.write_bytes(bytes(state.st_size))
-    os.utime(untouched, ns=(state.st_atime_ns, state.st_mtime_ns))
-    changed.write_bytes(encoded(99))
-    after = opened(root)
-    assert after.pictures[0].digest != before.pictures[0].digest
-    assert after.pictures[1:] == before.pictures[1:]
-    with pytest.raises(RequestError, match="changed after it was listed"):
-        after.encoded(after.pictures[1])
-
-
-def _without(part: str) -> dict[str, bytes]:
-    return {name: content for name, content in archive_files().items() if not name.startswith(part)}
-
-
-@pytest.mark.parametrize("write", [write_zip, write_folder], ids=["zip", "folder"])
-@pytest.mark.parametrize(
-    ("files", "wanted"),
-    [
-        (_without("train/PNEUMONIA"), "chest_xray/train/PNEUMONIA has no pictures"),
-        (_without("test/NORMAL"), "test/NORMAL has no pictures"),
-        (_without("train"), "no training pictures"),
-        ({"train/NORMAL/readme.txt": b"text"}, "no training pictures"),
-        (_without("test") | {"train/normal/IM-0001-0001.jpeg": b"other"}, "same picture by name"),
-    ],
-    ids=["empty class", "empty test class", "no train", "no pictures", "twice"],
-)
-def test_wrong_contents(tmp_path: Path, write: object, files: dict[str, bytes], wanted: str) -> None:
-    assert callable(write)
-    path = write(tmp_path / "data", files)
-    with pytest.raises(RequestError, match=wanted) as caught:
-        opened(path)
-    assert str(path) in str(caught.value)
-
-
-def test_two_sets_side_by_side(tmp_path: Path) -> None:
-    for outer in ("one", "two"):
-        write_folder(tmp_path, archive_files(2, 1), outer)
-    with pytest.raises(RequestError, match=r"several sets of pictures \(one, two\)"):
-        opened(tmp_path)
-
-
-def test_wrong_paths(tmp_path: Path) -> None:
-    broken = tmp_path / "broken.zip"
-    broken.write_bytes(b"PK\x03\x04 and then nothing of a zip")
-    with pytest.raises(RequestError, match="is no zip"):
-        opened(broken)
-    with pytest.raises(RequestError, match="no such file or folder"):
-        opened(tmp_path / "nowhere")
-    with pytest.raises(RequestError, match=r"data\.path.*paultimothymooney/chest-xray-pneumonia"):
-        open_source(DataSpec())
+@pytest.mark.parametrize("name", ["nothing", *GENERATED_SOURCES])
+def test_a_source_that_reads_no_path_is_refused_for_a_path(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RequestError, match=f"--source {name}: expected kaggle, folder or medmnist"):
+        source_at(str(tmp_path), name)
 
 
 def test_a_relative_path_counts_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_zip(tmp_path / "a.zip", archive_files(2, 1))
-    assert len(open_source(DataSpec(path="a.zip")).pictures) == 2 * len(CLASSES)
+    assert len(open_source(DataSpec(path="a.zip")).pictures) == 4

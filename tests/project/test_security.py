@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from pneumo.engines.study_lock import unusable
+from pneumo.engines.storage_url import storage_error
 from pneumo.spec.errors import RequestError
 from tests.conftest import ROOT
 from tests.support.mlflow_server import serve
@@ -138,14 +138,14 @@ def test_a_studys_name_is_no_path(tmp_path: Path, name: str) -> None:
 def test_a_password_in_an_address_is_never_shown() -> None:
     from sqlalchemy.engine import make_url
 
-    from pneumo.spec.masking import masked
+    from pneumo.spec.masking import mask_passwords
 
     addresses = ["http://me:very-secret@host:5000/x", "postgresql://me@host/db?password=very-secret&sslmode=require"]
     for address in (*addresses, "mysql://me:very-secret@host/db", "postgresql://host/db?sslPassword=very-secret"):
-        assert "very-secret" not in masked(f"at {address}: refused")
-        assert "refused" in masked(f"at {address}: refused")
+        assert "very-secret" not in mask_passwords(f"at {address}: refused")
+        assert "refused" in mask_passwords(f"at {address}: refused")
     for address in addresses:
-        said = str(unusable(make_url(address), OSError(5, "no luck with very-secret")))
+        said = str(storage_error(make_url(address), OSError(5, "no luck with very-secret")))
         assert "very-secret" not in said
         assert "no luck" in said
 

@@ -9,7 +9,7 @@ import pytest
 from pneumo.promote.choose import ChosenRun, choose_run
 from pneumo.search.confirm import FIRST_SEED
 from pneumo.spec.errors import RequestError
-from pneumo.spec.experiment import make_experiment
+from pneumo.spec.experiment_file import build_experiment
 from pneumo.tracking.promotions import asked
 from pneumo.tracking.store import Store, connect
 from pneumo.tracking.study import End, Role, end_study, end_trial, start_trial, trial_runs
@@ -52,7 +52,7 @@ def _study(store: Store, name: str) -> None:
 
 
 def picked(store: Store, study: str, run_id: str | None = None, **promote: object) -> ChosenRun:
-    experiment = make_experiment({"name": study, "promote": promote}, "the test")
+    experiment = build_experiment({"name": study, "promote": promote}, "the test")
     return choose_run(store, asked(store, run_id or study), experiment, trial_runs(store, study))
 
 

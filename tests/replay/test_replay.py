@@ -20,10 +20,7 @@ from pneumo.spec.errors import RequestError
 from pneumo.training import provenance
 from tests.conftest import ROOT
 from tests.support.pictures import archive_files, write_folder
-from tests.support.program import LONGEST, client, runs, search, write
-
-SAME = "Data, code, libraries, device and threads are those of the record."
-EQUAL = "Every metric is equal to the last bit."
+from tests.support.program import EQUAL, LONGEST, SAME, client, runs, search, write
 
 POOR = {"optimizer": "adam", "learning_rate": 1.0}
 GOOD = {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.01}

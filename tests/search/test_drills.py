@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from pneumo.engines.stored import stored_studies
+from pneumo.engines.engine_table import stored_studies
 from pneumo.engines.study_lock import lock_study
 from pneumo.search.integrity import IntegrityReport, check_study
 from pneumo.spec.result import Trial

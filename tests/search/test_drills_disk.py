@@ -113,7 +113,7 @@ def test_a_database_that_goes_away_is_waited_for_and_the_study_is_whole(
         assert ended.end() == 3, ended.errors
         assert "run the same command again" in ended.said
         assert ended.errors.count("\n") == 1
-        assert "was away for 3 s (search.outage)" in ended.errors
+        assert "was unreachable for 3 s (search.outage)" in ended.errors
         postgres.start()
         # It does.
         back = interrupted_at(3)

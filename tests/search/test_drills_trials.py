@@ -18,13 +18,12 @@ import optuna
 import pytest
 from mlflow.entities import Run
 
-from pneumo.engines.protocol import open_engine
+from pneumo.engines.engine_table import open_engine
 from pneumo.spec.errors import LESS_MEMORY
-from pneumo.spec.experiment import read_experiment
+from pneumo.spec.experiment_file import read_experiment
 from tests.conftest import ROOT
-from tests.replay.test_replay import EQUAL, SAME
 from tests.support.drilled import SEGFAULTS
-from tests.support.program import LONGEST, called, client, command, runs, search, write
+from tests.support.program import EQUAL, LONGEST, SAME, called, client, command, runs, search, write
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +32,7 @@ SPEED = ("train_seconds", "images_per_second", "predict_ms", "model_bytes", "epo
 
 
 def drilled(experiment: Path) -> list[str]:
-    return [sys.executable, str(ROOT / "tests" / "drilled.py"), experiment.name]
+    return [sys.executable, str(ROOT / "tests" / "support" / "drilled.py"), experiment.name]
 
 
 def start(program: list[str], folder: Path) -> subprocess.Popen[str]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pneumo.engines.stored import StoredStudy, stored_studies
+from pneumo.engines.engine_table import stored_studies
+from pneumo.engines.stored import StoredStudy
 from pneumo.engines.study_lock import lock_study
 from pneumo.search.integrity import IntegrityReport, check_study, compare_records
 from pneumo.tracking.inventory import Inventory, RunEntry, inventory

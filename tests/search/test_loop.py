@@ -15,12 +15,14 @@ from rich.console import Console
 
 from pneumo.compute.local import LocalProcesses
 from pneumo.compute.place import Channel
-from pneumo.engines.protocol import Engine, open_engine
+from pneumo.engines.engine_table import open_engine
+from pneumo.engines.protocol import Engine
 from pneumo.search.display import TrialListener
 from pneumo.search.loop import Ending, Training, TrainingLoop
 from pneumo.search.study import Study
 from pneumo.spec.candidate import Candidate
-from pneumo.spec.experiment import Experiment, make_experiment
+from pneumo.spec.experiment import Experiment
+from pneumo.spec.experiment_file import build_experiment
 from pneumo.spec.result import TrialResult
 
 
@@ -73,7 +75,7 @@ def play(tmp_path: Path) -> Callable[..., tuple[Ending, Engine, MemoryRecorder, 
         block: dict[str, Any], interrupted: Callable[[], bool] = lambda: False, **search: Any
     ) -> tuple[Ending, Engine, MemoryRecorder, str]:
         document = {"name": "s", "hyperparameters": {"epochs": 2} | block, "search": search}
-        experiment: Experiment = make_experiment(document, "test")
+        experiment: Experiment = build_experiment(document, "test")
         engine, recorder, output = open_engine(experiment, storage), MemoryRecorder(), io.StringIO()
         place = LocalProcesses(train, ready, experiment.search.workers, ())
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pneumo.engines.stored import stored_studies
+from pneumo.engines.engine_table import stored_studies
 from tests.support.pictures import archive_files, encoded, write_folder
 from tests.support.program import LONGEST, called, check_study, client, command, runs, search, write
 

@@ -13,7 +13,8 @@ from pneumo.compute.footprint import model_bytes
 from pneumo.search.retention import removable_models, remove_models
 from pneumo.spec.best import numbers_to_keep
 from pneumo.spec.candidate import Candidate
-from pneumo.spec.experiment import Experiment, make_experiment
+from pneumo.spec.experiment import Experiment
+from pneumo.spec.experiment_file import build_experiment
 from pneumo.spec.hyperparameters import Hyperparameters
 from pneumo.spec.result import Trial, TrialResult
 from pneumo.tracking.models import discard, logged_models
@@ -26,7 +27,7 @@ from tests.support.recorded import begun
 
 
 def asked(**search: Any) -> Experiment:
-    return make_experiment({"name": "s", "search": search, "hyperparameters": {"filters": [4, 8]}}, "test")
+    return build_experiment({"name": "s", "search": search, "hyperparameters": {"filters": [4, 8]}}, "test")
 
 
 def trial(number: int, value: float | None, state: Any = "complete", **metrics: float) -> Trial:
@@ -63,7 +64,7 @@ def test_of_several_objectives_the_front_stays() -> None:
 def test_the_rule_of_promotion_says_what_is_best() -> None:
     document = {"name": "s", "search": {"keep": {"best": 1}}, "promote": {"min": "train_seconds"}}
     trials = [trial(n, n / 10, train_seconds=abs(n - 2)) for n in range(5)]
-    assert numbers_to_keep(trials, make_experiment(document, "test")) == {0, 2}
+    assert numbers_to_keep(trials, build_experiment(document, "test")) == {0, 2}
 
 
 @pytest.mark.slow
@@ -94,7 +95,7 @@ def test_a_model_that_is_removed_leaves_its_run(
     registered = before[runs[1]]
     store.client.create_model_version(f"model-{where}", f"models:/{registered}", model_id=registered)
 
-    experiment = make_experiment(
+    experiment = build_experiment(
         {"name": name, "search": {"keep": {"best": 1}}, "hyperparameters": {"layers": 1}}, "test"
     )
     for run_id, why in removable_models(experiment, trials[:4], ()).items():

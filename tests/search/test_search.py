@@ -263,7 +263,7 @@ WRONG: dict[str, tuple[str, list[str], str]] = {
     "log and step": (
         "name: x\nhyperparameters: {dropout: {low: 0.1, high: 0.5, log: true, step: 0.1}}",
         [],
-        "hyperparameters.dropout: log and step do not go together",
+        "hyperparameters.dropout: log and step cannot be combined",
     ),
     "a text for a block": ("name: x\ndata: a.zip", ["--data", "b.zip"], "data: input should be a valid dictionary"),
     "missing data": ("name: x", ["--data", "nowhere.zip"], "nowhere.zip: there is no such file or folder"),

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
+from pneumo.spec.algorithms import ALGORITHMS, PRUNERS
 from pneumo.spec.errors import RequestError
-from pneumo.spec.experiment import make_experiment, read_experiment, setting_changes
+from pneumo.spec.experiment import DataSpec, Experiment
+from pneumo.spec.experiment_file import (
+    build_experiment,
+    is_same_experiment,
+    parse_experiment,
+    read_experiment,
+    setting_changes,
+)
 from pneumo.spec.hyperparameters import NAMES, TUTORIAL, Hyperparameters, map_size, unbuildable
-from pneumo.spec.space import Range, read_space
+from pneumo.spec.objective import OBJECTIVES
+from pneumo.spec.promotion import FLOORS, PromoteSpec
+from pneumo.spec.search import SearchSpec
+from pneumo.spec.sources import SOURCES
+from pneumo.spec.space import Range
+from pneumo.spec.space_reader import read_space
 
 
 def test_an_empty_block_is_the_tutorials_network() -> None:
@@ -25,8 +40,8 @@ def test_an_empty_block_is_the_tutorials_network() -> None:
 
 def test_a_plain_value_is_fixed_a_list_a_choice_and_low_high_a_range() -> None:
     space = read_space({"layers": 2, "filters": [16, 32], "dropout": {"low": 0, "high": 0.5}})
-    assert space.possible("layers") == (2,)
-    assert space.possible("filters") == (16, 32)
+    assert space.possible_values("layers") == (2,)
+    assert space.possible_values("filters") == (16, 32)
     assert [d.name for d in space.searched] == ["filters", "dropout"]
 
 
@@ -38,7 +53,7 @@ def test_a_plain_value_is_fixed_a_list_a_choice_and_low_high_a_range() -> None:
     ],
 )
 def test_a_range_of_whole_numbers_has_these_values(entry: dict[str, int], values: tuple[int, ...]) -> None:
-    assert read_space({"layers": entry, "image_size": 512}).possible("layers") == values
+    assert read_space({"layers": entry, "image_size": 512}).possible_values("layers") == values
 
 
 def test_a_step_of_tenths_is_exact() -> None:
@@ -47,7 +62,7 @@ def test_a_step_of_tenths_is_exact() -> None:
     assert dimension.values == (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 
 
-def test_a_condition_leaves_out_what_does_not_count() -> None:
+def test_a_condition_leaves_out_inactive_hyperparameters() -> None:
     space = read_space({"optimizer": ["adam", "sgd"], "momentum": [0.0, 0.9]})
     assert [("momentum" in v, v["optimizer"]) for v in space.grid()] == [(False, "adam"), (True, "sgd"), (True, "sgd")]
 
@@ -68,11 +83,11 @@ def test_the_baseline_is_the_tutorials_network_also_outside_the_space() -> None:
     space = read_space({"layers": [2, 3], "learning_rate": 0.1, "epochs": 5})
     baseline = space.baseline()
     assert (baseline["layers"], baseline["learning_rate"], baseline["epochs"]) == (1, 0.001, 5)
-    assert not space.holds(baseline)
+    assert not space.contains(baseline)
 
 
 @given(st.data())
-def test_what_is_drawn_is_held(data: st.DataObject) -> None:
+def test_drawn_values_lie_in_the_space(data: st.DataObject) -> None:
     block: dict[str, Any] = {
         "layers": data.draw(st.sampled_from([1, [1, 2], {"low": 1, "high": 3}])),
         "optimizer": data.draw(st.sampled_from(["sgd", ["adam", "sgd", "rmsprop"]])),
@@ -80,13 +95,13 @@ def test_what_is_drawn_is_held(data: st.DataObject) -> None:
         "dropout": data.draw(st.sampled_from([0.0, {"low": 0.0, "high": 0.5, "step": 0.25}])),
     }
     space = read_space(block)
-    drawn = space.draw(lambda d: data.draw(st.sampled_from(d.values or space.possible(d.name))))
-    assert space.holds(drawn)
-    assert not space.holds(drawn | {"layers": 9})
+    drawn = space.draw(lambda d: data.draw(st.sampled_from(d.values or space.possible_values(d.name))))
+    assert space.contains(drawn)
+    assert not space.contains(drawn | {"layers": 9})
     assert set(drawn) <= set(NAMES)
 
 
-def test_more_pooling_than_pixels_is_known() -> None:
+def test_a_network_with_more_pooling_than_pixels_is_unbuildable() -> None:
     assert [map_size(Hyperparameters(layers=n)) for n in range(1, 6)] == [31, 14, 6, 2, 0]
     reason = unbuildable(Hyperparameters(layers=5))
     assert reason is not None
@@ -103,11 +118,11 @@ WRONG = {
     "upside down": ({"hyperparameters": {"layers": {"low": 3, "high": 1}}}, "low must be below high"),
     "log and step": (
         {"hyperparameters": {"learning_rate": {"low": 0.1, "high": 1, "log": True, "step": 0.1}}},
-        "log and step do not go together",
+        "log and step cannot be combined",
     ),
-    "log from zero": ({"hyperparameters": {"dropout": {"low": 0, "high": 0.5, "log": True}}}, "starts above 0"),
-    "range of words": ({"hyperparameters": {"pooling": {"low": 1, "high": 2}}}, "takes no range"),
-    "twice": ({"hyperparameters": {"filters": [16, 16]}}, "a value stands twice"),
+    "log from zero": ({"hyperparameters": {"dropout": {"low": 0, "high": 0.5, "log": True}}}, "must start above 0"),
+    "range of words": ({"hyperparameters": {"pooling": {"low": 1, "high": 2}}}, "cannot be a range"),
+    "twice": ({"hyperparameters": {"filters": [16, 16]}}, "a value appears twice"),
     "no values": ({"hyperparameters": {"filters": []}}, "at least one value"),
     "not a number": ({"hyperparameters": {"dropout": float("nan")}}, "a finite number"),
     "unknown parent": (
@@ -121,7 +136,7 @@ WRONG = {
                 "layers": {"value": 1, "when": {"dropout": 0.1}},
             }
         },
-        "goes in a circle: layers -> dropout -> layers",
+        "the conditions form a cycle: layers -> dropout -> layers",
     ),
     "cannot be built": ({"hyperparameters": {"layers": 7}}, "no candidate can be built: layers=7"),
     "too many sizes": ({"hyperparameters": {"image_size": {"low": 64, "high": 224}}}, "at most 16 sizes"),
@@ -145,11 +160,11 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("document", "said"), WRONG.values(), ids=WRONG.keys())
-def test_what_is_wrong_is_said_in_one_line(document: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(("document", "message"), WRONG.values(), ids=WRONG.keys())
+def test_an_error_is_one_line(document: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError) as caught:
-        make_experiment({"name": "x"} | document, "x.yaml")
-    assert said in str(caught.value)
+        build_experiment({"name": "x"} | document, "x.yaml")
+    assert message in str(caught.value)
     assert str(caught.value).startswith("x.yaml: ")
     assert "\n" not in str(caught.value)
 
@@ -160,7 +175,7 @@ def test_numbers_as_people_write_them(tmp_path: Path) -> None:
         "name: x\nhyperparameters:\n  learning_rate: {low: 1e-4, high: 1E-2, log: true}\nsearch: {timeout: 90m}\n"
     )
     experiment = read_experiment(file)
-    assert experiment.space.possible("learning_rate") == (1e-4, 1e-2)
+    assert experiment.space.possible_values("learning_rate") == (1e-4, 1e-2)
     assert experiment.search.timeout == 5400
 
 
@@ -170,7 +185,7 @@ def test_broken_yaml_names_file_and_line(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"x\.yaml:3: not valid YAML"):
         read_experiment(file)
     file.write_text("name: x\nname: y\n")
-    with pytest.raises(RequestError, match=r"x\.yaml:2: not valid YAML: key 'name' stands twice"):
+    with pytest.raises(RequestError, match=r"x\.yaml:2: not valid YAML: key 'name' appears twice"):
         read_experiment(file)
 
 
@@ -181,7 +196,7 @@ def test_yaml_is_data_never_code(tmp_path: Path) -> None:
         read_experiment(file)
 
 
-def test_settings_are_laid_over_the_file(tmp_path: Path) -> None:
+def test_settings_replace_values_of_the_file(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     file.write_text("name: x\nhyperparameters:\nsearch: {trials: 3}\n")
     settings = ["layers=[1, 2]", "search.trials=7", "data.phantom.size=64", "name=y", "hyperparameters.dropout=0.5"]
@@ -189,11 +204,11 @@ def test_settings_are_laid_over_the_file(tmp_path: Path) -> None:
     assert experiment.name == "y"
     assert experiment.search.trials == 7
     assert experiment.data.phantom.size == 64
-    assert experiment.space.possible("layers") == (1, 2)
-    assert experiment.space.possible("dropout") == (0.5,)
+    assert experiment.space.possible_values("layers") == (1, 2)
+    assert experiment.space.possible_values("dropout") == (0.5,)
     with pytest.raises(RequestError, match=r"did you mean 'search\.pruner'"):
         read_experiment(file, ["search.prunner=median"])
-    with pytest.raises(RequestError, match="wants KEY=VALUE"):
+    with pytest.raises(RequestError, match="needs KEY=VALUE"):
         read_experiment(file, ["layers"])
 
 
@@ -203,7 +218,7 @@ def test_a_resolved_experiment_reads_back_the_same(tmp_path: Path) -> None:
         "momentum": [0.0, 0.5],
         "learning_rate": {"low": 1e-5, "high": 0.1, "log": True},
     }
-    experiment = make_experiment({"name": "x", "hyperparameters": block, "search": {"timeout": "2h"}}, "x")
+    experiment = build_experiment({"name": "x", "hyperparameters": block, "search": {"timeout": "2h"}}, "x")
     file = tmp_path / "x.yaml"
     file.write_text(experiment.to_yaml())
     again = read_experiment(file)
@@ -211,10 +226,66 @@ def test_a_resolved_experiment_reads_back_the_same(tmp_path: Path) -> None:
     assert again.space == experiment.space
 
 
-def test_changes_name_what_differs_and_pass_over_the_budget() -> None:
+def test_an_experiment_that_an_earlier_version_recorded_is_read_and_has_not_changed(tmp_path: Path) -> None:
+    current = build_experiment({"name": "x", "search": {"trials": 3}}, "x").to_yaml()
+    recorded = current.replace("  max_failures:", "  terminator: false\n  max_failures:")
+    assert recorded != current
+    file = tmp_path / "experiment.yaml"
+    file.write_text(recorded)
+    assert read_experiment(file).to_yaml() == parse_experiment(recorded, "x").to_yaml() == current
+    assert is_same_experiment(recorded, current)
+    assert setting_changes(yaml.safe_load(recorded), yaml.safe_load(current)) == []
+    assert not is_same_experiment(recorded.replace("trials: 3", "trials: 4"), current)
+    assert not is_same_experiment("name: [", current)
+    assert not is_same_experiment(None, current)
+    ended_by_it = recorded.replace("terminator: false", "terminator: true")
+    assert parse_experiment(ended_by_it, "x").to_yaml() == current  # so that its trials can be promoted and replayed
+    file.write_text(ended_by_it)
+    with pytest.raises(RequestError, match=r"experiment.yaml: search\.terminator: was removed; use search\.patience"):
+        read_experiment(file)
+
+
+def test_changes_name_the_differences_without_the_budget() -> None:
     before = {"search": {"trials": 3, "pruner": "none"}, "hyperparameters": {"layers": {"low": 1, "high": 4}}}
     now = {"search": {"trials": 9, "pruner": "median"}, "hyperparameters": {"layers": [1, 2]}}
     assert setting_changes(before, now) == [
         "hyperparameters.layers was {high: 4, low: 1}, now [1, 2]",
         "search.pruner was none, now median",
     ]
+
+
+def test_every_field_of_an_experiment_has_a_description() -> None:
+    settings = [algorithm.settings for algorithms in ALGORITHMS.values() for algorithm in algorithms.values()]
+    models = _models_in(Experiment) | {Hyperparameters} | set(settings) | set(PRUNERS.values())
+    missing = [
+        f"{model.__name__}.{name}"
+        for model in models
+        for name, field in model.model_fields.items()
+        if not (field.description or "").endswith(".")
+    ]
+    assert missing == []
+
+
+def test_the_json_schema_has_the_values_of_fields_that_are_checked_by_name() -> None:
+    search = SearchSpec.model_json_schema()["properties"]
+    assert search["engine"]["enum"] == list(ALGORITHMS)
+    assert search["pruner"]["enum"] == list(PRUNERS)
+    assert set(search["algorithm"]["enum"]) == {name for algorithms in ALGORITHMS.values() for name in algorithms}
+    one, several = search["objective"]["anyOf"]
+    assert one["enum"] == several["items"]["enum"] == list(OBJECTIVES)
+    promote = PromoteSpec.model_json_schema()["properties"]
+    assert promote["floors"]["propertyNames"]["enum"] == list(FLOORS)
+    assert promote["max"]["anyOf"][0]["enum"] == promote["subject_to"]["propertyNames"]["enum"] == list(OBJECTIVES)
+    assert DataSpec.model_json_schema()["properties"]["source"]["enum"] == list(SOURCES)
+
+
+def _models_in(model: type[BaseModel]) -> set[type[BaseModel]]:
+    """Return a model and all models of its fields."""
+    models = {model}
+    pending: list[Any] = [field.annotation for field in model.model_fields.values()]
+    while pending:
+        annotation = pending.pop()
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            models |= _models_in(annotation)
+        pending += get_args(annotation)
+    return models

@@ -1,4 +1,4 @@
-"""pneumo.spec.selection: the best trial, the front and the mean over seeds, against other people's arithmetic."""
+"""The best trial, the front and the mean over seeds, compared with independent computations."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from pneumo.spec.objective import OBJECTIVES, Direction
 from pneumo.spec.result import State, Trial, TrialResult
 from pneumo.spec.selection import (
     Bound,
-    Confirmed,
+    Confirmation,
     Rule,
-    confirmed_ranking,
     dominates,
+    metric_value,
     pareto_front,
-    ranked,
+    rank_confirmations,
+    rank_trials,
     t_quantile,
-    value_of,
 )
 
 NAN, INF = float("nan"), float("inf")
@@ -43,7 +43,7 @@ def _numbers(trials: list[Trial]) -> list[int]:
 
 
 def _refusal(rule: Mapping[str, Any]) -> str:
-    """The key and what is said of it, as a file's reader puts them together."""
+    """Return the key and the message of the error, joined as for an experiment file."""
 
     class File(BaseModel):
         promote: Rule
@@ -54,21 +54,21 @@ def _refusal(rule: Mapping[str, Any]) -> str:
     return f"{'.'.join(map(str, fault['loc']))}.{fault['msg'].removeprefix('Value error, ')}"
 
 
-def test_a_rule_is_a_metric_to_have_most_or_least_of_and_bounds() -> None:
+def test_a_rule_is_a_metric_with_a_direction_and_bounds() -> None:
     rule = Rule.model_validate({"max": "val_auc", "subject_to": {"parameters": {"max": 500000}}})
     assert (rule.metric, rule.direction) == ("val_auc", "maximize")
     assert rule.subject_to == {"parameters": Bound(max=500000)}
     assert (Rule(min="predict_ms").metric, Rule(min="predict_ms").direction) == ("predict_ms", "minimize")
 
 
-def test_a_bound_holds_its_ends() -> None:
-    assert [Bound(min=1, max=2).holds(value) for value in (0.9, 1, 1.5, 2, 2.1)] == [False, True, True, True, False]
-    assert Bound(min=0).holds(INF)
-    assert not Bound(max=0).holds(INF)
+def test_a_bound_contains_its_ends() -> None:
+    assert [Bound(min=1, max=2).contains(value) for value in (0.9, 1, 1.5, 2, 2.1)] == [False, True, True, True, False]
+    assert Bound(min=0).contains(INF)
+    assert not Bound(max=0).contains(INF)
 
 
 @pytest.mark.parametrize(
-    ("rule", "said"),
+    ("rule", "message"),
     [
         ({"max": "val_acu"}, "promote.max: there is no 'val_acu'; there is val_auc, val_accuracy, "),
         ({"max": "val_acu"}, "; did you mean 'val_auc'?"),
@@ -91,18 +91,18 @@ def test_a_bound_holds_its_ends() -> None:
         ({"max": "val_auc", "most": 1}, "promote.most.Extra inputs are not permitted"),
     ],
 )
-def test_a_rule_that_says_too_little_or_too_much_is_refused(rule: dict[str, Any], said: str) -> None:
-    assert said in _refusal(rule)
+def test_an_incomplete_or_contradictory_rule_is_refused(rule: dict[str, Any], message: str) -> None:
+    assert message in _refusal(rule)
 
 
 def test_the_first_objective_is_the_value_and_the_others_are_metrics() -> None:
     result = TrialResult(0, "run", "complete", 0.9, {"best_val_loss": 0.3, "parameters": 7, "train_seconds": NAN})
-    assert [value_of(result, metric, TWO) for metric in ("val_auc", "val_loss", "parameters")] == [0.9, 0.3, 7]
-    assert [value_of(result, metric, TWO) for metric in ("val_f1", "train_seconds")] == [None, None]
-    assert value_of(result, "val_loss", ("val_loss",)) == 0.9
+    assert [metric_value(result, metric, TWO) for metric in ("val_auc", "val_loss", "parameters")] == [0.9, 0.3, 7]
+    assert [metric_value(result, metric, TWO) for metric in ("val_f1", "train_seconds")] == [None, None]
+    assert metric_value(result, "val_loss", ("val_loss",)) == 0.9
 
 
-def test_ranking_is_by_the_first_objective_and_leaves_out_what_did_not_end_well() -> None:
+def test_the_ranking_is_by_the_first_objective_and_has_complete_trials_only() -> None:
     trials = [
         _trial(4, 0.8),
         _trial(3, 0.9),
@@ -112,9 +112,9 @@ def test_ranking_is_by_the_first_objective_and_leaves_out_what_did_not_end_well(
         _trial(5, NAN),
         _trial(6, INF),
     ]
-    assert _numbers(ranked(trials, ["val_auc"])) == [1, 3, 4]
-    assert _numbers(ranked(trials, ["val_loss"])) == [4, 1, 3]
-    assert ranked([], ["val_auc"]) == []
+    assert _numbers(rank_trials(trials, ["val_auc"])) == [1, 3, 4]
+    assert _numbers(rank_trials(trials, ["val_loss"])) == [4, 1, 3]
+    assert rank_trials([], ["val_auc"]) == []
 
 
 def test_a_rule_ranks_by_its_metric_those_that_keep_its_bounds() -> None:
@@ -126,11 +126,11 @@ def test_a_rule_ranks_by_its_metric_those_that_keep_its_bounds() -> None:
         _trial(4, 0.5, {"parameters": 10}),
     ]
     small = {"parameters": Bound(max=5e5)}
-    assert _numbers(ranked(trials, TWO, Rule(max="val_auc", subject_to=small))) == [2, 1, 4]
-    assert _numbers(ranked(trials, TWO, Rule(min="val_loss", subject_to=small))) == [2, 1]
+    assert _numbers(rank_trials(trials, TWO, Rule(max="val_auc", subject_to=small))) == [2, 1, 4]
+    assert _numbers(rank_trials(trials, TWO, Rule(min="val_loss", subject_to=small))) == [2, 1]
     good = {"val_auc": Bound(min=0.95)}
-    assert _numbers(ranked(trials, TWO, Rule(min="parameters", subject_to=good))) == [2, 1, 0]
-    assert ranked(trials, TWO, Rule(max="val_f1")) == []
+    assert _numbers(rank_trials(trials, TWO, Rule(min="parameters", subject_to=good))) == [2, 1, 0]
+    assert rank_trials(trials, TWO, Rule(max="val_f1")) == []
 
 
 def test_to_dominate_is_to_be_better_somewhere_and_worse_nowhere() -> None:
@@ -176,7 +176,7 @@ def test_the_front_is_the_one_that_optuna_finds(rows: list[tuple[float, float, f
 def test_the_interval_is_that_of_a_published_example() -> None:
     # Student, The probable error of a mean, Biometrika 6 (1908): hours of sleep gained with one drug over another. The
     # interval is what R's documentation of t.test gives: t.test(extra ~ group, data = sleep, paired = TRUE).
-    gained = Confirmed(0, (-1.2, -2.4, -1.3, -1.3, 0.0, -1.0, -1.8, -0.8, -4.6, -1.4), 0.0)
+    gained = Confirmation(0, (-1.2, -2.4, -1.3, -1.3, 0.0, -1.0, -1.8, -0.8, -4.6, -1.4), 0.0)
     assert gained.mean == pytest.approx(-1.58)
     assert gained.low == pytest.approx(-2.4598858, abs=5e-8)
     assert gained.high == pytest.approx(-0.7001142, abs=5e-8)
@@ -194,20 +194,22 @@ def test_quantiles_and_intervals_are_those_of_scipy() -> None:
         assert t_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-12)
     for values in ((0.98, 0.985), (0.987, 0.9851, 0.9889, 0.9866, 0.987), tuple(math.sin(n) for n in range(33))):
         low, high = stats.t.interval(0.95, len(values) - 1, loc=stats.tmean(values), scale=stats.sem(values))
-        assert (Confirmed(0, values, 0.0).low, Confirmed(0, values, 0.0).high) == pytest.approx((low, high), rel=1e-12)
+        assert (Confirmation(0, values, 0.0).low, Confirmation(0, values, 0.0).high) == pytest.approx(
+            (low, high), rel=1e-12
+        )
 
 
 def test_one_value_has_no_interval_and_none_is_refused() -> None:
-    one = Confirmed(3, (0.9,), 0.95)
+    one = Confirmation(3, (0.9,), 0.95)
     assert (one.mean, one.low, one.high) == (0.9, None, None)
-    equal = Confirmed(3, (0.5, 0.5), 0.5)
+    equal = Confirmation(3, (0.5, 0.5), 0.5)
     assert (equal.low, equal.high) == (0.5, 0.5)
     with pytest.raises(ValueError, match="trial 3: a confirmation needs at least one value"):
-        Confirmed(3, (), 0.9)
+        Confirmation(3, (), 0.9)
 
 
 def test_luck_is_how_much_better_the_first_value_was() -> None:
-    confirmed = Confirmed(0, (0.5, 0.75), 0.75)
+    confirmed = Confirmation(0, (0.5, 0.75), 0.75)
     assert confirmed.luck("maximize") == 0.125
     assert confirmed.luck("minimize") == -0.125
 
@@ -217,10 +219,10 @@ def test_confirmed_trials_are_ranked_by_their_means(
     direction: Literal["maximize", "minimize"], order: list[int]
 ) -> None:
     confirmed = [
-        Confirmed(4, (0.8, 0.8), 0.8),
-        Confirmed(3, (0.9, NAN), 0.99),
-        Confirmed(0, (0.1,), 0.99),
-        Confirmed(1, (0.8, 0.8, 0.8, 0.8), 0.8),
-        Confirmed(2, (0.9,), 0.1),
+        Confirmation(4, (0.8, 0.8), 0.8),
+        Confirmation(3, (0.9, NAN), 0.99),
+        Confirmation(0, (0.1,), 0.99),
+        Confirmation(1, (0.8, 0.8, 0.8, 0.8), 0.8),
+        Confirmation(2, (0.9,), 0.1),
     ]
-    assert [c.number for c in confirmed_ranking(confirmed, direction)] == order
+    assert [c.number for c in rank_confirmations(confirmed, direction)] == order

@@ -21,7 +21,7 @@ from pneumo.data.decoding import decode
 from pneumo.evidence.scaling import scaled
 from pneumo.spec.errors import RequestError
 from pneumo.tracking.served import Decision, load_served
-from tests.data.test_dicom import dicom, ramp
+from tests.support.dicom_files import dicom, ramp
 from tests.support.pictures import encoded
 from tests.support.served import DECODER, SIDE, Small, register
 

@@ -14,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pneumo.spec.errors import RequestError
-from pneumo.spec.masking import masked
+from pneumo.spec.masking import mask_passwords
 from pneumo.tracking.store import connect
 from tests.conftest import ROOT
 
@@ -126,7 +126,10 @@ def test_the_environment_names_the_store(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_masked_leaves_the_rest() -> None:
-    assert masked("at http://me:pa@ss/w@host:1/x and sqlite:///a.db") == "at http://***@host:1/x and sqlite:///a.db"
+    assert (
+        mask_passwords("at http://me:pa@ss/w@host:1/x and sqlite:///a.db")
+        == "at http://***@host:1/x and sqlite:///a.db"
+    )
 
 
 def test_the_default_is_what_mlflow_shows_in_this_folder(project: Path) -> None:

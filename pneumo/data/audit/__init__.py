@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pneumo.data.archive import printable
 from pneumo.data.audit.findings import Audit, Finding, all_of, from_json, leaks, parts_of, to_json
-from pneumo.data.cache import cache_folder, replacing, unwritable
+from pneumo.data.cache import cache_error, cache_folder, replacing
 from pneumo.data.decoding import UnreadableError
 from pneumo.data.pictures import Picture, Source
 from pneumo.data.sealed import open_sealed_test
@@ -47,7 +47,7 @@ def audit(source: Source, progress: Callable[[int, int], None] = lambda done, to
         with replacing(folder / "audit.json") as file:
             file.write(to_json(result).encode())
     except OSError as error:
-        raise unwritable(folder, error) from None
+        raise cache_error(folder, error) from None
     return result, seen
 
 
