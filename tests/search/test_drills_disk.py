@@ -171,7 +171,7 @@ def mount_small(tmp_path: Path) -> Iterator[Callable[..., Path]]:
 
 
 @pytest.mark.parametrize("full", ["everything", "all but the study's database"])
-def test_a_full_disk_ends_the_search_and_the_same_command_goes_on(
+def test_a_full_disk_ends_the_search_and_the_same_command_resumes_the_study(
     full: str, mount_small: Callable[..., Path], tmp_path: Path, undisturbed: list[tuple[dict[str, str], float]]
 ) -> None:
     folder = mount_small("size=40m")

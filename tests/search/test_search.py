@@ -33,10 +33,9 @@ def test_a_study_is_recorded_in_mlflow(study: tuple[Path, Path, str]) -> None:
     children = check_study(folder, "small", 2)
     for run in children:
         check_trial(folder, run)
+    # The first trial is the tutorial's network, whatever the space says.
     assert children[0].data.params["layers"] == "1"
-    assert (
-        children[0].data.params["image_size"] == "64"
-    )  # the first trial is the tutorial's network, whatever the space says
+    assert children[0].data.params["image_size"] == "64"
     assert "The best 2 of 2 trials" in output
     assert "tutorial's network" in output or "tutorial's own network" in output
     assert "phantoms" in output
@@ -84,7 +83,7 @@ def test_a_changed_study_is_refused_with_the_difference(study: tuple[Path, Path,
     assert "whose trials are in another database" in database.stderr
 
 
-def test_ctrl_c_closes_the_trial_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_ctrl_c_closes_the_trial_and_the_same_command_resumes_the_study(tmp_path: Path) -> None:
     experiment = write(tmp_path, hyperparameters={"epochs": 80, "layers": [1, 2]}, search={"trials": 2})
     arguments = command(experiment, "--set", "search.baseline=false")
     program = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True)
