@@ -152,7 +152,7 @@ def test_the_champion_predicts_the_test_folder_with_the_figures_of_its_promotion
     folder, _ = article
     done = called("promote", "article", folder=folder)
     assert done.returncode == 0, (done.stdout, done.stderr)
-    assert "Against the study's baseline, trial 0:" in done.stdout
+    assert "Compared with the study's baseline, trial 0:" in done.stdout
     with zipfile.ZipFile(archive) as pictures:
         tests = [name for name in pictures.namelist() if name.startswith("chest_xray/test/") and name.endswith(".jpeg")]
         pictures.extractall(tmp_path / "unpacked", tests)
