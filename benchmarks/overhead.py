@@ -1,13 +1,13 @@
-"""The platform's own share of a study's time, on real pictures.
+"""Measure which share of a study's time is not spent in training, on real pictures.
 
     python benchmarks/overhead.py --data chest-xray-pneumonia.zip
 
-Runs the real program, a study of 6 trials of 5 epochs at 64 pixels, from a folder with no cache and no database, and
-prints (wall time - time inside model.fit) / time inside model.fit, where the rest goes, and the resident memory of the
-driver and its workers after each trial.
+Runs a study of 6 trials of 5 epochs at 64 pixels, from a folder without cache and database.
 
-Time inside model.fit is what trials record as `train_seconds`: training and predicting the validation pictures, without
-what the study does in between (metrics, MLflow, asking the engine whether to go on).
+Prints the output of the search with the resident memory of the driver and its workers after each trial, where the time
+went, and (wall time - time inside model.fit) / time inside model.fit. The time inside model.fit is the trials' metric
+`train_seconds`: training, and predicting the validation pictures, without computing metrics, writing for MLflow and waiting
+for the engine's decision.
 """
 
 from __future__ import annotations
@@ -38,30 +38,30 @@ EXPERIMENT = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, type=Path, help="the archive, a zip or a folder")
-    parser.add_argument("--trials", type=int, default=6)
-    parser.add_argument("--warm", action="store_true", help="keep and use this user's cache of decoded pictures")
+    parser.add_argument("--data", required=True, type=Path, help="the archive: a zip or a folder")
+    parser.add_argument("--trials", type=int, default=6, help="number of trials")
+    parser.add_argument("--warm", action="store_true", help="use the cache of decoded pictures of this user")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "experiment.yaml").write_text(yaml.safe_dump(EXPERIMENT))
-        mine = ("MLFLOW_TRACKING_URI", "PNEUMO_STORAGE")
-        environment = {name: value for name, value in os.environ.items() if name not in mine}
+        removed = ("MLFLOW_TRACKING_URI", "PNEUMO_STORAGE")
+        environment = {name: value for name, value in os.environ.items() if name not in removed}
         if not options.warm:
             environment["PNEUMO_CACHE"] = str(folder / "cache")
         command = [sys.executable, "-m", "pneumo.search", "experiment.yaml", "--data", str(options.data.resolve())]
         command += ["--trials", str(options.trials)]
-        began = time.time()
+        start = time.time()
         program = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
         watch(program)
-        ended = time.time()
+        end = time.time()
         if program.returncode:
             sys.exit(program.returncode)
-        report(folder, began, ended)
+        print_shares(folder, start, end)
 
 
 def watch(program: subprocess.Popen[str]) -> None:
-    """Prints what the program says, and its memory after each trial."""
+    """Print the output of the search, and the memory after each trial."""
     assert program.stdout is not None
     process = psutil.Process(program.pid)
     for line in program.stdout:
@@ -74,29 +74,29 @@ def watch(program: subprocess.Popen[str]) -> None:
     program.wait()
 
 
-def report(folder: Path, began: float, ended: float) -> None:
-    """Where the time went, from the records in MLflow."""
+def print_shares(folder: Path, start: float, end: float) -> None:
+    """Print where the time between `start` and `end` (Unix seconds) went, from the MLflow runs."""
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.get_experiment_by_name("overhead")
     assert experiment is not None
-    found = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
-    trials = [run for run in found if run.data.tags["pneumo.role"] == "trial"]
+    runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+    trials = [run for run in runs if run.data.tags["pneumo.role"] == "trial"]
     fit = sum(run.data.metrics["train_seconds"] for run in trials)
     within = sum(run.info.end_time - run.info.start_time for run in trials) / 1000
-    before = trials[0].info.start_time / 1000 - began
-    after = ended - trials[-1].info.end_time / 1000
-    wall = ended - began
+    before = trials[0].info.start_time / 1000 - start
+    after = end - trials[-1].info.end_time / 1000
+    wall = end - start
     rows = {
         "wall time": wall,
         "inside model.fit": fit,
         "before the first trial (imports, decoding, databases)": before,
         "within trials, outside model.fit (waiting for the worker's imports, metrics, plots, model, MLflow)": within
         - fit,
-        "between trials (asking, telling)": wall - before - after - within,
+        "between trials (the engine's proposals and results)": wall - before - after - within,
         "after the last trial (the study's page, closing)": after,
     }
-    for what, seconds in rows.items():
-        print(f"{seconds:8.1f} s  {what}")
+    for name, seconds in rows.items():
+        print(f"{seconds:8.1f} s  {name}")
     print(f"share: ({wall:.1f} - {fit:.1f}) / {fit:.1f} = {(wall - fit) / fit:.1%}")
 
 

@@ -1,8 +1,8 @@
-"""Pictures as they look in training: one random projective transform each, then brightness and contrast.
+"""Random augmentation of training pictures: one projective transform, then brightness and contrast.
 
-The transform is the one that Keras' ImageDataGenerator composes (rotation, shift, shear, zoom, then the mirror), so the
-tutorial's `shear_range=0.2, zoom_range=0.2, horizontal_flip=True` means the same here. Keras 3's own layers do not do
-that: `RandomShear` counts in shares of the side, not degrees, and every layer samples the picture again.
+The transform is the one that Keras' `ImageDataGenerator` composes (rotation, shift, shear, zoom, then the mirror), so the
+tutorial's `shear_range=0.2, zoom_range=0.2, horizontal_flip=True` has the same meaning here. The layers of Keras 3 differ:
+`RandomShear` takes shares of the side instead of degrees, and each layer interpolates the picture again.
 """
 
 from __future__ import annotations
@@ -14,18 +14,24 @@ import tensorflow as tf
 from pneumo.spec.hyperparameters import Hyperparameters
 
 
-def augmented(pictures: tf.Tensor, seed: tf.Tensor, values: Hyperparameters) -> tf.Tensor:
-    """Grey pictures, each changed by chance; the same pictures and seed give the same result on every run.
+def augment_pictures(pictures: tf.Tensor, seed: tf.Tensor, values: Hyperparameters) -> tf.Tensor:
+    """Return randomly augmented copies of grey pictures.
 
-    `pictures`: shape (n, side, side, 1), values 0 to 255 of any dtype. `seed`: two integers. Returns float32 of the same
-    shape and range; exactly the pictures where `values` asks for no augmentation.
+    Args:
+        pictures: Shape (n, side, side, 1), any dtype, values 0 to 255.
+        seed: Shape (2,), integers. The same pictures and seed give the same result in every process.
+        values: Hyperparameters. Those that are 0 or False switch their effect off; if all effects are off, the pictures
+            are returned with their values unchanged.
+
+    Returns:
+        float32 of the same shape, values 0 to 255.
     """
     pictures = tf.cast(pictures, tf.float32)
-    # One row for each effect, whether it is on or not: switching one on leaves the others' luck as it was.
+    # One row for each effect, whether it is on or off, so that switching one on does not change the others' random numbers.
     draws = tf.random.stateless_uniform((9, tf.shape(pictures)[0]), seed, minval=-1.0, maxval=1.0)
-    if _moves(values):
+    if _has_geometric_effect(values):
         side = tf.cast(tf.shape(pictures)[1], tf.float32)
-        matrices = transforms(
+        matrices = transform_matrices(
             side,
             rotation=draws[0] * values.rotation,
             shift_x=draws[1] * values.translation * side,
@@ -35,7 +41,7 @@ def augmented(pictures: tf.Tensor, seed: tf.Tensor, values: Hyperparameters) -> 
             zoom_y=1 + draws[5] * values.zoom,
             mirrored=draws[6] < 0 if values.horizontal_flip else tf.zeros_like(draws[6], tf.bool),
         )
-        pictures = transformed(pictures, matrices)
+        pictures = apply_transforms(pictures, matrices)
     if values.brightness or values.contrast:
         mean = tf.reduce_mean(pictures, axis=(1, 2, 3), keepdims=True)
         factor = (1 + draws[7] * values.contrast)[:, None, None, None]
@@ -44,7 +50,7 @@ def augmented(pictures: tf.Tensor, seed: tf.Tensor, values: Hyperparameters) -> 
     return pictures
 
 
-def transforms(
+def transform_matrices(
     side: tf.Tensor,
     *,
     rotation: tf.Tensor,
@@ -55,11 +61,23 @@ def transforms(
     zoom_y: tf.Tensor,
     mirrored: tf.Tensor,
 ) -> tf.Tensor:
-    """From each pixel of the result, the point of a square picture that it shows: matrices for `transformed`, (n, 8).
+    """Return the projective transforms of n square pictures.
 
-    Each argument but `side` (pixels) has shape (n,): `rotation` and `shear` in degrees, the shifts in pixels, a zoom of
-    0.5 shows the middle half of the axis twice as large. The matrices are those of `apply_affine_transform` and
-    `flip_axis` in keras/src/legacy/preprocessing/image.py, multiplied out.
+    A transform maps each pixel of the result to the point of the picture whose value it takes. The matrices are those of
+    `apply_affine_transform` and `flip_axis` in keras/src/legacy/preprocessing/image.py, multiplied out.
+
+    Args:
+        side: Side of the pictures in pixels.
+        rotation: Degrees, shape (n,).
+        shift_x: Pixels, shape (n,).
+        shift_y: Pixels, shape (n,).
+        shear: Degrees, shape (n,).
+        zoom_x: Shape (n,); 0.5 enlarges the middle half of the axis to its full length.
+        zoom_y: As `zoom_x`.
+        mirrored: bool, shape (n,); True mirrors left and right.
+
+    Returns:
+        float32, shape (n, 8), for `apply_transforms`.
     """
     turn = rotation * (math.pi / 180)
     lean = turn + shear * (math.pi / 180)
@@ -73,8 +91,11 @@ def transforms(
     return tf.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1)
 
 
-def transformed(pictures: tf.Tensor, matrices: tf.Tensor) -> tf.Tensor:
-    """Float32 pictures (n, side, side, c) under matrices (n, 8): bilinear, the edge's pixels repeated beyond it."""
+def apply_transforms(pictures: tf.Tensor, matrices: tf.Tensor) -> tf.Tensor:
+    """Transform float32 pictures (n, side, side, c) by matrices (n, 8).
+
+    Values are interpolated bilinearly; points outside the picture take the value of the nearest edge pixel.
+    """
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=pictures,
         transforms=matrices,
@@ -85,5 +106,5 @@ def transformed(pictures: tf.Tensor, matrices: tf.Tensor) -> tf.Tensor:
     )
 
 
-def _moves(values: Hyperparameters) -> bool:
+def _has_geometric_effect(values: Hyperparameters) -> bool:
     return bool(values.rotation or values.translation or values.shear or values.zoom or values.horizontal_flip)

@@ -1,4 +1,4 @@
-"""The network of a hyperparameter set: the tutorial's CNN, and what varies it."""
+"""Build and compile the convolutional network of a set of hyperparameters: the tutorial's network and its variations."""
 
 from __future__ import annotations
 
@@ -10,20 +10,24 @@ from pneumo.spec.hyperparameters import Hyperparameters, unbuildable
 
 
 class UnbuildableError(TrialError):
-    """No network has these hyperparameters; the message is the reason, in one line."""
+    """No network with these hyperparameters exists; the message is the reason, in one line."""
 
 
 def build(values: Hyperparameters, *, seed: int) -> keras.Model:
-    """The network, not yet compiled.
+    """Return the network of a set of hyperparameters, not yet compiled.
 
-    Takes raw pictures, values 0 to 255 of any dtype, shape (n, image_size, image_size, channels); gives the probability
-    of pneumonia, float32, shape (n, 1). It holds standard Keras layers only, so a saved one loads without this package.
+    The network takes raw pictures, shape (n, image_size, image_size, channels), any dtype, values 0 to 255, and returns the
+    probability of pneumonia, float32, shape (n, 1). It consists of standard Keras layers only, so a saved network loads
+    without this package.
 
-    Every initializer and the dropout get a seed of their own, derived from `seed`: the same call gives the same weights,
-    whatever else the process has drawn.
+    Args:
+        values: Hyperparameters. `precision` must not be `auto` (see `pneumo.cnn.device.resolve_precision`).
+        seed: Each initializer and the dropout layer get a seed of their own derived from it, so equal arguments give
+            equal weights, whatever random numbers the process has drawn before.
 
-    Raises `UnbuildableError` where the pooling leaves nothing, `ValueError` where `precision` is still `auto`
-    (`pneumo.cnn.device.resolved` settles that).
+    Raises:
+        UnbuildableError: The pooling leaves no pixels.
+        ValueError: `precision` is `auto`.
     """
     if reason := unbuildable(values):
         raise UnbuildableError(reason)
@@ -34,7 +38,7 @@ def build(values: Hyperparameters, *, seed: int) -> keras.Model:
         return keras.initializers.GlorotUniform(seed=next(seeds))
 
     inputs = keras.Input((values.image_size, values.image_size, values.channels), name="pictures", dtype="float32")
-    # In float32 under every precision: 8-bit steps must not be rounded before the first convolution sees them.
+    # In float32 under every precision: half precision would round the 256 grey levels before the first convolution.
     x = keras.layers.Rescaling(1 / 255, dtype="float32", name="rescale")(inputs)
     if values.normalization == "standardize":
         x = keras.layers.LayerNormalization(
@@ -47,7 +51,7 @@ def build(values: Hyperparameters, *, seed: int) -> keras.Model:
         x = keras.layers.Conv2D(
             filters,
             values.kernel_size,
-            use_bias=not values.batch_norm,  # batch normalization has its own
+            use_bias=not values.batch_norm,  # batch normalization adds its own bias
             kernel_initializer=initializer(),
             dtype=policy,
             name=f"convolution_{k + 1}",
@@ -71,43 +75,54 @@ def build(values: Hyperparameters, *, seed: int) -> keras.Model:
 
 
 def compile_model(model: keras.Model, values: Hyperparameters, steps: int) -> None:
-    """Give the network its optimizer, loss and training metrics (`loss`, `accuracy`, `auc`).
+    """Set the optimizer, the loss and the training metrics (`loss`, `accuracy`, `auc`) of a network.
 
-    `steps`, of the whole training, are what the cosine schedule counts by: it ends at zero after as many.
+    Args:
+        model: A network that `build` returned for `values`.
+        values: Hyperparameters.
+        steps: Number of batches in the whole training, after which the cosine schedule reaches zero.
     """
     model.compile(
         optimizer=_optimizer(values, steps),
         loss=keras.losses.BinaryCrossentropy(label_smoothing=values.label_smoothing),
         metrics=[keras.metrics.BinaryAccuracy(name="accuracy"), keras.metrics.AUC(name="auc")],
-        jit_compile=False,  # XLA's compilation costs more than a short trial gains, and on a CPU it is slower throughout
+        jit_compile=False,  # compiling with XLA takes longer than it saves in a short trial, and on a CPU it is never faster
     )
-    # Else the first step makes the optimizer's variables, for which TensorFlow traces the step twice: 0.3 s, and 4 MB that
-    # nothing gives back.
+    # Otherwise the first step creates the optimizer's variables and TensorFlow traces the step twice, which costs 0.3 s and
+    # 4 MB that are never freed.
     model.optimizer.build(model.trainable_variables)
 
 
+def without_optimizer(model: keras.Model) -> keras.Model:
+    """Return the same network, with shared weights, without optimizer and metrics.
+
+    Saved, it takes a third of the space of a network with Adam.
+    """
+    return keras.Model(model.input, model.output, name=model.name)
+
+
 def network_parameters(model: keras.Model) -> int:
-    """The number of parameters as Keras counts them, trainable or not."""
+    """Return the number of parameters as Keras counts them, trainable or not."""
     return int(model.count_params())
 
 
 def _policy(values: Hyperparameters) -> keras.DTypePolicy:
-    """The precision of one model's layers. A global policy would outlive the trial."""
+    """Return the precision of the layers of one network. A global policy would stay in force after the trial."""
     match values.precision:
         case "float32":
             return keras.DTypePolicy("float32")
         case "bfloat16" | "float16":
             return keras.DTypePolicy(f"mixed_{values.precision}")
         case "auto":
-            raise ValueError("precision auto depends on the device: resolve it before building")
+            raise ValueError("precision is auto; call resolve_precision before building the network")
 
 
 def _optimizer(values: Hyperparameters, steps: int) -> keras.Optimizer:
     rate: float | keras.optimizers.schedules.LearningRateSchedule = values.learning_rate
     if values.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(values.learning_rate, decay_steps=steps)
-    # Keras' weight_decay is decoupled (Loshchilov and Hutter 2019, arXiv:1711.05101) in every optimizer; None leaves its
-    # pass over the weights out, which AdamW alone does not allow.
+    # Keras' weight_decay is decoupled (Loshchilov and Hutter 2019, arXiv:1711.05101) in every optimizer. None skips the
+    # pass over the weights; AdamW does not accept None.
     decay = values.weight_decay or None
     optimizer: keras.Optimizer
     match values.optimizer:
@@ -120,6 +135,6 @@ def _optimizer(values: Hyperparameters, steps: int) -> keras.Optimizer:
         case "rmsprop":
             optimizer = keras.optimizers.RMSprop(rate, momentum=values.momentum, weight_decay=decay)
     if values.precision == "float16":
-        # Keras adds loss scaling by itself only where the policy is the model's own, not its layers'.
+        # Keras adds loss scaling by itself only if the model has the policy, not if its layers have it.
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer

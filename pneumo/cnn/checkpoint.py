@@ -1,11 +1,11 @@
-"""What a training leaves behind so that another goes on from there: one file, all of it or nothing.
+"""Save and load the state of a training, so that another process can resume it.
 
-The file is a zip of NumPy arrays, as `numpy.load` reads them, without pickle:
+A checkpoint is one file, replaced as a whole: a zip of NumPy arrays that `numpy.load` reads, without pickle.
 
-    about          text, JSON: the recipe, the history, the best epoch and its score, what was spent
-    state/<k>      the model's variables, then its optimizer's, after the last epoch
+    about          text, JSON: recipe, history, number and score of the best epoch, cost so far
+    state/<k>      the variables of the model, then those of its optimizer, after the last epoch
     probabilities  float32 (n,), of the validation pictures at the best epoch
-    best/<k>       the best epoch's weights; left out where that is the last epoch, whose weights `state` has
+    best/<k>       the weights of the best epoch; left out if that is the last epoch, whose weights `state` has
 """
 
 from __future__ import annotations
@@ -29,17 +29,20 @@ import numpy.typing as npt
 
 from pneumo.spec.errors import TrialError
 
-MOST_TIME = 0.03
-"""Share of a training's time that writing may take. Handing 63 MB to the system, a file of the tutorial's network, takes
-0.1 s; a busy disk then takes a second or more."""
+MAX_WRITE_SHARE = 0.03
+"""Largest share of a training's time that writing checkpoints may take. Handing 63 MB, a file of the tutorial's network, to
+the system takes 0.1 s; on a busy disk it takes a second or more."""
 
 
 @dataclass(frozen=True, eq=False)
-class Best:
-    """The best epoch so far, counted from 1.
+class BestEpoch:
+    """The best epoch of a training so far.
 
-    `score` is the caller's, more is better; NaN where no epoch had one. `probabilities`: float32 (n,), of the validation
-    pictures. `weights`: as `model.get_weights` gives them.
+    Attributes:
+        epoch: Its number, from 1.
+        score: The caller's score of it, larger is better; NaN if no epoch had a score.
+        probabilities: float32 (n,), of the validation pictures.
+        weights: As `model.get_weights` returns them.
     """
 
     epoch: int
@@ -49,11 +52,14 @@ class Best:
 
 
 @dataclass(frozen=True)
-class Spent:
-    """What the epochs of one trial have cost so far, in however many processes they were trained.
+class TrainingCost:
+    """The time that the epochs of one trial have taken so far, summed over all processes that trained them.
 
-    `epochs`, how many; `seconds` of training and predicting, without the caller's part of it; `predict_ms`, milliseconds a
-    validation picture, after the epoch where it was quickest, as the least disturbed.
+    Attributes:
+        epochs: Number of epochs.
+        seconds: Training and predicting, without the time in the caller's functions.
+        predict_ms: Milliseconds per validation picture, in the epoch whose prediction was fastest (the least disturbed
+            measurement).
     """
 
     epochs: int = 0
@@ -63,51 +69,53 @@ class Spent:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """How far a training has come, beside what its model and optimizer hold.
+    """The progress of a training, apart from the variables of its model and optimizer.
 
-    `history` has what the caller keeps of each epoch, from the first: as many are trained. `spent` is of those that the
-    trial itself has trained, not of one that it continues.
+    Attributes:
+        best: The best epoch so far.
+        history: The caller's record of each epoch from the first. Its length is the number of trained epochs.
+        cost: The cost of the epochs that the trial trained itself, without those of a trial that it continues.
     """
 
-    best: Best
+    best: BestEpoch
     history: Sequence[Mapping[str, float]]
-    spent: Spent = Spent()
+    cost: TrainingCost = TrainingCost()
 
 
 class CheckpointError(TrialError):
-    """Nothing can go on from this file; the message says why, in one line."""
+    """A training cannot resume from this file; the message is the reason, in one line."""
 
 
-class Pace:
-    """When a checkpoint is due: so often that writing takes at most `MOST_TIME` of the time.
+class WritePace:
+    """Limits how often checkpoints are written, so that writing takes at most `MAX_WRITE_SHARE` of the time.
 
-    So what is lost with a process is 33 times what one writing takes, and the epoch under way.
+    A process that dies therefore loses at most 33 times the duration of one write, and the epoch that it was training.
     """
 
     def __init__(self) -> None:
-        self._since, self._took = time.perf_counter(), 0.0
+        self._last_write, self._duration = time.perf_counter(), 0.0
 
     @property
-    def due(self) -> bool:
-        return self._took <= MOST_TIME * (time.perf_counter() - self._since)
+    def is_due(self) -> bool:
+        return self._duration <= MAX_WRITE_SHARE * (time.perf_counter() - self._last_write)
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Measures what one writing takes."""
-        begun = time.perf_counter()
+    def measure_write(self) -> Iterator[None]:
+        """Measure the duration of one write."""
+        start = time.perf_counter()
         yield
-        self._since = time.perf_counter()
-        self._took = self._since - begun
+        self._last_write = time.perf_counter()
+        self._duration = self._last_write - start
 
 
-class Writer:
-    """Saves the checkpoints of one training at `path`; a context, at whose end the last one is on the disk.
+class CheckpointWriter:
+    """Writes the checkpoints of one training to `path`.
 
-    What a file still needs to be there, the disk does beside the next epoch.
+    A thread waits for the disk while the next epoch is trained. On leaving the context, the last checkpoint is on the disk.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._pace = path, Pace()
+        self._path, self._pace = path, WritePace()
         self._disk = ThreadPoolExecutor(1)
         self._last: Future[None] | None = None
 
@@ -120,63 +128,86 @@ class Writer:
             self._last.result()
 
     @property
-    def due(self) -> bool:
-        return self._pace.due
+    def is_due(self) -> bool:
+        """Whether a checkpoint may be written now, see `WritePace`."""
+        return self._pace.is_due
 
     def save(self, model: keras.Model, checkpoint: Checkpoint, recipe: Mapping[str, object]) -> None:
-        """As the function `save`; also raises the `OSError` of the one before."""
-        with self._pace.writing():
+        """Write a checkpoint as `save_checkpoint` does, and return before the disk has it.
+
+        Raises:
+            OSError: This checkpoint or the one before could not be written.
+        """
+        with self._pace.measure_write():
             if self._last:
                 self._last.result()
-            written = _written(self._path, model, checkpoint, recipe)
-            self._last = self._disk.submit(_settle, written, self._path)
+            temporary = _write_temporary(self._path, model, checkpoint, recipe)
+            self._last = self._disk.submit(_sync_and_rename, temporary, self._path)
 
 
 def save_checkpoint(path: Path, model: keras.Model, checkpoint: Checkpoint, recipe: Mapping[str, object]) -> None:
-    """Write the state of a compiled model and its optimizer after the last epoch of `checkpoint.history`.
+    """Write the state of a model and its optimizer after the last epoch of `checkpoint.history`.
 
-    `recipe` is all that the training follows from except how many epochs it has, as JSON values: only who has the same
-    can go on from the file. An earlier file at `path` is replaced, when the new one is whole and on the disk. Raises
-    `OSError`.
+    An earlier file at `path` is replaced once the new one is complete and on the disk.
+
+    Args:
+        path: The file to write; missing folders are created.
+        model: A compiled model.
+        checkpoint: The progress of the training.
+        recipe: Everything that the results of the training depend on, except its number of epochs, as JSON values. Only
+            a training with an equal recipe can resume from the file.
+
+    Raises:
+        OSError: The file could not be written.
     """
-    _settle(_written(path, model, checkpoint, recipe), path)
+    _sync_and_rename(_write_temporary(path, model, checkpoint, recipe), path)
 
 
 def load_checkpoint(path: Path, model: keras.Model, recipe: Mapping[str, object], epochs: int) -> Checkpoint:
-    """Fill a compiled model and its optimizer with what `save` wrote.
+    """Load a checkpoint into a compiled model and its optimizer.
 
-    Raises `CheckpointError`, with the model untouched, where the file is missing or damaged, is of another recipe, has
-    variables of other shapes or dtypes, or was trained beyond epoch `epochs`.
+    Args:
+        path: A file that `save_checkpoint` wrote.
+        model: The model whose variables are set. It is left as it was if the file is refused.
+        recipe: The recipe of the training that resumes.
+        epochs: Number of epochs of the training that resumes.
+
+    Returns:
+        The progress of the training that wrote the file.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, its recipe is another, its variables have other shapes or dtypes,
+            or it has more epochs than `epochs`.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             about = json.loads(str(file["about"]))
             history: list[dict[str, float]] = about["history"]
-            _check(about["recipe"], recipe, len(history), epochs)
-            spent = Spent(**about["spent"])
+            _check_recipe(about["recipe"], recipe, len(history), epochs)
+            cost = TrainingCost(**about["spent"])
             probabilities = file["probabilities"]
             last_is_best = about["best_epoch"] == len(history)
-            weights = [] if last_is_best else list(_read(file, "best", model.weights))
-            for _ in _read(file, "state", _variables(model)):
-                pass  # all of it is sound and fits, before the first variable is changed
-    except Exception as error:  # damaged bytes raise whatever their reader stumbles over
+            weights = [] if last_is_best else list(_read_arrays(file, "best", model.weights))
+            for _ in _read_arrays(file, "state", _variables(model)):
+                pass  # check all arrays before the first variable is changed
+    except Exception as error:  # damaged bytes raise exceptions of many types
         reason = error if isinstance(error, CheckpointError) else f"cannot be read: {type(error).__name__}: {error}"
         raise CheckpointError(" ".join(f"checkpoint {path.name}: {reason}".split())) from error
     with np.load(path, allow_pickle=False) as file:
-        for variable, array in zip(_variables(model), _read(file, "state", _variables(model)), strict=True):
+        for variable, array in zip(_variables(model), _read_arrays(file, "state", _variables(model)), strict=True):
             variable.assign(array)
-    best = Best(about["best_epoch"], about["best_score"], probabilities, weights or model.get_weights())
-    return Checkpoint(best, history, spent)
+    best = BestEpoch(about["best_epoch"], about["best_score"], probabilities, weights or model.get_weights())
+    return Checkpoint(best, history, cost)
 
 
-def _written(path: Path, model: keras.Model, checkpoint: Checkpoint, recipe: Mapping[str, object]) -> Path:
-    """The whole file, beside `path`, as far as this process and the system's memory go."""
+def _write_temporary(path: Path, model: keras.Model, checkpoint: Checkpoint, recipe: Mapping[str, object]) -> Path:
+    """Write the complete file beside `path` and return its path. The system may not have it on the disk yet."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
     try:
         with zipfile.ZipFile(temporary, "w") as archive:
-            # `numpy.savez` would want all arrays at once, a second copy of the whole state.
-            for name, array in _arrays(model, checkpoint, recipe):
+            # `numpy.savez` takes all arrays at once, which would be a second copy of the whole state in memory.
+            for name, array in _named_arrays(model, checkpoint, recipe):
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                     np.lib.format.write_array(entry, array, allow_pickle=False)
     except BaseException:
@@ -185,32 +216,33 @@ def _written(path: Path, model: keras.Model, checkpoint: Checkpoint, recipe: Map
     return temporary
 
 
-def _settle(written: Path, path: Path) -> None:
-    """Puts a written file in its place, once it is on the disk: a power failure could else leave a name and no bytes."""
+def _sync_and_rename(temporary: Path, path: Path) -> None:
+    """Rename a written file once it is on the disk; otherwise a power failure could leave an empty file at `path`."""
     try:
-        with written.open("rb+") as file:
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        written.replace(path)
+        temporary.replace(path)
     except BaseException:
-        written.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:
-    """All that training changes: weights, statistics of batch normalization, random states, the optimizer's own."""
+    """Return all that training changes: weights, batch normalization's statistics, random states, the optimizer's own."""
     return [*model.variables, *model.optimizer.variables]
 
 
-def _arrays(
+def _named_arrays(
     model: keras.Model, checkpoint: Checkpoint, recipe: Mapping[str, object]
 ) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """Yield the arrays of a file with their names, in the order in which they are written."""
     best, history = checkpoint.best, checkpoint.history
     about = {
         "recipe": dict(recipe),
         "history": [dict(epoch) for epoch in history],
         "best_epoch": best.epoch,
         "best_score": best.score,
-        "spent": asdict(checkpoint.spent),
+        "spent": asdict(checkpoint.cost),
     }
     yield "about", np.array(json.dumps(about))
     yield "probabilities", best.probabilities
@@ -221,22 +253,23 @@ def _arrays(
             yield f"best/{k}", weight
 
 
-def _check(found: Mapping[str, object], wanted: Mapping[str, object], trained: int, epochs: int) -> None:
-    for name in sorted({*found, *wanted}):
-        if found.get(name) != wanted.get(name):
-            raise CheckpointError(f"is of another training: its {name} is {found.get(name)}, not {wanted.get(name)}")
+def _check_recipe(stored: Mapping[str, object], expected: Mapping[str, object], trained: int, epochs: int) -> None:
+    """Raise `CheckpointError` if the recipes differ or `trained` epochs are more than `epochs`."""
+    for name in sorted({*stored, *expected}):
+        if stored.get(name) != expected.get(name):
+            raise CheckpointError(f"is of another training: its {name} is {stored.get(name)}, not {expected.get(name)}")
     if trained > epochs:
         raise CheckpointError(f"has {trained} epochs, more than the {epochs} to train")
 
 
-def _read(file: Any, folder: str, variables: Sequence[keras.Variable]) -> Iterator[npt.NDArray[Any]]:
-    """The arrays of one folder of the file, one for each variable. Reading one checks its CRC."""
-    held = sum(name.startswith(f"{folder}/") for name in file.files)
-    if held != len(variables):
-        raise CheckpointError(f"holds {held} arrays of {folder}, not {len(variables)}")
+def _read_arrays(file: Any, folder: str, variables: Sequence[keras.Variable]) -> Iterator[npt.NDArray[Any]]:
+    """Yield the arrays of one folder of the file, one for each variable. NumPy checks the CRC of each."""
+    count = sum(name.startswith(f"{folder}/") for name in file.files)
+    if count != len(variables):
+        raise CheckpointError(f"holds {count} arrays of {folder}, not {len(variables)}")
     for k, variable in enumerate(variables):
         array = file[f"{folder}/{k}"]
-        found, wanted = (array.shape, str(array.dtype)), (tuple(variable.shape), variable.dtype)
-        if found != wanted:
-            raise CheckpointError(f"its {folder}/{k} is {found}, not {wanted} as {variable.path}")
+        stored, expected = (array.shape, str(array.dtype)), (tuple(variable.shape), variable.dtype)
+        if stored != expected:
+            raise CheckpointError(f"its {folder}/{k} is {stored}, not {expected} as {variable.path}")
         yield array

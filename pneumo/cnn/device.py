@@ -1,4 +1,4 @@
-"""What training runs on: the device, its fastest precision, a warm start, and memory given back after a trial."""
+"""Choose the device and its precision, warm up a worker process, and free memory after a trial."""
 
 from __future__ import annotations
 
@@ -22,49 +22,62 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True)
 class Device:
-    """What trials of this process run on. `fastest`: the precision it computes fastest."""
+    """The device that the trials of this process run on.
+
+    Attributes:
+        name: As the vendor calls it.
+        kind: `gpu` or `cpu`.
+        fastest_precision: The precision in which it computes fastest.
+    """
 
     name: str
     kind: Literal["gpu", "cpu"]
-    fastest: Precision
+    fastest_precision: Precision
 
 
 def warm_up(*, deterministic: bool = False) -> Device:
-    """Pay what a process pays once: import TensorFlow, Keras and this folder, and take the device.
+    """Import TensorFlow and Keras and initialize the device, which each process does once.
 
-    `deterministic`: from here on an operation gives the same bits every time, and one that cannot raises
-    `tf.errors.UnimplementedError`. Bits still follow from the device and from the number of threads.
+    Call it in a worker before anything else imports TensorFlow, while the driver reads the pictures. It trains nothing: a
+    tiny network would cost 2.5 s here and save 0.7 s of the first trial.
 
-    Call it first in a worker, before anything else imports TensorFlow, while the data are being read. It trains nothing:
-    a tiny network would cost 2.5 s here and save 0.7 s of the first trial.
+    Args:
+        deterministic: Whether operations must give the same bits each time. An operation that cannot then raises
+            `tf.errors.UnimplementedError`. The bits still depend on the device and on the number of threads.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
     import tensorflow as tf
 
     import pneumo.cnn.fit  # noqa: F401
 
-    # Every trial traces Keras' functions anew, which TensorFlow takes for a mistake and warns of.
+    # Each trial traces Keras' functions again; TensorFlow takes that for a mistake and warns.
     tf.get_logger().setLevel("ERROR")
     if deterministic:
         tf.config.experimental.enable_op_determinism()
-    found = device()
-    tf.zeros(1)  # the first operation starts the device
-    return found
+    device = find_device()
+    tf.zeros(1)  # the first operation initializes the device
+    return device
 
 
-def device(
+def find_device(
     gpus: Sequence[Any] | None = None,
     *,
     set_memory_growth: Callable[[Any, bool], None] | None = None,
     details: Callable[[Any], Mapping[str, Any]] | None = None,
     cpuinfo: Path = Path("/proc/cpuinfo"),
 ) -> Device:
-    """The device of this process: its first visible GPU, else the CPU.
+    """Return the device of this process: its first visible GPU, otherwise the CPU.
 
-    Memory growth is set on every visible GPU, since TensorFlow otherwise takes all memory of each; that must come before
-    TensorFlow's first operation and raises `RuntimeError` after it. The arguments stand in for what TensorFlow and the
-    system say: `tf.config.list_physical_devices("GPU")`, `tf.config.experimental.set_memory_growth` and
-    `get_device_details`, and Linux' list of the CPU's features.
+    Sets memory growth on each visible GPU, since TensorFlow otherwise takes all of its memory.
+
+    Args:
+        gpus: Replaces `tf.config.list_physical_devices("GPU")` in tests.
+        set_memory_growth: Replaces `tf.config.experimental.set_memory_growth` in tests.
+        details: Replaces `tf.config.experimental.get_device_details` in tests.
+        cpuinfo: Linux' description of the CPU.
+
+    Raises:
+        RuntimeError: TensorFlow has run an operation before; memory growth must be set earlier.
     """
     import tensorflow as tf
 
@@ -74,38 +87,40 @@ def device(
     for gpu in gpus:
         set_memory_growth(gpu, True)
     if gpus:
-        told = details(gpus[0])
-        capability = told.get("compute_capability", (0, 0))
-        return Device(str(told.get("device_name", "GPU")), "gpu", _gpu_precision(capability))
+        gpu = details(gpus[0])
+        capability = gpu.get("compute_capability", (0, 0))
+        return Device(str(gpu.get("device_name", "GPU")), "gpu", _gpu_precision(capability))
     text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.is_file() else ""
     model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     flags = re.search(r"^flags\s*:\s*(.+)$", text, re.MULTILINE)
-    fast = bool(flags and {"avx512_bf16", "amx_bf16"} & set(flags[1].split()))
+    has_bfloat16 = bool(flags and {"avx512_bf16", "amx_bf16"} & set(flags[1].split()))
     name = model[1].strip() if model else platform.processor() or platform.machine()
-    return Device(name, "cpu", "bfloat16" if fast else "float32")
+    return Device(name, "cpu", "bfloat16" if has_bfloat16 else "float32")
 
 
-def resolved(values: Hyperparameters, on: Device) -> Hyperparameters:
-    """The hyperparameters with `precision: auto` replaced by what the device computes fastest."""
-    return values.model_copy(update={"precision": on.fastest}) if values.precision == "auto" else values
+def resolve_precision(values: Hyperparameters, device: Device) -> Hyperparameters:
+    """Return the hyperparameters with `precision: auto` replaced by the device's fastest precision."""
+    if values.precision != "auto":
+        return values
+    return values.model_copy(update={"precision": device.fastest_precision})
 
 
-def out_of_memory(error: BaseException, on: Device) -> Literal["host", "GPU"] | None:
-    """Which memory ran out, where that is what an error of a training on this device says; None where it is another."""
+def exhausted_memory(error: BaseException, device: Device) -> Literal["host", "GPU"] | None:
+    """Return which memory was exhausted, or None if the error of a training on this device has another cause."""
     import tensorflow as tf
 
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return "host"
     if isinstance(error, tf.errors.ResourceExhaustedError) or "OUT_OF_MEMORY" in str(error):
-        return "GPU" if on.kind == "gpu" and "device:CPU" not in str(error) else "host"
+        return "GPU" if device.kind == "gpu" and "device:CPU" not in str(error) else "host"
     return None
 
 
-def release(model: keras.Model) -> None:
-    """Give back what a trial holds; the model is of no use afterwards.
+def release_memory(model: keras.Model) -> None:
+    """Free the memory of a trial. The model cannot be used afterwards.
 
-    TensorFlow keeps the memory of variables whose Python objects are gone, 52 MB a trial of the tutorial's network, so
-    each is emptied by hand (6 MB left), and the C library is told to hand free memory back (1 to 3 MB left).
+    TensorFlow keeps the memory of variables whose Python objects are deleted, 52 MB for each trial of the tutorial's network.
+    Assigning an empty tensor to each variable leaves 6 MB, and `malloc_trim` after that 1 to 3 MB.
     """
     import keras
     import tensorflow as tf
@@ -114,13 +129,13 @@ def release(model: keras.Model) -> None:
     for variable in [*model.variables, *(optimizer.variables if optimizer else [])]:
         tensor = variable.value
         tf.raw_ops.AssignVariableOp(resource=tensor.handle, value=tf.zeros([0], tensor.dtype))
-    keras.backend.clear_session()  # collects garbage too
+    keras.backend.clear_session()  # it also collects garbage
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc only
         trim(0)
 
 
 def _gpu_precision(capability: tuple[int, int]) -> Precision:
-    """Tensor cores: float16 from compute capability 7 (Volta), bfloat16 from 8 (Ampere)."""
+    """Return the precision of the tensor cores: float16 from compute capability 7 (Volta), bfloat16 from 8 (Ampere)."""
     if capability >= (8, 0):
         return "bfloat16"
     return "float16" if capability >= (7, 0) else "float32"

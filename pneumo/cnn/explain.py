@@ -1,4 +1,4 @@
-"""Where a network sees pneumonia: Grad-CAM (Selvaraju et al. 2017, ICCV, arXiv:1610.02391)."""
+"""Grad-CAM heat maps of a network (Selvaraju et al. 2017, ICCV, arXiv:1610.02391)."""
 
 from __future__ import annotations
 
@@ -10,39 +10,47 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from pneumo.cnn.load import logits
+from pneumo.cnn.load import logit_network
 
 GradCam = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
-"""From one grey picture, uint8 (side, side), to its heat map, float32 (side, side), 0 to 1."""
+"""A function from one grey picture, uint8 (side, side), to its heat map, float32 (side, side), 0 to 1."""
 
 
 def grad_cam(network: keras.Model) -> GradCam:
-    """A function from a picture to where a network that `build` made sees what speaks for pneumonia.
+    """Return a function that computes the Grad-CAM heat map of a picture for the class PNEUMONIA.
 
-    It is always the positive class that is explained, also where it is not the one predicted, so that the maps of several
-    pictures mean the same. Channels of the last convolution, activated and not yet pooled, are added up, each weighted by
-    the mean gradient of the logit with respect to it; the sum's positive part is the map. The logit, since the probability
-    of a sure network has no gradient. The map is scaled to a maximum of 1, and is all 0 where nothing speaks for
-    pneumonia: it compares places of one picture, not pictures.
+    The positive class is always the one explained, even if the network predicts the other, so that the maps of several
+    pictures can be compared. The map is the positive part of the sum of the last convolution's channels (after the
+    activation, before the pooling), each weighted by the mean gradient of the logit with respect to it. The logit is used
+    because the probability of a confident network has no gradient. The map is scaled to a maximum of 1; it is 0 everywhere
+    if no region raises the logit. It compares regions within one picture, not pictures with each other.
 
-    A cell of the map lies where the middle of its receptive field is. Convolutions without padding leave the
-    border out, so a map that is merely stretched over the picture shows the place wrong by up to a sixth of its side.
-    Between cells it is linear, beyond the outermost it stays as it is there. A deep network has few cells: with one, the
-    map says nothing of the place.
+    Each cell of the map is placed at the centre of its receptive field. Convolutions without padding leave the border out,
+    so a map that is simply stretched over the picture would be off by up to a sixth of its side. Between cells the map is
+    interpolated linearly; beyond the outermost cells it is constant. A deep network has few cells; a map of one cell says
+    nothing about the region.
 
-    Computed in float32 whatever the network's precision, since gradients of float16 vanish. A network that `build`
-    did not make raises `ValueError`; so does, when called, a picture of another size.
+    The map is computed in float32 whatever the network's precision, since gradients in float16 underflow.
+
+    Args:
+        network: A network that `build` made.
+
+    Returns:
+        The function. It raises `ValueError` if the picture has another size than the network takes.
+
+    Raises:
+        ValueError: `build` did not make the network.
     """
-    plain = logits(network, float32=True)
-    pooling = _last_pooling(plain)
+    plain = logit_network(network, float32=True)
+    pooling = _find_last_pooling(plain)
     if pooling is None:
-        raise ValueError("no network with convolutions and a pooling after each")
+        raise ValueError("the network must have convolutions with a pooling after each")
     features, head = keras.Model(plain.input, pooling.input), keras.Model(pooling.input, plain.output)
     side, channels = plain.input_shape[1], plain.input_shape[-1]
-    rows, columns = _enlarging(plain, pooling, side)
+    rows, columns = _upsampling_matrices(plain, pooling, side)
 
     @tf.function(input_signature=[tf.TensorSpec((side, side), tf.uint8)])  # type: ignore[untyped-decorator]
-    def coarse(pixels: tf.Tensor) -> tf.Tensor:
+    def cell_values(pixels: tf.Tensor) -> tf.Tensor:
         picture = tf.repeat(tf.cast(pixels, tf.float32)[None, ..., None], channels, axis=-1)
         maps = features(picture, training=False)
         with tf.GradientTape() as tape:
@@ -53,47 +61,60 @@ def grad_cam(network: keras.Model) -> GradCam:
 
     def explain(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         if pixels.shape != (side, side):
-            raise ValueError(f"a picture of {pixels.shape} pixels, where the network takes {(side, side)}")
-        heat = rows @ coarse(pixels).numpy() @ columns.T
-        most = heat.max()
-        scaled: npt.NDArray[np.float32] = (heat / most if most > 0 else heat).astype(np.float32)
-        return scaled
+            raise ValueError(f"the picture has {pixels.shape} pixels, the network takes {(side, side)}")
+        heat = rows @ cell_values(pixels).numpy() @ columns.T
+        maximum = heat.max()
+        heat_map: npt.NDArray[np.float32] = (heat / maximum if maximum > 0 else heat).astype(np.float32)
+        return heat_map
 
     return explain
 
 
 @dataclass(frozen=True)
-class _Cells:
-    """The cells of a map along one axis, in pixels of the picture: the first's middle, and from one to the next."""
+class _CellGrid:
+    """The positions of a map's cells along one axis, in pixels of the picture.
+
+    Attributes:
+        first: Centre of the first cell.
+        step: Distance between the centres of two neighbouring cells.
+    """
 
     first: float
     step: float
 
+    def after_window(self, size: int, stride: int) -> _CellGrid:
+        """Return the grid after a window of a convolution or pooling without padding."""
+        return _CellGrid(self.first + (size - 1) / 2 * self.step, self.step * stride)
 
-def _last_pooling(network: keras.Model) -> keras.Layer | None:
+
+def _find_last_pooling(network: keras.Model) -> keras.Layer | None:
     kinds = (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D)
     return next((layer for layer in reversed(network.layers) if isinstance(layer, kinds)), None)
 
 
-def _enlarging(
+def _upsampling_matrices(
     network: keras.Model, pooling: keras.Layer, side: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Two matrices, (side, rows) and (side, columns): from a map of the last convolution to the picture's pixels."""
-    before = network.layers[: network.layers.index(pooling)]
-    both = []
+    """Return the matrices that interpolate a map of the last convolution to the picture's pixels.
+
+    Args:
+        network: The network.
+        pooling: The pooling after its last convolution.
+        side: Side of the picture in pixels.
+
+    Returns:
+        float64 matrices of shapes (side, rows of the map) and (side, columns of the map).
+    """
+    layers = network.layers[: network.layers.index(pooling)]
+    matrices = []
     for axis in (0, 1):
-        cells = _Cells(0.0, 1.0)
-        for layer in before:
+        grid = _CellGrid(0.0, 1.0)
+        for layer in layers:
             if isinstance(layer, keras.layers.Conv2D):
-                cells = _through(cells, layer.kernel_size[axis], layer.strides[axis])
+                grid = grid.after_window(layer.kernel_size[axis], layer.strides[axis])
             elif isinstance(layer, (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D)):
-                cells = _through(cells, layer.pool_size[axis], layer.strides[axis])
+                grid = grid.after_window(layer.pool_size[axis], layer.strides[axis])
         count = pooling.input.shape[1 + axis]
-        where = (np.arange(side) - cells.first) / cells.step
-        both.append(np.stack([np.interp(where, np.arange(count), cell) for cell in np.eye(count)], axis=1))
-    return both[0], both[1]
-
-
-def _through(cells: _Cells, window: int, stride: int) -> _Cells:
-    """After a window that slides without padding."""
-    return _Cells(cells.first + (window - 1) / 2 * cells.step, cells.step * stride)
+        positions = (np.arange(side) - grid.first) / grid.step  # of the pixels, in cells
+        matrices.append(np.stack([np.interp(positions, np.arange(count), cell) for cell in np.eye(count)], axis=1))
+    return matrices[0], matrices[1]

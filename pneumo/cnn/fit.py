@@ -1,4 +1,4 @@
-"""Training: batches that depend on seed, epoch and step alone, and the weights of the best epoch at the end."""
+"""Train a network, reproducibly from its seed, and restore the weights of its best epoch."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from pneumo.cnn.augment import augmented
+from pneumo.cnn.augment import augment_pictures
 from pneumo.cnn.build import compile_model
-from pneumo.cnn.checkpoint import Best, Checkpoint, Spent
+from pneumo.cnn.checkpoint import BestEpoch, Checkpoint, TrainingCost
 from pneumo.spec.errors import TrialError
 from pneumo.spec.hyperparameters import Hyperparameters
 
-PREDICTED_AT_ONCE = 32
-"""Pictures in one call of the network: on a CPU a third quicker than 256, whose feature maps leave the cache."""
+PREDICTION_BATCH = 32
+"""Pictures per call when predicting. On a CPU this is a third faster than 256, whose feature maps do not fit the cache."""
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Some rows of an array of grey pictures.
+    """Grey pictures with labels: some rows of an array of pictures.
 
-    `pixels`: uint8 (all, side, side), may be a memory map. `rows`: int64 (n,), which of them. `labels`: int64 (n,), 0 or
-    1, one for each of `rows`.
+    Attributes:
+        pixels: uint8 (all pictures, side, side), may be a memory map.
+        rows: int64 (n,), the rows of `pixels` that belong to this set.
+        labels: int64 (n,), 0 or 1, one for each of `rows`.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -41,41 +43,51 @@ class Examples:
 
 
 class EpochOutcome(NamedTuple):
-    """What the caller makes of an epoch: how good it is (more is better), and whether to train on."""
+    """The caller's answer after an epoch.
+
+    Attributes:
+        score: How good the epoch is; larger is better.
+        continue_training: Whether to train another epoch.
+    """
 
     score: float
-    go_on: bool
+    continue_training: bool
 
 
 AfterEpoch = Callable[[int, dict[str, float], npt.NDArray[np.float32]], EpochOutcome]
-"""Called with the epoch (from 1), the training's `loss`, `accuracy`, `auc` and `epoch_seconds` (training and
-predicting), and the probabilities of the validation pictures, (n,)."""
+"""Called after each epoch with its number (from 1), its training metrics `loss`, `accuracy`, `auc` and `epoch_seconds`
+(training and predicting), and the probabilities of the validation pictures, float32 (n,)."""
 
 AfterStep = Callable[[int, int, int], None]
-"""Called with the epoch (from 1), the step (from 1) and the number of steps in an epoch."""
+"""Called after each step with the epoch (from 1), the step (from 1) and the number of steps in an epoch."""
+
+SaveProgress = Callable[[BestEpoch, TrainingCost], None]
+"""Called after `AfterEpoch` with the best epoch so far and the cost so far, while the model has the epoch's own weights."""
 
 
 class DivergedError(TrialError):
-    """The loss is no longer a finite number; the message says where, in one line."""
+    """The loss or a probability is not finite; the message names the epoch, in one line."""
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
-    """What training came to. The model holds the weights of `best_epoch`.
+class FitResult:
+    """The result of a training whose model has the weights of the best epoch.
 
-    `probabilities`: float32 (n,), of the validation pictures at the best epoch. `spent` counts on from the checkpoint's;
-    its pictures are predicted `PREDICTED_AT_ONCE` at once. `images`: training pictures seen in `spent.epochs`, each
-    epoch's counted again.
+    Attributes:
+        best_epoch: Number of the best epoch, from 1.
+        probabilities: float32 (n,), of the validation pictures at the best epoch.
+        cost: The cost of all epochs, including those before the checkpoint that the training resumed from.
+        images: Training pictures that `cost.epochs` epochs processed, counted once for each epoch.
     """
 
     best_epoch: int
     probabilities: npt.NDArray[np.float32]
-    spent: Spent
+    cost: TrainingCost
     images: int
 
     @property
     def images_per_second(self) -> float:
-        return self.images / self.spent.seconds
+        return self.images / self.cost.seconds
 
 
 def fit(
@@ -87,71 +99,95 @@ def fit(
     seed: int,
     after_epoch: AfterEpoch,
     after_step: AfterStep | None = None,
-    earlier: Checkpoint | None = None,
-    keep: Callable[[Best, Spent], None] | None = None,
-) -> Fitted:
-    """Train a model that `build` made for `values`, up to epoch `values.epochs` or until `after_epoch` says stop.
+    checkpoint: Checkpoint | None = None,
+    save_progress: SaveProgress | None = None,
+) -> FitResult:
+    """Train a network up to epoch `values.epochs`, or until `after_epoch` ends the training.
 
-    A model that is not compiled is compiled for that many epochs. With `earlier`, from which `checkpoint.load` has filled
-    the model, training goes on after its last epoch, to what an unbroken training comes to; where that was the last of
-    all, nothing is trained. `keep` is called after each epoch, after `after_epoch`, with the best epoch so far and what
-    was spent, while the model is as the epoch left it, for `checkpoint.save`.
+    A training that resumes from a checkpoint gives the same weights and metrics as one that was never interrupted. If the
+    checkpoint already has all epochs, nothing is trained.
 
-    Pictures whose side is not `values.image_size`, an empty set of them, or more epochs trained than wanted raise
-    `ValueError`. A loss
-    that is no finite number raises `DivergedError` at the step where it shows. What `after_epoch`, `after_step` and `keep`
-    raise ends the training and comes through.
+    Args:
+        model: A network that `build` made for `values`. If it is not compiled, it is compiled for `values.epochs` epochs.
+        values: Hyperparameters.
+        training: The training pictures.
+        validation: The validation pictures, which are predicted after each epoch.
+        seed: Decides the order of the pictures and their augmentation.
+        after_epoch: Judges each epoch.
+        after_step: Called after each step.
+        checkpoint: The progress to resume from, which `load_checkpoint` returned when it set the model's variables.
+        save_progress: Called after each epoch, to save a checkpoint.
+
+    Returns:
+        The result. The model has the weights of the best epoch.
+
+    Raises:
+        ValueError: The side of the pictures is not `values.image_size`, a set of pictures is empty, or the checkpoint has
+            more than `values.epochs` epochs.
+        DivergedError: The loss or a probability is not finite.
+        Exception: Whatever the caller's functions raise ends the training.
     """
-    for name, pictures in (("training", training), ("validation", validation)):
-        if not len(pictures):
-            raise ValueError(f"no {name} pictures")
-        if pictures.pixels.shape[1:] != (values.image_size, values.image_size):
+    for name, examples in (("training", training), ("validation", validation)):
+        if not len(examples):
+            raise ValueError(f"there are no {name} pictures")
+        if examples.pixels.shape[1:] != (values.image_size, values.image_size):
             raise ValueError(
-                f"{name} pictures of {pictures.pixels.shape[1:]} pixels, not image_size={values.image_size}"
+                f"the {name} pictures have {examples.pixels.shape[1:]} pixels, not image_size={values.image_size}"
             )
-    first_epoch = len(earlier.history) if earlier else 0
+    first_epoch = len(checkpoint.history) if checkpoint else 0
     if first_epoch > values.epochs:
-        raise ValueError(f"{first_epoch} epochs are trained, more than the {values.epochs} wanted")
-    if earlier and first_epoch == values.epochs:
-        return _fitted(model, earlier.best, earlier.spent, len(training))
+        raise ValueError(f"the checkpoint has {first_epoch} epochs, more than the {values.epochs} to train")
+    if checkpoint and first_epoch == values.epochs:
+        return _restore_best(model, checkpoint.best, checkpoint.cost, len(training))
     steps = steps_per_epoch(training, values)
     if not model.compiled:
         compile_model(model, values, steps * values.epochs)
-    predict = predictor(model)
-    dataset = batches(training, values, seed=seed, first_epoch=first_epoch)
-    epochs = _Epochs(lambda: predict(validation), steps, after_epoch, after_step, earlier, keep)
-    # The first call traces the function and picks its kernels, which would double a single epoch's `predict_ms`.
-    few = slice(PREDICTED_AT_ONCE)
-    predict(Examples(validation.pixels, validation.rows[few], validation.labels[few]))
+    predict = make_predictor(model)
+    dataset = training_batches(training, values, seed=seed, first_epoch=first_epoch)
+    epochs = _EpochCallback(lambda: predict(validation), steps, after_epoch, after_step, checkpoint, save_progress)
+    # The first call traces the function and picks its kernels; within an epoch that would double `predict_ms`.
+    first_batch = slice(PREDICTION_BATCH)
+    predict(Examples(validation.pixels, validation.rows[first_batch], validation.labels[first_batch]))
     model.fit(
         dataset,
         initial_epoch=first_epoch,
         epochs=values.epochs,
-        steps_per_epoch=steps,  # one iterator for all epochs: the next epoch's first batches are ready when it begins
-        shuffle=False,  # `batches` has shuffled
+        steps_per_epoch=steps,  # one iterator for all epochs, so that an epoch's first batches are ready when it begins
+        shuffle=False,  # `training_batches` shuffles
         verbose=0,
         callbacks=[epochs],
     )
     assert epochs.best is not None  # at least one epoch is trained
-    return _fitted(model, epochs.best, epochs.spent(), len(training))
+    return _restore_best(model, epochs.best, epochs.cost(), len(training))
 
 
-def _fitted(model: keras.Model, best: Best, spent: Spent, pictures: int) -> Fitted:
+def _restore_best(model: keras.Model, best: BestEpoch, cost: TrainingCost, pictures: int) -> FitResult:
+    """Set the weights of the best epoch and return the result of the training."""
     model.set_weights(best.weights)
-    return Fitted(best.epoch, best.probabilities, spent, spent.epochs * pictures)
+    return FitResult(best.epoch, best.probabilities, cost, cost.epochs * pictures)
 
 
 def steps_per_epoch(training: Examples, values: Hyperparameters) -> int:
-    """The number of batches in an epoch, the smaller last one included."""
+    """Return the number of batches in an epoch, including the smaller last one."""
     return -(-len(training) // values.batch_size)
 
 
-def batches(training: Examples, values: Hyperparameters, *, seed: int, first_epoch: int = 0) -> tf.data.Dataset:
-    """The training batches of all epochs from `first_epoch` (from 0) on, one after another, the smaller last one included.
+def training_batches(
+    training: Examples, values: Hyperparameters, *, seed: int, first_epoch: int = 0
+) -> tf.data.Dataset:
+    """Return the training batches of all epochs, one epoch after another.
 
-    Each is (pictures float32 (b, side, side, channels), labels float32 (b, 1)), with weights float32 (b, 1) as a third
-    where the classes are balanced. What is in a batch, and how it is augmented, depends on `seed`, the epoch and the
-    step alone.
+    The content of a batch and its augmentation depend on `seed`, the epoch and the step only.
+
+    Args:
+        training: The training pictures.
+        values: Hyperparameters.
+        seed: Seed of the order and the augmentation.
+        first_epoch: The epoch to start with, from 0.
+
+    Returns:
+        A dataset of tuples: pictures float32 (b, side, side, channels), labels float32 (b, 1) and, if the classes are
+        balanced, weights float32 (b, 1). The last batch of an epoch may be smaller.
     """
     labels = training.labels.astype(np.float32)
     weights = np.ones(2, np.float32)
@@ -159,40 +195,42 @@ def batches(training: Examples, values: Hyperparameters, *, seed: int, first_epo
         counts = np.bincount(training.labels, minlength=2)
         weights = (len(training) / (2 * np.maximum(counts, 1))).astype(np.float32)
 
-    def epoch(number: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(tf.range(len(training), dtype=tf.int64), seed=(seed, number))
-        positions = tf.data.Dataset.from_tensor_slices(order).batch(values.batch_size)
-        return positions.enumerate().map(lambda step, chosen: (number, step, chosen))
+    def shuffle_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(training), dtype=tf.int64), seed=(seed, epoch))
+        batches = tf.data.Dataset.from_tensor_slices(order).batch(values.batch_size)
+        return batches.enumerate().map(lambda step, positions: (epoch, step, positions))
 
-    def read(chosen: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        return training.pixels[training.rows[chosen]]
+    def read_pixels(positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        return training.pixels[training.rows[positions]]
 
-    def batch(number: tf.Tensor, step: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        pixels = tf.ensure_shape(tf.numpy_function(read, [chosen], tf.uint8), (None, *training.pixels.shape[1:]))
-        seeds_of_batch = tf.random.experimental.stateless_fold_in(tf.stack([tf.constant(seed, tf.int64), number]), step)
-        pictures = augmented(pixels[..., None], seeds_of_batch, values)
+    def load_batch(epoch: tf.Tensor, step: tf.Tensor, positions: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        pixels = tf.numpy_function(read_pixels, [positions], tf.uint8)
+        pixels = tf.ensure_shape(pixels, (None, *training.pixels.shape[1:]))
+        batch_seed = tf.random.experimental.stateless_fold_in(tf.stack([tf.constant(seed, tf.int64), epoch]), step)
+        pictures = augment_pictures(pixels[..., None], batch_seed, values)
         pictures = tf.repeat(pictures, values.channels, axis=-1)
-        label = tf.gather(labels, chosen)[:, None]
+        label = tf.gather(labels, positions)[:, None]
         if values.class_weight == "none":
             return pictures, label
         return pictures, label, tf.gather(weights, tf.cast(label, tf.int32))
 
     options = tf.data.Options()
-    # There is nothing to tune, and on a busy machine the end of `model.fit` has waited for the tuner's thread, 40 s once.
+    # There is nothing to tune, and on a busy machine the end of `model.fit` has waited up to 40 s for the tuner's thread.
     options.autotune.enabled = False
     return (
         tf.data.Dataset.range(first_epoch, values.epochs)
-        .flat_map(epoch)
-        .map(batch, num_parallel_calls=max(1, (os.cpu_count() or 1) // 2), deterministic=True)
+        .flat_map(shuffle_epoch)
+        .map(load_batch, num_parallel_calls=max(1, (os.cpu_count() or 1) // 2), deterministic=True)
         .prefetch(2)
         .with_options(options)
     )
 
 
-def predictor(model: keras.Model) -> Callable[[Examples], npt.NDArray[np.float32]]:
-    """A function from pictures to the model's probabilities, float32 (n,), in the order of their rows.
+def make_predictor(model: keras.Model) -> Callable[[Examples], npt.NDArray[np.float32]]:
+    """Return a function from pictures to the model's probabilities, float32 (n,), in the order of their rows.
 
-    It is traced once and follows the model's weights. `model.predict` sets up a data pipeline on every call.
+    The function uses the model's weights at the time of the call. It is traced once, while `model.predict` would set up a
+    data pipeline in each call.
     """
     channels = model.input_shape[-1]
 
@@ -202,18 +240,23 @@ def predictor(model: keras.Model) -> Callable[[Examples], npt.NDArray[np.float32
 
     probabilities = tf.function(forward, input_signature=[tf.TensorSpec((None, *model.input_shape[1:3]), tf.uint8)])
 
-    def predict(pictures: Examples) -> npt.NDArray[np.float32]:
-        parts = [
-            probabilities(pictures.pixels[pictures.rows[start : start + PREDICTED_AT_ONCE]]).numpy()
-            for start in range(0, len(pictures), PREDICTED_AT_ONCE)
+    def predict(examples: Examples) -> npt.NDArray[np.float32]:
+        batches = [
+            probabilities(examples.pixels[examples.rows[start : start + PREDICTION_BATCH]]).numpy()
+            for start in range(0, len(examples), PREDICTION_BATCH)
         ]
-        return np.concatenate(parts)
+        return np.concatenate(batches)
 
     return predict
 
 
-class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
-    """Predicts after each epoch, asks the caller, keeps the best weights, and ends a training that diverged."""
+class _EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
+    """Predicts after each epoch, asks the caller, keeps the best weights, and ends a training that diverged.
+
+    Attributes:
+        best: The best epoch so far; None before the first.
+        last_epoch: Number of the last trained epoch, from 1; 0 before the first.
+    """
 
     def __init__(
         self,
@@ -221,65 +264,69 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no t
         steps: int,
         after_epoch: AfterEpoch,
         after_step: AfterStep | None,
-        earlier: Checkpoint | None,
-        keep: Callable[[Best, Spent], None] | None,
+        checkpoint: Checkpoint | None,
+        save_progress: SaveProgress | None,
     ) -> None:
         super().__init__()
-        self.best = earlier.best if earlier else None
-        self.done = len(earlier.history) if earlier else 0
-        """The last epoch trained, from 1."""
-        self._before = earlier.spent if earlier else Spent()
-        self._trained_here = 0
-        self._elsewhere = 0.0  # seconds in the caller's functions
-        self._predict_ms = self._before.predict_ms
+        self.best = checkpoint.best if checkpoint else None
+        self.last_epoch = len(checkpoint.history) if checkpoint else 0
+        self._cost_before = checkpoint.cost if checkpoint else TrainingCost()
+        self._epochs_here = 0  # trained by this process
+        self._caller_seconds = 0.0  # in the caller's functions
+        self._predict_ms = self._cost_before.predict_ms
         self._start = time.perf_counter()
+        self._epoch_start = 0.0
         self._predict = predict
         self._steps = steps
         self._after_epoch = after_epoch
         self._after_step = after_step
-        self._keep = keep
-        self._begin = 0.0
+        self._save_progress = save_progress
 
-    def spent(self) -> Spent:
-        """What the trial has cost so far."""
-        seconds = time.perf_counter() - self._start - self._elsewhere
-        return Spent(self._before.epochs + self._trained_here, self._before.seconds + seconds, self._predict_ms)
+    def cost(self) -> TrainingCost:
+        """Return the cost of the trial so far."""
+        before, seconds = self._cost_before, time.perf_counter() - self._start - self._caller_seconds
+        return TrainingCost(before.epochs + self._epochs_here, before.seconds + seconds, self._predict_ms)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._begin = time.perf_counter() - self._elsewhere
+        self._epoch_start = time.perf_counter() - self._caller_seconds
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        # The mean over the epoch so far: once it is no number it stays none.
+        # `loss` is the mean over the epoch so far, so once it is not finite it stays so.
         if not math.isfinite(logs["loss"]):
             raise DivergedError(
-                f"the loss is {logs['loss']} in epoch {self.done + 1}, step {batch + 1}; a lower learning_rate might do"
+                f"the loss is {logs['loss']} in epoch {self.last_epoch + 1}, step {batch + 1}; try a lower learning_rate"
             )
         if self._after_step:
             start = time.perf_counter()
-            self._after_step(self.done + 1, batch + 1, self._steps)
-            self._elsewhere += time.perf_counter() - start
+            self._after_step(self.last_epoch + 1, batch + 1, self._steps)
+            self._caller_seconds += time.perf_counter() - start
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.done += 1
-        self._trained_here += 1
-        start = time.perf_counter()
-        probabilities = self._predict()
-        took = time.perf_counter() - start
-        self._predict_ms = min(self._predict_ms, 1000 * took / len(probabilities))
-        if not np.isfinite(probabilities).all():
-            raise DivergedError(
-                f"the network gives no finite probabilities after epoch {self.done}; a lower learning_rate might do"
-            )
+        self.last_epoch += 1
+        self._epochs_here += 1
+        probabilities = self._timed_prediction()
         metrics = {name: float(logs[name]) for name in ("loss", "accuracy", "auc")}
         start = time.perf_counter()
-        metrics["epoch_seconds"] = start - self._elsewhere - self._begin
-        score, go_on = self._after_epoch(self.done, metrics, probabilities)
-        self._elsewhere += time.perf_counter() - start
+        metrics["epoch_seconds"] = start - self._caller_seconds - self._epoch_start
+        score, continue_training = self._after_epoch(self.last_epoch, metrics, probabilities)
+        self._caller_seconds += time.perf_counter() - start
         if self.best is None or math.isnan(self.best.score) or score > self.best.score:
-            self.best = Best(self.done, score, probabilities, self.model.get_weights())
-        if self._keep:
-            spent, start = self.spent(), time.perf_counter()
-            self._keep(self.best, spent)
-            self._elsewhere += time.perf_counter() - start
-        if not go_on:
+            self.best = BestEpoch(self.last_epoch, score, probabilities, self.model.get_weights())
+        if self._save_progress:
+            cost, start = self.cost(), time.perf_counter()
+            self._save_progress(self.best, cost)
+            self._caller_seconds += time.perf_counter() - start
+        if not continue_training:
             self.model.stop_training = True
+
+    def _timed_prediction(self) -> npt.NDArray[np.float32]:
+        """Return the probabilities of the validation pictures, and keep the shortest prediction time."""
+        start = time.perf_counter()
+        probabilities = self._predict()
+        seconds = time.perf_counter() - start
+        self._predict_ms = min(self._predict_ms, 1000 * seconds / len(probabilities))
+        if not np.isfinite(probabilities).all():
+            raise DivergedError(
+                f"the network gives no finite probabilities after epoch {self.last_epoch}; try a lower learning_rate"
+            )
+        return probabilities

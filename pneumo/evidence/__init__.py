@@ -1,6 +1,6 @@
-"""Arrays in, numbers and figures out.
+"""Compute figures from labels and probabilities, and draw them. No module here reads or writes files, or knows MLflow.
 
-- of pictures: `metrics`, `scaling` (temperature), `intervals` (bootstrap, McNemar), `gate` (the decision)
-- to look at: `plots` (a trial's), `overlay` (a picture's), `study_page` (a study's; `pareto` and `confirmation` are sections
-  of it), `card` (a registered model's), `tables` (CSV)
+- figures: `metrics`, `scaling` (temperature), `intervals` (bootstrap, McNemar's test), `gate` (the decision to promote)
+- pictures and pages: `plots` (of a trial or a promotion), `overlay` (a heat map over a picture), `study_page` (of a study,
+  with its sections in `pareto` and `confirmation`), `model_card` (of a registered model), `tables` (CSV)
 """

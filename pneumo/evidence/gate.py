@@ -1,4 +1,4 @@
-"""Whether a trial deserves promotion: a decision from probabilities of the test pictures, with its reasons."""
+"""Decide whether a model may be promoted, from its probabilities of the test pictures."""
 
 from __future__ import annotations
 
@@ -10,28 +10,38 @@ from typing import Any
 import numpy as np
 
 from pneumo.evidence.intervals import RESAMPLES, Interval, McNemar, auc_difference, mcnemar
-from pneumo.evidence.metrics import Array, auc, predicted
+from pneumo.evidence.metrics import Array, auc, predict_labels
 from pneumo.spec.promotion import FLOORS
 
 SIGNIFICANCE = 0.05
-"""A lower accuracy counts against a trial where McNemar's p-value is below it."""
+"""McNemar's p-value below which a lower accuracy refuses the model."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """`said` is one line with the figures that it was decided by."""
+    """One check of the gate.
+
+    Attributes:
+        name: `auc`, `accuracy`, or the name of a figure with `_floor`.
+        passed: Whether the model passed.
+        message: One line with the figures that decided.
+    """
 
     name: str
     passed: bool
-    said: str
+    message: str
 
 
 @dataclass(frozen=True)
 class Gate:
-    """The decision: passed if every check is.
+    """The decision about a model.
 
-    `against` says what it was compared with; `auc_difference` (ours less theirs) and `mcnemar` are None where that was
-    nothing.
+    Attributes:
+        passed: Whether all checks passed.
+        against: What the model was compared with, or why there was nothing to compare it with.
+        checks: The checks, in order.
+        auc_difference: The model's AUC minus the reference's; None without a reference.
+        mcnemar: The test of the two accuracies; None without a reference.
     """
 
     passed: bool
@@ -41,25 +51,25 @@ class Gate:
     mcnemar: McNemar | None
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON can hold it: None for NaN."""
+        """Return the decision as JSON values, with None for NaN. A check's message has the key `said`."""
         return {
             "passed": self.passed,
             "against": self.against,
-            "checks": [asdict(check) for check in self.checks],
+            "checks": [{"name": c.name, "passed": c.passed, "said": c.message} for c in self.checks],
             "auc_difference": None if self.auc_difference is None else self.auc_difference.as_dict(),
             "mcnemar": None if self.mcnemar is None else asdict(self.mcnemar),
         }
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Gate:
-        """What `as_dict` gave."""
-        difference, divided = document["auc_difference"], document["mcnemar"]
+        """Return the decision that `as_dict` converted."""
+        difference, test = document["auc_difference"], document["mcnemar"]
         return cls(
             document["passed"],
             document["against"],
-            tuple(Check(**check) for check in document["checks"]),
+            tuple(Check(check["name"], check["passed"], check["said"]) for check in document["checks"]),
             None if difference is None else Interval.from_dict(difference),
-            None if divided is None else McNemar(**divided),
+            None if test is None else McNemar(**test),
         )
 
 
@@ -78,75 +88,92 @@ def apply_gate(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Gate:
-    """Compare `ours` with `theirs`, probabilities of the same test pictures, and `figures`, which are ours, with floors.
+    """Compare two models on the same test pictures, and one of them with floors.
 
-    `labels`, `patients`, `ours` and `theirs` have shape (n,). Without `theirs` the floors alone are checked. The checks, in
-    this order:
+    The checks, in this order:
 
-    - `auc`: our area under the ROC curve is larger; with `significant`, the lower end of the difference's 95 % interval is
-      above 0 too. An equal area is not larger, and one that is not defined (only one class) is not either.
-    - `accuracy`: at the two operating points ours is not lower, or not by more than luck (McNemar's p >= `SIGNIFICANCE`).
-    - for each floor, named as the figure with `_floor`: the figure is at least that. One that is NaN is not.
+    - `auc`: Our area under the ROC curve is larger. With `significant` the lower end of the difference's 95 % interval must
+      be above 0 too. The check fails if the areas are equal, or not defined because only one class is present.
+    - `accuracy`: Our accuracy at our threshold is not lower than theirs at their threshold, or McNemar's p-value is at least
+      `SIGNIFICANCE`.
+    - For each floor: the figure is at least the floor. The check fails if the figure is NaN.
 
-    Raises `ValueError` where a floor names none of `FLOORS`, where `theirs` comes without a threshold, and
-    as `auc_difference` does.
+    Args:
+        labels: 0 or 1, shape (n,).
+        patients: The patient of each picture, shape (n,).
+        ours: Probabilities of the model in question, shape (n,).
+        theirs: Probabilities of the reference, shape (n,); None without a reference, then only the floors are checked.
+        our_threshold: Operating point of the model.
+        their_threshold: Operating point of the reference.
+        against: What the reference is, or why there is none.
+        figures: Our figures with their intervals.
+        floors: Smallest accepted values, by figure.
+        significant: Whether the gain in AUC must be significant.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The decision.
+
+    Raises:
+        ValueError: A floor is not one of `FLOORS`, `theirs` has no threshold, or `auc_difference` refuses the arrays.
     """
     for name in floors:
         if name not in FLOORS:
-            raise ValueError(f"a floor must be of one of {', '.join(FLOORS)}, got {name!r}")
+            raise ValueError(f"a floor must be for one of {', '.join(FLOORS)}, got {name!r}")
     checks = []
-    difference, divided = None, None
+    difference, test = None, None
     if theirs is not None:
         if their_threshold is None:
             raise ValueError("theirs needs their_threshold")
         difference = auc_difference(labels, ours, theirs, patients, resamples=resamples, seed=seed)
         checks.append(_auc_check(auc(labels, ours), auc(labels, theirs), difference, significant))
-        calls = predicted(ours, our_threshold), predicted(theirs, their_threshold)
-        divided = mcnemar(labels, *calls)
-        right, their_right = (float(np.mean(each == labels)) for each in calls)
-        checks.append(_accuracy_check(right, their_right, divided))
+        our_labels, their_labels = predict_labels(ours, our_threshold), predict_labels(theirs, their_threshold)
+        test = mcnemar(labels, our_labels, their_labels)
+        our_accuracy, their_accuracy = float(np.mean(our_labels == labels)), float(np.mean(their_labels == labels))
+        checks.append(_accuracy_check(our_accuracy, their_accuracy, test))
     checks += [_floor_check(name, figures[name], floor) for name, floor in floors.items()]
-    return Gate(all(check.passed for check in checks), against, tuple(checks), difference, divided)
+    return Gate(all(check.passed for check in checks), against, tuple(checks), difference, test)
 
 
 def _auc_check(ours: float, theirs: float, difference: Interval, significant: bool) -> Check:
     if math.isnan(difference.value):
         return Check("auc", False, "AUC not defined: only one class is present")
     passed = difference.value > 0 and (not significant or difference.low > 0)
-    # As many as tell the areas apart, and the interval's ends from 0.
-    told_apart = ((ours, theirs), (difference.low, 0.0), (difference.high, 0.0))
-    decimals = max(_decimals(first, second, 4) for first, second in told_apart)
-    apart = round(ours, decimals) - round(theirs, decimals)  # what a reader would get
-    said = f"AUC {ours:.{decimals}f} against {theirs:.{decimals}f}: {apart:+.{decimals}f}"
+    # Enough decimals to show that the areas differ, and on which side of 0 the interval's ends are.
+    compared = ((ours, theirs), (difference.low, 0.0), (difference.high, 0.0))
+    decimals = max(_decimals(first, second, 4) for first, second in compared)
+    rounded_difference = round(ours, decimals) - round(theirs, decimals)  # of the two areas as they are printed
+    message = f"AUC {ours:.{decimals}f} against {theirs:.{decimals}f}: {rounded_difference:+.{decimals}f}"
     if math.isnan(difference.low):
-        return Check("auc", passed, f"{said} (no interval)")
+        return Check("auc", passed, f"{message} (no interval)")
     luck = "within luck" if difference.low <= 0 <= difference.high else "beyond luck"
     interval = f"95 % interval {difference.low:+.{decimals}f} to {difference.high:+.{decimals}f}"
-    return Check("auc", passed, f"{said} ({interval}), {luck}")
+    return Check("auc", passed, f"{message} ({interval}), {luck}")
 
 
-def _accuracy_check(ours: float, theirs: float, divided: McNemar) -> Check:
-    passed = not (ours < theirs and divided.p_value < SIGNIFICANCE)
+def _accuracy_check(ours: float, theirs: float, test: McNemar) -> Check:
+    passed = not (ours < theirs and test.p_value < SIGNIFICANCE)
     decimals = _decimals(ours, theirs, 3)
-    p = f"= {divided.p_value:.{_decimals(divided.p_value, SIGNIFICANCE, 2)}f}"
-    said = (
-        f"accuracy {ours:.{decimals}f} against {theirs:.{decimals}f}: right alone on {divided.only_ours_right:,} and "
-        f"{divided.only_theirs_right:,} pictures, McNemar p {'< 0.001' if divided.p_value < 0.001 else p}"
+    p = "< 0.001" if test.p_value < 0.001 else f"= {test.p_value:.{_decimals(test.p_value, SIGNIFICANCE, 2)}f}"
+    message = (
+        f"accuracy {ours:.{decimals}f} against {theirs:.{decimals}f} (only this model right on {test.only_ours_right:,} "
+        f"pictures, only the other on {test.only_theirs_right:,}), McNemar p {p}"
     )
-    return Check("accuracy", passed, said)
+    return Check("accuracy", passed, message)
 
 
 def _floor_check(name: str, figure: Interval, floor: float) -> Check:
     title = {"auc": "AUC", "f1": "F1"}.get(name, name.replace("_", " "))
     decimals = _decimals(figure.value, floor, 3)
-    said = f"{title} not defined" if math.isnan(figure.value) else f"{title} {figure.value:.{decimals}f}"
+    message = f"{title} not defined" if math.isnan(figure.value) else f"{title} {figure.value:.{decimals}f}"
     if not math.isnan(figure.low):
-        said += f" (95 % interval {figure.low:.{decimals}f} to {figure.high:.{decimals}f})"
-    return Check(f"{name}_floor", figure.value >= floor, f"{said}, floor {floor:g}")
+        message += f" (95 % interval {figure.low:.{decimals}f} to {figure.high:.{decimals}f})"
+    return Check(f"{name}_floor", figure.value >= floor, f"{message}, floor {floor:g}")
 
 
 def _decimals(first: float, second: float, least: int) -> int:
-    """As few as tell two different numbers apart, from `least` on: what is said must not contradict what was decided."""
+    """Return the fewest decimals, at least `least`, with which two different numbers print differently."""
     decimals = least
     while first != second and decimals < 9 and round(first, decimals) == round(second, decimals):
         decimals += 1

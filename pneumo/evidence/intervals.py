@@ -1,11 +1,11 @@
-"""Figures with their intervals, and two networks compared on the same pictures.
+"""Compute figures with bootstrap intervals, and compare two networks on the same pictures.
 
-Everywhere `labels` has shape (n,), 0 for NORMAL and 1 for PNEUMONIA, `probabilities` shape (n,), a float dtype, 0 to 1,
-and `patients` shape (n,), whose picture each is: strings or integers.
+In all functions `labels` has shape (n,), 0 for NORMAL and 1 for PNEUMONIA, `probabilities` has shape (n,), a float dtype,
+from 0 to 1, and `patients` has shape (n,): the patient of each picture, strings or integers.
 
-Pictures of one patient are alike, so that twenty of them say less than twenty patients. The bootstrap therefore draws
-patients, with replacement and as many as there are, and all pictures of a patient count as often as the patient was
-drawn. A resample is a row of whole-number weights; the figures are computed for many rows at a time.
+Pictures of one patient are alike, so twenty of them carry less information than twenty patients. The bootstrap therefore
+draws patients, with replacement, and a picture counts as often as its patient was drawn. A resample is a row of integer
+weights; the figures are computed for many rows at once.
 
 Sources: B. Efron, R. J. Tibshirani, An Introduction to the Bootstrap, Chapman & Hall 1993, chapter 13 (percentile
 intervals); C. A. Field, A. H. Welsh, Bootstrapping clustered data, Journal of the Royal Statistical Society B 69(3),
@@ -21,45 +21,54 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest
 
-from pneumo.evidence.metrics import CALIBRATION_BINS, Array, calibration_bin, predicted
+from pneumo.evidence.metrics import CALIBRATION_BINS, Array, calibration_bin, predict_labels
 from pneumo.spec.promotion import FIGURES
 
 RESAMPLES = 2000
+"""Number of bootstrap resamples."""
+
 COVERAGE = 0.95
+"""Coverage of the intervals."""
 
 _ELEMENTS = 1_000_000
-"""Weights that are computed with at a time: some ten arrays of 8 MB."""
+"""Number of weights per computation, which takes about ten arrays of 8 MB."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure on all pictures, and its 95 % interval; NaN where it is not defined."""
+    """A figure on all pictures and its 95 % interval; NaN if not defined."""
 
     value: float
     low: float
     high: float
 
     def as_dict(self) -> dict[str, float | None]:
-        """As JSON can hold it: None for NaN."""
+        """Return the numbers as JSON values, with None for NaN."""
         numbers = {"value": self.value, "low": self.low, "high": self.high}
         return {name: None if math.isnan(number) else number for name, number in numbers.items()}
 
     @classmethod
     def from_dict(cls, numbers: Mapping[str, float | None]) -> Interval:
-        """What `as_dict` gave."""
+        """Return the interval that `as_dict` converted."""
         return cls(**{name: math.nan if number is None else number for name, number in numbers.items()})
 
 
 @dataclass(frozen=True)
 class McNemar:
-    """The pictures that one of two networks alone is right on, and the two-sided p-value of their being as many."""
+    """The result of McNemar's test of two networks.
+
+    Attributes:
+        only_ours_right: Number of pictures that only our network classifies correctly.
+        only_theirs_right: Number of pictures that only their network classifies correctly.
+        p_value: Two-sided p-value of the hypothesis that both are equally accurate.
+    """
 
     only_ours_right: int
     only_theirs_right: int
     p_value: float
 
 
-def figures(
+def compute_figures(
     labels: Array,
     probabilities: Array,
     patients: Array,
@@ -68,24 +77,34 @@ def figures(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Each of `FIGURES` on all pictures with its 95 % percentile interval over resampled patients.
+    """Return each of `FIGURES` on all pictures, with its 95 % percentile interval over resampled patients.
 
-    Accuracy, sensitivity, specificity, precision and F1 are those at `probability >= threshold`; the calibration error is
-    the expected one, over `CALIBRATION_BINS` bins. A figure that divides nothing by nothing, as sensitivity without a case
-    of pneumonia, is NaN, and so are AUC and average precision where only one class is present. Resamples in which a figure
-    is not defined are left out of its interval. `low` and `high` are NaN where no resample is left and where there is only
-    one patient. Resampling makes calibration look worse than it is: that error's interval may lie above its value.
+    Accuracy, sensitivity, specificity, precision and F1 are those at `probability >= threshold`. The calibration error is the
+    expected calibration error over `CALIBRATION_BINS` bins; resampling increases it, so its interval may lie above its value.
 
-    The same arguments give the same intervals. Raises `ValueError` where there is no picture, the lengths differ, a label
-    is neither 0 nor 1, or a probability is NaN or outside 0 to 1.
+    A figure is NaN if its denominator is 0, as the sensitivity if no picture has pneumonia; AUC and average precision are NaN
+    if only one class is present. Resamples in which a figure is NaN are left out of its interval. `low` and `high` are NaN if
+    no resample remains, and if there is only one patient.
+
+    Args:
+        labels: Labels.
+        probabilities: Probabilities.
+        patients: Patients.
+        threshold: The operating point.
+        resamples: Number of resamples.
+        seed: Seed of the resamples; the same arguments give the same intervals.
+
+    Raises:
+        ValueError: There is no picture, the lengths differ, a label is neither 0 nor 1, or a probability is NaN or not from
+            0 to 1.
     """
-    labels, patient_of, (probabilities,) = _checked(labels, patients, probabilities)
-    ranking = _ranking(probabilities)
+    labels, patient_of, (probabilities,) = _check_arrays(labels, patients, probabilities)
+    ranking = _rank(probabilities)
     sums = _sums_by_patient(labels, probabilities, patient_of, threshold)
 
-    def compute(drawn: Array) -> Array:
-        found, called = _curve(labels, patient_of, ranking, drawn)
-        return np.column_stack([*_at_threshold(drawn @ sums), _auc(found, called), _average_precision(found, called)])
+    def compute(draws: Array) -> Array:
+        cases, called = _cumulative_counts(labels, patient_of, ranking, draws)
+        return np.column_stack([*_at_threshold(draws @ sums), _auc(cases, called), _average_precision(cases, called)])
 
     order = ("accuracy", "sensitivity", "specificity", "precision", "f1", "brier", "calibration_error")
     names = (*order, "auc", "average_precision")
@@ -96,16 +115,29 @@ def figures(
 def auc_difference(
     labels: Array, ours: Array, theirs: Array, patients: Array, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
-    """The area under our ROC curve less that under theirs, on the same pictures, with its 95 % percentile interval.
+    """Return the area under our ROC curve minus that under theirs, with its 95 % percentile interval.
 
-    `ours` and `theirs` are probabilities. Both areas of a resample are of the same patients, so what makes a draw hard for
-    both cancels out. NaN and `ValueError` as in `figures`.
+    Both areas of a resample are computed on the same patients, so the difficulty of the patients drawn cancels out.
+
+    Args:
+        labels: Labels.
+        ours: Probabilities of our network.
+        theirs: Probabilities of their network.
+        patients: Patients.
+        resamples: Number of resamples.
+        seed: Seed of the resamples.
+
+    Returns:
+        The difference, NaN as in `compute_figures`.
+
+    Raises:
+        ValueError: As in `compute_figures`.
     """
-    labels, patient_of, both = _checked(labels, patients, ours, theirs)
-    rankings = [_ranking(probabilities) for probabilities in both]
+    labels, patient_of, both = _check_arrays(labels, patients, ours, theirs)
+    rankings = [_rank(probabilities) for probabilities in both]
 
-    def compute(drawn: Array) -> Array:
-        areas = [_auc(*_curve(labels, patient_of, ranking, drawn)) for ranking in rankings]
+    def compute(draws: Array) -> Array:
+        areas = [_auc(*_cumulative_counts(labels, patient_of, ranking, draws)) for ranking in rankings]
         return (areas[0] - areas[1])[:, None]
 
     (difference,) = _intervals(compute, patient_of, resamples, seed)
@@ -113,49 +145,73 @@ def auc_difference(
 
 
 def mcnemar(labels: Array, ours: Array, theirs: Array) -> McNemar:
-    """McNemar's exact test of two networks' predicted labels, `ours` and `theirs`, shape (n,), 0 and 1.
+    """Return McNemar's exact test of the predicted labels of two networks.
 
-    Of the pictures that one alone is right on, either is right on half if they are equally good: a two-sided binomial
-    test. The p-value is 1.0 where there is no such picture. It takes each picture as independent of the others, which those
-    of one patient are not. Raises `ValueError` where the lengths differ.
+    If both networks are equally accurate, each is right on half of the pictures that only one of them classifies correctly:
+    a two-sided binomial test. The test assumes that pictures are independent, which those of one patient are not.
+
+    Args:
+        labels: 0 or 1, shape (n,).
+        ours: Predicted labels of our network, shape (n,).
+        theirs: Predicted labels of their network, shape (n,).
+
+    Returns:
+        The counts and the p-value, which is 1.0 if there is no such picture.
+
+    Raises:
+        ValueError: The lengths differ.
 
     Sources: Q. McNemar, Note on the sampling error of the difference between correlated proportions or percentages,
     Psychometrika 12(2), 153-157, 1947; A. Agresti, Categorical Data Analysis, 3rd edition, Wiley 2013, section 11.1.
     """
     labels, ours, theirs = np.asarray(labels), np.asarray(ours), np.asarray(theirs)
     if not labels.shape == ours.shape == theirs.shape:
-        raise ValueError(f"labels, ours and theirs must be as many, got {labels.shape}, {ours.shape}, {theirs.shape}")
+        raise ValueError(
+            f"labels, ours and theirs must have the same length, got {labels.shape}, {ours.shape}, {theirs.shape}"
+        )
     only_ours = int(np.sum((ours == labels) & (theirs != labels)))
     only_theirs = int(np.sum((ours != labels) & (theirs == labels)))
-    divided = only_ours + only_theirs
-    p_value = float(binomtest(only_ours, divided, 0.5).pvalue) if divided else 1.0
+    discordant = only_ours + only_theirs
+    p_value = float(binomtest(only_ours, discordant, 0.5).pvalue) if discordant else 1.0
     return McNemar(only_ours, only_theirs, p_value)
 
 
-def _checked(labels: Array, patients: Array, *probabilities: Array) -> tuple[Array, Array, list[Array]]:
-    """The labels, each picture's patient as a number from 0, and the probabilities in their own precision."""
+def _check_arrays(labels: Array, patients: Array, *probabilities: Array) -> tuple[Array, Array, list[Array]]:
+    """Check the arrays and return the labels, each picture's patient as a number from 0, and the probabilities.
+
+    Raises:
+        ValueError: As in `compute_figures`.
+    """
     labels, patients = np.asarray(labels), np.asarray(patients)
-    probabilities = tuple(np.asarray(each) for each in probabilities)
+    probabilities = tuple(np.asarray(array) for array in probabilities)
     if any(array.shape != (len(labels),) for array in (labels, patients, *probabilities)):
         shapes = ", ".join(str(array.shape) for array in (labels, patients, *probabilities))
-        raise ValueError(f"labels, patients and probabilities must be as many, got {shapes}")
+        raise ValueError(f"labels, patients and probabilities must have the same length, got {shapes}")
     if not len(labels):
         raise ValueError("there must be at least one picture")
     if not np.isin(labels, (0, 1)).all():
         raise ValueError("labels must be 0 or 1")
-    if not all(((each >= 0) & (each <= 1)).all() for each in probabilities):
-        raise ValueError("probabilities must be 0 to 1")
+    if not all(((array >= 0) & (array <= 1)).all() for array in probabilities):
+        raise ValueError("probabilities must be from 0 to 1")
     return labels.astype(np.int64), np.unique(patients, return_inverse=True)[1], list(probabilities)
 
 
 def _intervals(compute: Callable[[Array], Array], patient_of: Array, resamples: int, seed: int) -> Iterator[Interval]:
-    """Of each column that `compute` gives for rows of how often each patient counts, shape (rows, patients)."""
+    """Yield the interval of each figure.
+
+    Args:
+        compute: Returns the figures, shape (rows, figures), for the number of times that each patient counts, shape
+            (rows, patients).
+        patient_of: The patient of each picture, shape (n,), int64 from 0.
+        resamples: Number of resamples.
+        seed: Seed of the resamples.
+    """
     patients = int(patient_of.max()) + 1
     values = compute(np.ones((1, patients)))[0]
     rows = max(1, _ELEMENTS // len(patient_of))
-    drawn = [compute(each) for each in _draws(patients, resamples, rows, seed)]
+    chunks = [compute(draws) for draws in _draws(patients, resamples, rows, seed)]
     for column, value in enumerate(values):
-        resampled = np.concatenate([each[:, column] for each in drawn]) if drawn and patients > 1 else np.empty(0)
+        resampled = np.concatenate([chunk[:, column] for chunk in chunks]) if chunks and patients > 1 else np.empty(0)
         defined = resampled[~np.isnan(resampled)]
         low, high = math.nan, math.nan
         if defined.size and not np.isnan(value):
@@ -164,7 +220,7 @@ def _intervals(compute: Callable[[Array], Array], patient_of: Array, resamples: 
 
 
 def _draws(patients: int, resamples: int, rows: int, seed: int) -> Iterator[Array]:
-    """How often each patient was drawn, float64 (up to `rows`, patients) at a time, `resamples` rows in all."""
+    """Yield how often each patient was drawn, float64 (up to `rows`, patients), in total `resamples` rows."""
     generator = np.random.default_rng(seed)
     for start in range(0, resamples, rows):
         size = min(rows, resamples - start)
@@ -173,21 +229,21 @@ def _draws(patients: int, resamples: int, rows: int, seed: int) -> Iterator[Arra
 
 
 def _sums_by_patient(labels: Array, probabilities: Array, patient_of: Array, threshold: float) -> Array:
-    """What the figures at a threshold are made of, summed over each patient's pictures: float64 (patients, columns)."""
-    positive = predicted(probabilities, threshold)
+    """Return the terms of the figures at a threshold, summed over each patient's pictures: float64 (patients, terms)."""
+    positive = predict_labels(probabilities, threshold)
     exact = np.asarray(probabilities, np.float64)
     cells = [(labels == truth) & (positive == guess) for truth in (0, 1) for guess in (0, 1)]
     bin_of = calibration_bin(exact)
-    excess = [np.where(bin_of == each, exact - labels, 0.0) for each in range(CALIBRATION_BINS)]
+    excess = [np.where(bin_of == number, exact - labels, 0.0) for number in range(CALIBRATION_BINS)]
     columns = [*cells, (exact - labels) ** 2, *excess]
     return np.column_stack([np.bincount(patient_of, column) for column in columns])
 
 
 def _at_threshold(sums: Array) -> list[Array]:
-    """Accuracy, sensitivity, specificity, precision, F1, Brier score and calibration error, each (rows,)."""
+    """Return accuracy, sensitivity, specificity, precision, F1, Brier score and calibration error, each of shape (rows,)."""
     true_negatives, false_positives, false_negatives, true_positives, squares, *_ = sums.T
     pictures = true_negatives + false_positives + false_negatives + true_positives
-    with np.errstate(invalid="ignore"):  # nothing divided by nothing is NaN, as it should be
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, as documented
         return [
             (true_positives + true_negatives) / pictures,
             true_positives / (true_positives + false_negatives),
@@ -199,37 +255,42 @@ def _at_threshold(sums: Array) -> list[Array]:
         ]
 
 
-def _ranking(probabilities: Array) -> tuple[Array, Array]:
-    """The pictures from the highest probability down, and where in that order each run of equal ones ends."""
+def _rank(probabilities: Array) -> tuple[Array, Array]:
+    """Return the pictures in falling order of probability, and the positions at which runs of equal ones end."""
     order = np.argsort(-probabilities, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(probabilities[order]) != 0, True))
     return order, ends
 
 
-def _curve(labels: Array, patient_of: Array, ranking: tuple[Array, Array], drawn: Array) -> tuple[Array, Array]:
-    """Cases found and pictures called positive at each distinct probability as the threshold, each (rows, distinct)."""
+def _cumulative_counts(
+    labels: Array, patient_of: Array, ranking: tuple[Array, Array], draws: Array
+) -> tuple[Array, Array]:
+    """Return the cases called positive and all pictures called positive, at each distinct probability as the threshold.
+
+    Both have shape (rows, distinct probabilities).
+    """
     order, ends = ranking
-    weights = np.take(drawn, patient_of[order], axis=1)
+    weights = np.take(draws, patient_of[order], axis=1)
     called = np.cumsum(weights, axis=1)
     weights *= labels[order]
-    found = np.cumsum(weights, axis=1, out=weights)
+    cases = np.cumsum(weights, axis=1, out=weights)
     if len(ends) == len(order):
-        return found, called
-    return found[:, ends], called[:, ends]
+        return cases, called
+    return cases[:, ends], called[:, ends]
 
 
-def _auc(found: Array, called: Array) -> Array:
-    """By trapezoids, so that a case and a NORMAL of equal probability count one half."""
-    false = called - found
-    doubled = false[:, 0] * found[:, 0] + np.einsum("rk,rk->r", np.diff(false), found[:, 1:] + found[:, :-1])
+def _auc(cases: Array, called: Array) -> Array:
+    """Return the areas by the trapezoidal rule: a pair of a case and a NORMAL picture of equal probability counts 1/2."""
+    normals = called - cases
+    doubled = normals[:, 0] * cases[:, 0] + np.einsum("rk,rk->r", np.diff(normals), cases[:, 1:] + cases[:, :-1])
     with np.errstate(invalid="ignore"):
-        return np.asarray(doubled / (2 * found[:, -1] * false[:, -1]))
+        return np.asarray(doubled / (2 * cases[:, -1] * normals[:, -1]))
 
 
-def _average_precision(found: Array, called: Array) -> Array:
-    """Precision at each threshold, weighted by the cases that it adds; no interpolation, as scikit-learn does."""
-    precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
-    total = found[:, 0] * precision[:, 0] + np.einsum("rk,rk->r", np.diff(found), precision[:, 1:])
-    cases = found[:, -1]
-    both = (cases > 0) & (called[:, -1] > cases)
-    return np.asarray(np.divide(total, cases, out=np.full_like(total, np.nan), where=both))
+def _average_precision(cases: Array, called: Array) -> Array:
+    """Return the mean of the precisions weighted by the cases that each threshold adds, as scikit-learn does."""
+    precision = np.divide(cases, called, out=np.zeros_like(cases), where=called > 0)
+    total = cases[:, 0] * precision[:, 0] + np.einsum("rk,rk->r", np.diff(cases), precision[:, 1:])
+    all_cases = cases[:, -1]
+    has_both = (all_cases > 0) & (called[:, -1] > all_cases)
+    return np.asarray(np.divide(total, all_cases, out=np.full_like(total, np.nan), where=has_both))

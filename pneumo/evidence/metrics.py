@@ -1,7 +1,7 @@
-"""Numbers from labels and probabilities: after each epoch, and at the operating point.
+"""Compute metrics from labels and probabilities, after each epoch and at the operating point.
 
-Everywhere `labels` has shape (n,), 0 for NORMAL and 1 for PNEUMONIA, and `probabilities` has shape (n,), a float dtype,
-the probability of pneumonia, 0 to 1.
+In all functions `labels` has shape (n,), 0 for NORMAL and 1 for PNEUMONIA, and `probabilities` has shape (n,), a float
+dtype: the probability of pneumonia, from 0 to 1.
 """
 
 from __future__ import annotations
@@ -18,20 +18,24 @@ from pneumo.spec.promotion import ThresholdKind
 Array = NDArray[Any]
 
 THRESHOLD_RULES: tuple[ThresholdKind, ...] = get_args(ThresholdKind)
-"""How an operating point is chosen, see `operating_point`."""
+"""Names of the rules that choose an operating point, see `operating_point`."""
 
 LOSS_EPSILON = 1e-7
-"""Probabilities are clipped this far from 0 and 1 before the logarithm, as Keras does (`keras.config.epsilon`)."""
+"""Distance from 0 and 1 to which probabilities are clipped before a logarithm, as Keras does (`keras.config.epsilon`)."""
 
 CALIBRATION_BINS = 10
-"""Of equal width, from 0 to 1."""
+"""Number of bins of equal width from 0 to 1."""
 
 
 def epoch_metrics(labels: Array, probabilities: Array) -> dict[str, float]:
-    """`val_loss` (binary cross-entropy, nats, never smoothed), `val_accuracy` (at 0.5) and `val_auc` (exact).
+    """Return the validation metrics of an epoch.
 
-    `val_auc` is NaN where only one class is present; all three are NaN where a probability is, as after a divergence.
-    Raises `ValueError` where the shapes differ or a label is neither 0 nor 1.
+    Returns:
+        `val_loss` (binary cross-entropy in nats, without label smoothing), `val_accuracy` (at 0.5) and `val_auc` (exact).
+        `val_auc` is NaN if only one class is present; all three are NaN if a probability is not finite.
+
+    Raises:
+        ValueError: The shapes differ, or a label is neither 0 nor 1.
     """
     probabilities = np.asarray(probabilities, np.float64)
     if not np.isfinite(probabilities).all():
@@ -45,33 +49,39 @@ def epoch_metrics(labels: Array, probabilities: Array) -> dict[str, float]:
 
 
 def auc(labels: Array, probabilities: Array) -> float:
-    """The exact area under the ROC curve; NaN where only one class is present."""
-    return float(roc_auc_score(labels, probabilities)) if both_classes(labels) else np.nan
+    """Return the exact area under the ROC curve, or NaN if only one class is present."""
+    return float(roc_auc_score(labels, probabilities)) if has_both_classes(labels) else np.nan
 
 
-def both_classes(labels: Array) -> bool:
+def has_both_classes(labels: Array) -> bool:
     return bool(np.any(labels)) and not bool(np.all(labels))
 
 
 def operating_point(
     labels: Array, probabilities: Array, rule: ThresholdKind = "youden", value: float | None = None
 ) -> float:
-    """The threshold that the rule chooses; `probability >= threshold` is pneumonia.
+    """Return the threshold that a rule chooses. A picture is called PNEUMONIA if `probability >= threshold`.
 
-    - `youden`: the largest sensitivity + specificity - 1. Of several with the same index the most sensitive is taken. It
-      is 0.5 where no threshold is better than chance.
-    - `f1`: the largest F1, the harmonic mean of precision and sensitivity. Of several the most sensitive is taken.
-    - `sensitivity`: the largest threshold at which sensitivity is at least `value`, so the most specific one.
-    - `specificity`: the smallest threshold at which specificity is at least `value`, so the most sensitive one. It calls
-      no picture positive where NORMAL ones have the highest probabilities, and is just above 1 where those are 1.
-    - `fixed`: `value` itself, whatever the arrays.
+    - `youden`: The largest sensitivity + specificity - 1; of several equal ones the most sensitive. It is 0.5 if no threshold
+      is better than chance.
+    - `f1`: The largest F1, the harmonic mean of precision and sensitivity; of several equal ones the most sensitive.
+    - `sensitivity`: The largest, so most specific, threshold at which the sensitivity is at least `value`.
+    - `specificity`: The smallest, so most sensitive, threshold at which the specificity is at least `value`. If NORMAL pictures
+      have the highest probabilities, it may call no picture positive; it is then just above 1 if a probability is 1.
+    - `fixed`: `value` itself.
 
-    All but the fixed one lie midway between two neighbouring probabilities (below the lowest, midway to 0; above the
-    highest, midway to 1), and are numbers of their dtype, so that a model that computes them again to within rounding
-    decides alike. They are 0.5 where only one class is present: nothing can be chosen by.
+    Except for `fixed`, the threshold is the midpoint of two neighbouring probabilities (below the lowest one, the midpoint to
+    0; above the highest one, the midpoint to 1) in their own dtype, so that rounding errors in the probabilities do not
+    change a decision. It is 0.5 if only one class is present.
 
-    Raises `ValueError` on NaN, on an unknown rule, where `sensitivity`, `specificity` or `fixed` has no `value` above 0
-    and up to 1, and where another rule has one.
+    Args:
+        labels: Labels of the validation pictures.
+        probabilities: Their probabilities.
+        rule: One of `THRESHOLD_RULES`.
+        value: For `sensitivity`, `specificity` and `fixed`, above 0 and at most 1; otherwise None.
+
+    Raises:
+        ValueError: A probability is NaN, the rule is unknown, or `value` does not fit the rule.
 
     Sources: W. J. Youden, Index for rating diagnostic tests, Cancer 3(1), 32-35, 1950; C. J. van Rijsbergen, Information
     Retrieval, 2nd edition, 1979, chapter 7 (F1).
@@ -84,61 +94,62 @@ def operating_point(
     true_negatives, false_positives, false_negatives, true_positives, scores = confusion_matrix_at_thresholds(
         labels, probabilities
     )
-    if not both_classes(labels):
+    if not has_both_classes(labels):
         return 0.5
-    # Scores fall, so of the indices below the last is the most sensitive, the first the most specific. A share and the
-    # decimal that it is compared with are both the floats nearest to the true numbers: 19 of 20 is at least 0.95.
+    # Scores are in falling order, so the last index is the most sensitive and the first the most specific one. A share and
+    # `value` are both the floats nearest to the exact numbers, so 19 of 20 is at least 0.95.
     if rule == "sensitivity":
         best = np.flatnonzero(true_positives / (true_positives + false_negatives) >= value)[0]
     elif rule == "specificity":
-        specific = np.flatnonzero(true_negatives / (true_negatives + false_positives) >= value)
-        if not specific.size:
-            return _above_all(probabilities)
-        best = specific[-1]
+        specific_enough = np.flatnonzero(true_negatives / (true_negatives + false_positives) >= value)
+        if not specific_enough.size:
+            return _threshold_above_all(probabilities)
+        best = specific_enough[-1]
     else:
         if rule == "f1":
-            # Different fractions of up to 2^26 pictures are different floats, so that equal ones alone are equal.
+            # Different fractions with up to 2^26 pictures are different floats, so only equal fractions compare equal.
             index = 2 * true_positives / (2 * true_positives + false_positives + false_negatives)
         else:
-            # The index times (positives x negatives): whole numbers, so that equal ones are equal.
+            # The index times (positives x negatives) is a whole number, so equal ones compare equal.
             index = np.rint(true_positives * true_negatives - false_positives * false_negatives)
             if index.max() <= 0:
                 return 0.5
         best = np.flatnonzero(index == index.max())[-1]
-    return _midway(probabilities, probabilities.dtype.type(scores[best]))
+    return _midpoint_below(probabilities, probabilities.dtype.type(scores[best]))
 
 
 def _check_rule(rule: str, value: float | None) -> None:
+    """Raise `ValueError` if the rule is unknown or `value` does not fit it."""
     if rule not in THRESHOLD_RULES:
         raise ValueError(f"rule must be one of {', '.join(THRESHOLD_RULES)}, got {rule!r}")
     if rule in ("youden", "f1"):
         if value is not None:
             raise ValueError(f"rule {rule} takes no value, got {value}")
     elif value is None or not 0 < value <= 1:
-        raise ValueError(f"rule {rule} needs a value above 0 and up to 1, got {value}")
+        raise ValueError(f"rule {rule} needs a value above 0 and at most 1, got {value}")
 
 
-def _midway(probabilities: Array, above: Any) -> float:
-    """Between `above` and the next lower probability; `above` where no float lies between them."""
-    lower = probabilities[probabilities < above]
-    below = lower.max() if lower.size else probabilities.dtype.type(0)
-    middle = below + (above - below) / 2
-    return float(middle if middle > below else above)
+def _midpoint_below(probabilities: Array, upper: Any) -> float:
+    """Return the midpoint of `upper` and the next lower probability, or `upper` if no float lies between them."""
+    lower_probabilities = probabilities[probabilities < upper]
+    lower = lower_probabilities.max() if lower_probabilities.size else probabilities.dtype.type(0)
+    midpoint = lower + (upper - lower) / 2
+    return float(midpoint if midpoint > lower else upper)
 
 
-def _above_all(probabilities: Array) -> float:
-    """A threshold that no probability reaches."""
+def _threshold_above_all(probabilities: Array) -> float:
+    """Return a threshold above all probabilities."""
     one = probabilities.dtype.type(1)
-    return _midway(probabilities, one if probabilities.max() < one else np.nextafter(one, one + one))
+    return _midpoint_below(probabilities, one if probabilities.max() < one else np.nextafter(one, one + one))
 
 
 def validation_metrics(labels: Array, probabilities: Array) -> dict[str, float]:
-    """`threshold` (see `operating_point`), and `val_sensitivity`, `val_specificity` and `val_f1` at it.
+    """Return `threshold` (Youden's, see `operating_point`), and `val_sensitivity`, `val_specificity` and `val_f1` at it.
 
-    One that divides nothing by nothing, as sensitivity without a case of pneumonia, is NaN.
+    A metric whose denominator is 0 is NaN, as the sensitivity if no picture has pneumonia.
     """
     threshold = operating_point(labels, probabilities)
-    positive = predicted(probabilities, threshold)
+    positive = predict_labels(probabilities, threshold)
     return {
         "threshold": threshold,
         "val_sensitivity": float(recall_score(labels, positive, pos_label=1, zero_division=np.nan)),
@@ -147,17 +158,20 @@ def validation_metrics(labels: Array, probabilities: Array) -> dict[str, float]:
     }
 
 
-def predicted(probabilities: Array, threshold: float) -> Array:
-    """The predicted labels, shape (n,), int64."""
+def predict_labels(probabilities: Array, threshold: float) -> Array:
+    """Return the predicted labels, int64, shape (n,)."""
     return (np.asarray(probabilities) >= threshold).astype(np.int64)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Pictures in bins of equal width by probability; empty bins are left out.
+    """The calibration of a network in bins of equal width. Empty bins are left out.
 
-    `probability`, `share` and `count` have shape (bins,): a bin's mean probability, its share of pneumonia, its number
-    of pictures. `error` is the expected calibration error.
+    Attributes:
+        probability: Mean probability in each bin, shape (bins,).
+        share: Share of pneumonia in each bin, shape (bins,).
+        count: Number of pictures in each bin, shape (bins,).
+        error: The expected calibration error.
     """
 
     probability: Array
@@ -167,12 +181,12 @@ class Calibration:
 
 
 def calibration_bin(probabilities: Array, bins: int = CALIBRATION_BINS) -> Array:
-    """Each probability's bin, shape (n,), int64, from 0; a probability of 1 is in the last."""
+    """Return the bin of each probability, int64, shape (n,), from 0. A probability of 1 is in the last bin."""
     return np.asarray(np.minimum(np.asarray(probabilities, np.float64) * bins, bins - 1), np.int64)
 
 
 def calibration(labels: Array, probabilities: Array, bins: int = CALIBRATION_BINS) -> Calibration:
-    """How far probabilities are from the shares of pneumonia that they announce.
+    """Return how far the probabilities are from the observed shares of pneumonia.
 
     Source: M. P. Naeini, G. F. Cooper, M. Hauskrecht, Obtaining well calibrated probabilities using Bayesian binning,
     AAAI 2015.

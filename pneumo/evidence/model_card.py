@@ -1,4 +1,4 @@
-"""A model card: what a registered model is, what it was judged by, where its limits are. Markdown.
+"""The card of a registered model, in Markdown: what it is, how it was evaluated, and its limits.
 
 Source: M. Mitchell and others, Model Cards for Model Reporting, FAT* 2019, arXiv:1810.03993.
 """
@@ -12,76 +12,101 @@ from dataclasses import dataclass
 from pneumo.evidence.gate import Gate
 from pneumo.evidence.intervals import Interval
 
-NO_DEVICE = "**No medical device.** For research and teaching; nothing that it says may be used for diagnosis."
+NOT_A_DEVICE = "**Not a medical device.** For research and teaching only; do not use its output for diagnosis."
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a card tells, as short sentences or values.
+class ModelFacts:
+    """The facts that a model card states, as short sentences or values.
 
-    `parts`: of training, validation and test, what they hold. `searched`: how the study searched. `hyperparameters`: those
-    of the trial that were searched. `operating`: threshold and temperature, and how they were found. `warnings`: what a
-    reader must know before the figures.
+    Attributes:
+        title: Title of the card.
+        classes: The negative and the positive class.
+        data: Description of the data set.
+        parts: What each part (training, validation, test) contains.
+        search: How the study searched.
+        hyperparameters: The trial's values of the hyperparameters that were searched.
+        parameters: Number of the network's parameters.
+        operating_point: Threshold and temperature, and how they were chosen.
+        phantom: Whether the pictures are generated phantoms.
+        warnings: What the reader must know before the figures.
     """
 
     title: str
     classes: tuple[str, str]
     data: str
     parts: Mapping[str, str]
-    searched: str
+    search: str
     hyperparameters: Mapping[str, str]
     parameters: int
-    operating: str
+    operating_point: str
     phantom: bool
     warnings: Sequence[str] = ()
 
 
-def card(facts: Facts, figures: Mapping[str, Interval], gate: Gate) -> str:
-    """The card of a model with its figures on the test pictures and what the gate said."""
+def model_card(facts: ModelFacts, figures: Mapping[str, Interval], gate: Gate) -> str:
+    """Return the card of a model.
+
+    Args:
+        facts: The facts about the model.
+        figures: Its figures on the test pictures.
+        gate: The decision about its promotion.
+
+    Returns:
+        The card as Markdown.
+    """
     negative, positive = facts.classes
-    pictures = "generated **phantoms**, which are no X-rays" if facts.phantom else "chest X-rays"
-    lines = [f"# {facts.title}", NO_DEVICE]
+    pictures = "generated **phantoms**, which are not X-rays" if facts.phantom else "chest X-rays"
+    lines = [f"# {facts.title}", NOT_A_DEVICE]
     if facts.phantom:
-        lines.append("It was trained and judged on **phantoms**: its figures say nothing about patients.")
+        lines.append("It was trained and evaluated on **phantoms**; its figures say nothing about patients.")
     lines += facts.warnings
     lines += [
-        "## What it is",
-        f"A convolutional network of {facts.parameters:,} parameters, trained on {pictures}. It takes a picture of any size "
-        f"(JPEG, PNG, DICOM or an array) and gives the probability of {positive}, as against {negative}. {facts.operating}",
+        "## Model",
+        f"A convolutional network of {facts.parameters:,} parameters, trained on {pictures}. Its input is a picture of any "
+        f"size (JPEG, PNG, DICOM or an array), its output the probability of {positive} as opposed to {negative}. "
+        f"{facts.operating_point}",
         "## Data",
         f"{facts.data}, split by patient.",
-        _table(("part", "pictures"), [(part, held) for part, held in facts.parts.items()]),
-        "## How it was found",
-        facts.searched,
+        _table(("part", "pictures"), list(facts.parts.items())),
+        "## Search",
+        facts.search,
         _table(("hyperparameter", "value"), list(facts.hyperparameters.items())) if facts.hyperparameters else "",
-        "## On the test pictures",
-        "They were sealed while the study searched. Intervals: 95 %, bootstrap by patient.",
-        _table(("figure", "value", "95 % interval"), [(name_of(n), *shown_interval(i)) for n, i in figures.items()]),
-        f"Compared with {gate.against}:" if gate.auc_difference else f"Compared with nothing: {gate.against}.",
-        "\n".join(f"- {'passed' if check.passed else '**refused**'}: {check.said}" for check in gate.checks),
+        "## Results on the test pictures",
+        "The test pictures were sealed during the search. The intervals are 95 % bootstrap intervals over patients.",
+        _table(
+            ("figure", "value", "95 % interval"),
+            [(figure_label(name), *format_interval(interval)) for name, interval in figures.items()],
+        ),
+        f"Compared with {gate.against}:"
+        if gate.auc_difference
+        else f"Not compared with another model: {gate.against}.",
+        "\n".join(f"- {'passed' if check.passed else '**refused**'}: {check.message}" for check in gate.checks),
         "## Limits",
         "\n".join(
             (
-                "- The pictures are of one source; other machines, hospitals, ages or diseases were not tried.",
-                "- The labels are those of the data set and may be wrong; the network tells two classes and no other finding.",
-                f"- The test pictures' share of {positive} is that of the data set, and precision follows it.",
+                "- All pictures are from one source; the model was not tested on other machines, hospitals, ages or diseases.",
+                "- The labels are those of the data set and may be wrong; the model separates two classes and detects no other "
+                "finding.",
+                f"- The share of {positive} among the test pictures is that of the data set, and precision depends on it.",
             )
         ),
     ]
     return "\n\n".join(line for line in lines if line) + "\n"
 
 
-def name_of(figure: str) -> str:
-    """A figure as people write it."""
-    return {"auc": "AUC", "f1": "F1", "brier": "Brier score"}.get(figure, figure.replace("_", " "))
+def figure_label(name: str) -> str:
+    """Return the label of a figure for tables, as `AUC` for `auc`."""
+    return {"auc": "AUC", "f1": "F1", "brier": "Brier score"}.get(name, name.replace("_", " "))
 
 
-def shown_interval(interval: Interval) -> tuple[str, str]:
-    """The value and the interval, to four places."""
+def format_interval(interval: Interval) -> tuple[str, str]:
+    """Return the texts of the value and of the interval's ends, with four decimals."""
     value = "not defined" if math.isnan(interval.value) else f"{interval.value:.4f}"
     return value, "-" if math.isnan(interval.low) else f"{interval.low:.4f} to {interval.high:.4f}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)

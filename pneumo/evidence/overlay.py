@@ -1,4 +1,4 @@
-"""A heat map laid over a picture, as a PNG that says what it shows."""
+"""Draw a heat map over a picture, and a PNG of it with a caption."""
 
 from __future__ import annotations
 
@@ -13,37 +13,53 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 STRONGEST = 0.6
-"""Share of the colour where the heat is 1, so that the picture still shows."""
+"""Share of the colour at heat 1, so that the picture remains visible."""
 
 COLOURS = "inferno"
-"""Even in brightness, and told apart by colour-blind readers (S. van der Walt and N. Smith, SciPy 2015)."""
+"""A perceptually uniform colour map that colour-blind readers can read (S. van der Walt and N. Smith, SciPy 2015)."""
 
-_NARROWEST = 320  # pixels, which the text needs
-_SIZE, _LINE, _MARGIN = 13, 18, 6  # of the text, pixels
+_MIN_WIDTH = 320  # pixels that the caption needs
+_FONT_SIZE, _LINE_HEIGHT, _MARGIN = 13, 18, 6  # of the caption, pixels
 
 
-def overlay(picture: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The picture, uint8 (h, w) grey, with the heat, float32 (side, side) from 0 to 1, stretched over it: uint8 (h, w, 3).
+def overlay_heat(picture: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return a picture with a heat map over it.
 
-    Where the heat is 0 the picture is as it was; up to 1 the colour grows brighter and covers more, `STRONGEST` at most.
+    Where the heat is 0 the picture is unchanged; with more heat the colour is brighter and covers more, up to `STRONGEST`.
+
+    Args:
+        picture: Grey, uint8 (h, w).
+        heat: float32 (side, side), 0 to 1; it is stretched to the picture.
+
+    Returns:
+        uint8 (h, w, 3).
     """
     height, width = picture.shape
     stretched = Image.fromarray(heat.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
-    warm = np.clip(np.asarray(stretched), 0, 1)
-    colours = matplotlib.colormaps[COLOURS](warm)[..., :3] * 255
-    share = STRONGEST * warm[..., None]
+    clipped = np.clip(np.asarray(stretched), 0, 1)
+    colours = matplotlib.colormaps[COLOURS](clipped)[..., :3] * 255
+    share = STRONGEST * clipped[..., None]
     mixed: NDArray[np.uint8] = np.rint((1 - share) * picture[..., None] + share * colours).astype(np.uint8)
     return mixed
 
 
-def in_proportion(square: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """A picture that was stretched to a square, uint8 (side, side), in its own proportions again: the longer side is `side`."""
-    share = square.shape[0] / max(width, height)
-    size = max(1, round(width * share)), max(1, round(height * share))
+def restore_aspect_ratio(square: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """Return a picture that was stretched to a square with its original aspect ratio.
+
+    Args:
+        square: uint8 (side, side).
+        width: Original width in pixels.
+        height: Original height in pixels.
+
+    Returns:
+        uint8, whose longer side is `side`.
+    """
+    scale = square.shape[0] / max(width, height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
     return np.asarray(Image.fromarray(square).resize(size, Image.Resampling.BILINEAR))
 
 
-def explained_png(
+def render_explanation(
     picture: NDArray[np.uint8],
     heat: NDArray[np.float32],
     *,
@@ -54,37 +70,50 @@ def explained_png(
     classes: Sequence[str],
     note: str = "",
 ) -> bytes:
-    """The overlay, see there, as a PNG with text below it: the picture's name, what the model says of it, and what the
-    colours are. `probability` is of the second of `classes`. A `note` is one more line.
+    """Return a PNG of a picture with its heat map and a caption below.
+
+    Args:
+        picture: Grey, uint8 (h, w).
+        heat: As in `overlay_heat`.
+        name: Name of the picture.
+        probability: Probability of the second class.
+        label: Predicted class.
+        threshold: Operating point of the model.
+        classes: Names of the two classes.
+        note: Another line of the caption.
     """
-    shown = Image.fromarray(overlay(picture, heat))
-    said = f"{label}   probability of {classes[1]} {probability:.3f}   threshold {threshold:.3f}"
-    told = f"bright: what speaks for {classes[1]} (Grad-CAM)" if heat.any() else f"nothing speaks for {classes[1]}"
-    lines = [name, said, told, *([note] if note else [])]
-    width = max(shown.width, _NARROWEST)
-    sheet = Image.new("RGB", (width, shown.height + 2 * _MARGIN + _LINE * len(lines)), "white")
-    sheet.paste(shown, ((width - shown.width) // 2, 0))
+    image = Image.fromarray(overlay_heat(picture, heat))
+    prediction = f"{label}   probability of {classes[1]} {probability:.3f}   threshold {threshold:.3f}"
+    legend = (
+        f"bright: raises the probability of {classes[1]} (Grad-CAM)"
+        if heat.any()
+        else f"no region raises the probability of {classes[1]}"
+    )
+    lines = [name, prediction, legend, *([note] if note else [])]
+    width = max(image.width, _MIN_WIDTH)
+    sheet = Image.new("RGB", (width, image.height + 2 * _MARGIN + _LINE_HEIGHT * len(lines)), "white")
+    sheet.paste(image, ((width - image.width) // 2, 0))
     draw = ImageDraw.Draw(sheet)
     for number, line in enumerate(lines):
-        place = (_MARGIN, shown.height + _MARGIN + number * _LINE)
-        draw.text(place, _fitting(line, width - 2 * _MARGIN), fill="black", font=_font())
+        position = (_MARGIN, image.height + _MARGIN + number * _LINE_HEIGHT)
+        draw.text(position, _shorten_to_width(line, width - 2 * _MARGIN), fill="black", font=_font())
     out = io.BytesIO()
-    sheet.save(out, "PNG", compress_level=3)  # a third of the time of Pillow's own level, for 15 % more bytes
+    sheet.save(out, "PNG", compress_level=3)  # takes a third of the time of Pillow's default, for 15 % more bytes
     return out.getvalue()
 
 
-def _fitting(line: str, width: int) -> str:
-    """The line, what does not print as question marks, shortened in its middle to a width in pixels."""
+def _shorten_to_width(line: str, width: int) -> str:
+    """Return a line that fits a width in pixels: shortened in its middle, with ? for letters that do not print."""
     line = "".join(letter if letter.isprintable() else "?" for letter in line)
-    keep = len(line)
+    letters = len(line)
     short = line
-    while keep > 2 and _font().getlength(short) > width:
-        keep -= 1
-        short = f"{line[: keep // 2]}…{line[-(keep - keep // 2) :]}"
+    while letters > 2 and _font().getlength(short) > width:
+        letters -= 1
+        short = f"{line[: letters // 2]}…{line[-(letters - letters // 2) :]}"
     return short
 
 
 @cache
 def _font() -> ImageFont.FreeTypeFont:
-    """Matplotlib's own font, which is on every machine that has Matplotlib and has most letters."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), _SIZE)
+    """Return the font that comes with Matplotlib, so that each machine has it; it has most letters."""
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), _FONT_SIZE)

@@ -1,4 +1,4 @@
-"""The Pareto front of a study with several objectives, as a plot and as a table."""
+"""Draw the Pareto front of a study with several objectives, as a plot and as an HTML table."""
 
 from __future__ import annotations
 
@@ -14,51 +14,62 @@ from pneumo.spec.objective import OBJECTIVES
 from pneumo.spec.result import Trial
 from pneumo.spec.selection import metric_value, pareto_front
 
-FRONT_EXPLAINED = (
-    "The trials on the front are those that no other trial beats: whichever is better in one objective is worse in another. "
-    "Which of them is best is a choice."
+FRONT_EXPLANATION = (
+    "A trial is on the front if no other trial is at least as good in all objectives and better in one. To choose among "
+    "the trials on the front, weigh the objectives against each other."
 )
 
-# Of Okabe and Ito's colours, which colour-blind readers can tell apart, the one farthest from grey.
-_FRONT, _OTHERS = "#D55E00", "#BBBBBB"
+# The colour of Okabe and Ito's palette, which colour-blind readers can distinguish, that is farthest from grey.
+_FRONT_COLOUR, _OTHER_COLOUR = "#D55E00", "#BBBBBB"
 
-_FAR_APART = 30.0
-"""Largest over smallest value of an objective, from which on an axis is logarithmic."""
+_LOG_AXIS_RATIO = 30.0
+"""Smallest ratio of the largest to the smallest value for which an axis is logarithmic."""
 
 
 def pareto_figure(study: optuna.Study, objectives: Sequence[str]) -> go.Figure | str:
-    """The complete trials by their objectives, those of the front with their numbers; a sentence where that cannot be drawn.
+    """Return a plot of the complete trials by their objectives, with the numbers of the trials on the front.
 
-    The study's objectives are these, in this order. A plot has two or three axes.
+    Args:
+        study: A study in memory with these objectives.
+        objectives: Their names, in the study's order.
+
+    Returns:
+        The plot, or a sentence that says why there is none: no trial is complete, or there are more than three objectives.
     """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not complete:
         return "No trial is complete yet."
     if len(objectives) not in (2, 3):
-        return f"Only two or three objectives can be drawn, not {len(objectives)}; the table has them all."
-    figure = optuna.visualization.plot_pareto_front(study, target_names=[_aim(name) for name in objectives])
+        return f"A plot can show two or three objectives, not {len(objectives)}; the table has all."
+    figure = optuna.visualization.plot_pareto_front(study, target_names=[_axis_title(name) for name in objectives])
     front = study.best_trials
     numbers = {trial.number for trial in front}
     others = [trial for trial in complete if trial.number not in numbers]
     other_points, front_points = figure.data
     for points, trials in ((other_points, others), (front_points, front)):
-        described = [_described(trial, objectives) for trial in trials]
-        points.update(showlegend=True, hovertext=described, hovertemplate="%{hovertext}<extra></extra>")
-    other_points.update(name="dominated", marker={"color": _OTHERS, "size": 7, "showscale": False})
-    front_points.update(name="on the front", marker={"color": _FRONT, "size": 10, "showscale": False})
-    axes = [axis([trial.values[i] for trial in complete]) for i in range(len(objectives))]
+        texts = [_hover_text(trial, objectives) for trial in trials]
+        points.update(showlegend=True, hovertext=texts, hovertemplate="%{hovertext}<extra></extra>")
+    other_points.update(name="dominated", marker={"color": _OTHER_COLOUR, "size": 7, "showscale": False})
+    front_points.update(name="on the front", marker={"color": _FRONT_COLOUR, "size": 10, "showscale": False})
+    axes = [axis_settings([trial.values[i] for trial in complete]) for i in range(len(objectives))]
     if len(objectives) == 2:
         front_points.update(mode="markers+text", text=[str(t.number) for t in front], textposition="top center")
         figure.update_layout(xaxis=axes[0], yaxis=axes[1])
     else:
-        figure.update_traces(marker_size=4)  # which is larger in three dimensions
+        figure.update_traces(marker_size=4)  # markers look larger in three dimensions
         figure.update_layout(scene={f"{letter}axis": axes[i] for i, letter in enumerate("xyz")}, height=640)
-        figure.update_layout(scene_camera_eye={"x": 1.6, "y": 1.6, "z": 1.0})  # from where no axis title is cut off
+        figure.update_layout(scene_camera_eye={"x": 1.6, "y": 1.6, "z": 1.0})  # so that no axis title is cut off
     return figure.update_layout(legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"})
 
 
 def front_table(trials: Sequence[Trial], objectives: Sequence[str], names: Sequence[str]) -> str:
-    """The trials of the front as an HTML table: number, each objective, and those of the named hyperparameters they have."""
+    """Return an HTML table of the trials on the front; empty if there are none.
+
+    Args:
+        trials: The study's finished trials.
+        objectives: The study's objectives.
+        names: Hyperparameters; those that no trial on the front has are left out.
+    """
     front = pareto_front(trials, objectives)
     if not front:
         return ""
@@ -77,7 +88,7 @@ def front_table(trials: Sequence[Trial], objectives: Sequence[str], names: Seque
 
 
 def format_cell(value: object) -> str:
-    """A number to four digits, or whole with its thousands apart; nothing for None; anything else as it is."""
+    """Return a number with four digits, or as a whole number with commas; an empty text for None; otherwise `str(value)`."""
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -87,22 +98,22 @@ def format_cell(value: object) -> str:
     return f"{value:.4g}"
 
 
-def _aim(objective: str) -> str:
+def _axis_title(objective: str) -> str:
     return f"{objective} ({'more' if OBJECTIVES[objective] == 'maximize' else 'less'} is better)"
 
 
-def _described(trial: FrozenTrial, objectives: Sequence[str]) -> str:
-    figures = dict(zip(objectives, trial.values, strict=True)) | trial.params
-    lines = (f"{name}: {html.escape(format_cell(value))}" for name, value in figures.items())
+def _hover_text(trial: FrozenTrial, objectives: Sequence[str]) -> str:
+    values = dict(zip(objectives, trial.values, strict=True)) | trial.params
+    lines = (f"{name}: {html.escape(format_cell(value))}" for name, value in values.items())
     return "<br>".join([f"trial {trial.number}", *lines])
 
 
-def axis(values: Sequence[float]) -> dict[str, object]:
-    """Plotly's settings of an axis for some values, at least one: logarithmic where they are far apart."""
+def axis_settings(values: Sequence[float]) -> dict[str, object]:
+    """Return Plotly's settings of an axis for at least one value: logarithmic if the values are far apart."""
     low, high = min(values), max(values)
-    if low <= 0 or high / low < _FAR_APART:
+    if low <= 0 or high / low < _LOG_AXIS_RATIO:
         return {"type": "linear"}
-    # Plotly's own ticks between powers of ten say 2 for 20k.
+    # Plotly labels its own ticks between powers of ten with their first digit only, as 2 for 20k.
     steps = (1, 2, 5) if high / low < 3000 else (1,)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     return {

@@ -1,7 +1,7 @@
-"""Temperature scaling: probabilities that mean what they say, in the same order as before.
+"""Temperature scaling: calibrate probabilities without changing their order.
 
-A network's probability p becomes sigmoid(logit(p) / T) with one number T, the temperature, fitted on validation pictures.
-Above 1 it makes an overconfident network modest, below 1 a timid one bold.
+A probability p becomes sigmoid(logit(p) / T). The temperature T is fitted on validation pictures: above 1 it moves the
+probabilities of an overconfident network towards 1/2, below 1 it moves those of an underconfident network away from it.
 
 Source: C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, On calibration of modern neural networks, ICML 2017,
 arXiv:1706.04599, section 4.2.
@@ -13,57 +13,75 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
-from pneumo.evidence.metrics import LOSS_EPSILON, Array, both_classes
+from pneumo.evidence.metrics import LOSS_EPSILON, Array, has_both_classes
 
-LOWEST, HIGHEST = 0.05, 20.0
-"""Temperatures go no further, as where every picture is right and the likelihood grows for ever towards 0."""
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
+"""Bounds of a temperature. Without them it would tend to 0 if every picture is classified correctly."""
 
 
-def temperature(labels: Array, probabilities: Array) -> float:
-    """The temperature, `LOWEST` to `HIGHEST`, with the least negative log likelihood (binary cross-entropy).
+def fit_temperature(labels: Array, probabilities: Array) -> float:
+    """Return the temperature with the least negative log likelihood (binary cross-entropy).
 
-    `labels` (n,) are 0 and 1, `probabilities` (n,) floats, 0 to 1; those nearer to 0 or 1 than `LOSS_EPSILON` count as
-    that far. It is 1.0 where only one class is present or every probability is 0.5, which no temperature changes. Raises
-    `ValueError` where the shapes differ or a probability is NaN or outside 0 to 1.
+    Args:
+        labels: 0 or 1, shape (n,).
+        probabilities: Floats from 0 to 1, shape (n,). They are clipped to `LOSS_EPSILON` from 0 and 1.
+
+    Returns:
+        The temperature, from `MIN_TEMPERATURE` to `MAX_TEMPERATURE`. It is 1.0 if only one class is present or every
+        probability is 0.5, which no temperature changes.
+
+    Raises:
+        ValueError: The shapes differ, or a probability is NaN or not from 0 to 1.
     """
     labels, probabilities = np.asarray(labels, np.float64), np.asarray(probabilities, np.float64)
     if labels.shape != probabilities.shape:
-        raise ValueError(f"labels and probabilities must be as many, got {labels.shape} and {probabilities.shape}")
+        raise ValueError(
+            f"labels and probabilities must have the same shape, got {labels.shape} and {probabilities.shape}"
+        )
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
-        raise ValueError("probabilities must be 0 to 1")
-    logits = _logits(probabilities)
-    if not both_classes(labels) or not logits.any():
+        raise ValueError("probabilities must be from 0 to 1")
+    logits = _clipped_logits(probabilities)
+    if not has_both_classes(labels) or not logits.any():
         return 1.0
 
     def slope(inverse: float) -> float:
-        """Of the negative log likelihood by 1/T. It never falls: the likelihood has one optimum."""
+        """Return the derivative of the negative log likelihood by 1/T, which is convex in 1/T."""
         return float(np.mean(logits * (expit(logits * inverse) - labels)))
 
-    if slope(1 / HIGHEST) >= 0:
-        return HIGHEST
-    if slope(1 / LOWEST) <= 0:
-        return LOWEST
-    return 1 / float(brentq(slope, 1 / HIGHEST, 1 / LOWEST))
+    if slope(1 / MAX_TEMPERATURE) >= 0:
+        return MAX_TEMPERATURE
+    if slope(1 / MIN_TEMPERATURE) <= 0:
+        return MIN_TEMPERATURE
+    return 1 / float(brentq(slope, 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE))
 
 
-def scaled(probabilities: Array, temperature: float) -> Array:
-    """The probabilities at a temperature: same shape, same float dtype, never in another order.
+def scale_probabilities(probabilities: Array, temperature: float) -> Array:
+    """Return the probabilities at a temperature.
 
-    They are the very same at temperature 1.0. At others all are finite and within 0 to 1, those of exactly 0 and 1 too:
-    they count as `LOSS_EPSILON` away. Close ones may become equal by rounding. Raises `ValueError` where the temperature
-    is not above 0 and finite or the probabilities are not floats.
+    The order of the probabilities is kept, although close ones may become equal by rounding. At temperature 1.0 they are
+    returned unchanged. At any other they are clipped to `LOSS_EPSILON` from 0 and 1 first, so the result is finite.
+
+    Args:
+        probabilities: From 0 to 1, a float dtype, any shape.
+        temperature: Above 0.
+
+    Returns:
+        Probabilities of the same shape and dtype.
+
+    Raises:
+        ValueError: The temperature is not above 0 and finite, or the probabilities are not floats.
     """
     probabilities = np.asarray(probabilities)
     if not np.issubdtype(probabilities.dtype, np.floating):
         raise ValueError(f"probabilities must be floats, got {probabilities.dtype}")
     if not 0 < temperature < np.inf:
-        raise ValueError(f"a temperature must be above 0 and finite, got {temperature}")
+        raise ValueError(f"temperature must be above 0 and finite, got {temperature}")
     if temperature == 1.0:
         return probabilities
-    # In double precision: the logit of a float32 near 1 would lose most of its digits.
-    return np.asarray(expit(_logits(probabilities) / temperature), probabilities.dtype)
+    # In double precision, since the logit of a float32 near 1 would lose most of its digits.
+    return np.asarray(expit(_clipped_logits(probabilities) / temperature), probabilities.dtype)
 
 
-def _logits(probabilities: Array) -> Array:
+def _clipped_logits(probabilities: Array) -> Array:
     clipped = np.clip(np.asarray(probabilities, np.float64), LOSS_EPSILON, 1 - LOSS_EPSILON)
     return np.asarray(logit(clipped), np.float64)

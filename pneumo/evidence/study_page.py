@@ -1,4 +1,4 @@
-"""A study's plots as one page of HTML, whichever engine ran it."""
+"""Draw the plots of a study, of any engine, as one page of HTML."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState, create_trial
 from plotly.offline import get_plotlyjs
 
-from pneumo.evidence.confirmation import CONFIRMATION_EXPLAINED, confirmation_figure, confirmation_sentences
-from pneumo.evidence.pareto import FRONT_EXPLAINED, axis, front_table, pareto_figure
+from pneumo.evidence.confirmation import CONFIRMATION_EXPLANATION, confirmation_figure, confirmation_sentences
+from pneumo.evidence.pareto import FRONT_EXPLANATION, axis_settings, front_table, pareto_figure
 from pneumo.spec.hyperparameters import Value
 from pneumo.spec.objective import OBJECTIVES, epoch_objective
 from pneumo.spec.result import Trial
 from pneumo.spec.selection import Confirmation, metric_value
 from pneumo.spec.space import Choice, Searched, Space
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart (Color Universal Design, 2008).
-_STATES = {"COMPLETE": ("complete", "#0072B2"), "PRUNED": ("pruned", "#E69F00"), "FAIL": ("failed", "#D55E00")}
+# Okabe and Ito's palette, which colour-blind readers can distinguish (Color Universal Design, 2008).
+_STATE_STYLES = {"COMPLETE": ("complete", "#0072B2"), "PRUNED": ("pruned", "#E69F00"), "FAIL": ("failed", "#D55E00")}
 
 _FEW_TRIALS = 20
+"""Number of complete trials below which importances are unreliable."""
 
 
 def study_page(
@@ -38,28 +39,38 @@ def study_page(
     phantom: bool = False,
     confirmed: Sequence[Confirmation] = (),
 ) -> str:
-    """History, hyperparameter importances, parallel coordinates, epochs and timeline, by `optuna.visualization`.
+    """Return the page: history, hyperparameter importances, parallel coordinates, epochs and timeline.
 
-    Of several objectives (names among `OBJECTIVES`) the Pareto front comes first, and history and importances are there
-    once for each. `confirmed` are trials trained again; their values are the first objective's.
+    The plots are those of `optuna.visualization`. With several objectives the Pareto front comes first, and history and
+    importances are drawn for each objective. If a plot cannot be drawn yet, a sentence gives the reason; no trial makes
+    this function raise.
 
-    One page rather than one for each plot: it must show without a network, and in MLflow, which opens it in a sandbox
-    where no second file can be reached. So Plotly's 4.8 MB of script have to be in each page; here they are there once.
+    All plots are on one page, because MLflow opens it in a sandbox without network where no second file can be loaded.
+    Plotly's script of 4.8 MB is therefore included once instead of once for each plot.
 
-    Where a plot makes no sense yet, a sentence says why. Nothing in the trials makes it raise.
+    Args:
+        trials: The finished trials.
+        objectives: Names among `OBJECTIVES`.
+        space: The search space.
+        title: Heading of the page.
+        phantom: Whether the pictures are phantoms, which the heading then says.
+        confirmed: Trials that were trained again; their values are of the first objective.
+
+    Returns:
+        HTML.
     """
-    with _quiet():
+    with _silence_optuna():
         sections = "".join(_sections(trials, objectives, space, confirmed))
     heading = html.escape(title + (" (phantoms)" if phantom else ""))
     counts = ", ".join(
         f"{sum(t.result.state == state for t in trials)} {state}" for state in ("complete", "pruned", "failed")
     )
-    aims = "; ".join(f"{objective}, {OBJECTIVES[objective]}" for objective in objectives)
+    directions = "; ".join(f"{objective}, {OBJECTIVES[objective]}" for objective in objectives)
     return _PAGE.format(
         title=heading,
         script=get_plotlyjs(),
-        summary=html.escape(f"{len(trials)} trials: {counts}. Objective{'s' * (len(objectives) > 1)}: {aims}."),
-        notes=_paragraphs(_left_out(trials, space)),
+        summary=html.escape(f"{len(trials)} trials: {counts}. Objective{'s' * (len(objectives) > 1)}: {directions}."),
+        notes=_paragraphs(_omission_notes(trials, space)),
         sections=sections,
     )
 
@@ -67,54 +78,55 @@ def study_page(
 def _sections(
     trials: Sequence[Trial], objectives: Sequence[str], space: Space, confirmed: Sequence[Confirmation]
 ) -> Iterator[str]:
+    """Yield the sections of the page, in order."""
     first, several = objectives[0], len(objectives) > 1
-    # Optuna's plots of one objective show more of it (the best so far, which way is better) in a study of that one alone.
-    studies = {objective: _study(trials, objectives, [objective], space) for objective in objectives}
+    # Optuna's plots show the best value so far, and which direction is better, only for a study with one objective.
+    studies = {objective: _optuna_study(trials, objectives, [objective], space) for objective in objectives}
     if several:
-        drawn = pareto_figure(_study(trials, objectives, objectives, space), objectives)
+        plot = pareto_figure(_optuna_study(trials, objectives, objectives, space), objectives)
         names = [dimension.name for dimension in space.searched]
-        yield _section("Pareto front", FRONT_EXPLAINED, drawn, front_table(trials, objectives, names))
+        yield _section("Pareto front", FRONT_EXPLANATION, plot, front_table(trials, objectives, names))
     if confirmed:
-        drawn, sentences = confirmation_figure(confirmed, first), confirmation_sentences(confirmed, first)
-        yield _section("Confirmation", CONFIRMATION_EXPLAINED, drawn, _paragraphs(sentences))
-    for heading, explanation, draw in _EACH_OBJECTIVE:
+        plot, sentences = confirmation_figure(confirmed, first), confirmation_sentences(confirmed, first)
+        yield _section("Confirmation", CONFIRMATION_EXPLANATION, plot, _paragraphs(sentences))
+    for heading, explanation, draw in _OBJECTIVE_SECTIONS:
         for objective, study in studies.items():
-            explained = explanation if objective == first else ""
-            yield _section(f"{heading}: {objective}" if several else heading, explained, draw(study, objective))
+            text = explanation if objective == first else ""  # not repeated for each objective
+            yield _section(f"{heading}: {objective}" if several else heading, text, draw(study, objective))
     study = studies[first]
-    yield _section("Parallel coordinates", _PARALLEL_EXPLAINED, _parallel(study, first))
-    yield _section("Objective by epoch", _EPOCHS_EXPLAINED, _by_epoch(study, epoch_objective(objectives)))
-    yield _section("Timeline", "When each trial ran, and how it ended.", _timeline(study))
+    yield _section("Parallel coordinates", _PARALLEL_EXPLANATION, _parallel(study, first))
+    yield _section("Objective by epoch", _EPOCHS_EXPLANATION, _by_epoch(study, epoch_objective(objectives)))
+    yield _section("Timeline", "When each trial ran and how it ended.", _timeline(study))
 
 
 def _history(study: optuna.Study, objective: str) -> go.Figure | str:
-    complete = _complete(study)
+    complete = _complete_trials(study)
     if not complete:
         return "No trial is complete yet."
     figure = optuna.visualization.plot_optimization_history(study, target_name=objective)
-    figure.update_xaxes(title="trial", dtick=_step(complete[-1].number))
-    return figure.update_yaxes(title=objective, **axis([trial.values[0] for trial in complete]))
+    figure.update_xaxes(title="trial", dtick=_tick_step(complete[-1].number))
+    return figure.update_yaxes(title=objective, **axis_settings([trial.values[0] for trial in complete]))
 
 
 def _importances(study: optuna.Study, objective: str) -> go.Figure | str:
-    complete = _complete(study)
+    complete = _complete_trials(study)
     names = {name for trial in complete for name in trial.params}
     if len(complete) < 2:
         return "Importances need at least two complete trials."
     if len(names) < 2:
-        return "Importances compare hyperparameters; fewer than two are searched."
+        return "Importances need at least two searched hyperparameters."
     if len({trial.value for trial in complete}) < 2:
-        return f"All complete trials have the same {objective}: no hyperparameter made a difference."
+        return f"All complete trials have the same {objective}, so no importances can be computed."
     try:
         figure = optuna.visualization.plot_param_importances(study, target_name=objective)
     except (ValueError, RuntimeError) as error:
-        return f"Optuna cannot tell importances from these trials: {error}"
+        return f"Optuna cannot compute importances from these trials: {error}"
     figure.update_xaxes(title=f"share of importance for {objective}", range=[0, 1.1])
     return figure.update_yaxes(title="")
 
 
 def _parallel(study: optuna.Study, objective: str) -> go.Figure | str:
-    complete = _complete(study)
+    complete = _complete_trials(study)
     names = sorted({name for trial in complete for name in trial.params})
     if len(complete) < 2:
         return "Parallel coordinates need at least two complete trials."
@@ -128,51 +140,53 @@ def _parallel(study: optuna.Study, objective: str) -> go.Figure | str:
 def _by_epoch(study: optuna.Study, objective: str) -> go.Figure | str:
     epochs = [epoch for trial in study.get_trials(deepcopy=False) for epoch in trial.intermediate_values]
     if not epochs:
-        return f"No trial has a {objective} of each epoch."
+        return f"No trial has recorded {objective} after an epoch."
     figure = optuna.visualization.plot_intermediate_values(study)
-    figure.update_xaxes(title="epoch", dtick=_step(max(epochs)))
+    figure.update_xaxes(title="epoch", dtick=_tick_step(max(epochs)))
     return figure.update_yaxes(title=objective)
 
 
 def _timeline(study: optuna.Study) -> go.Figure | str:
     trials = study.get_trials(deepcopy=False)
     if not trials:
-        return "No trial has ended yet."
+        return "No trial is finished yet."
     figure = optuna.visualization.plot_timeline(study)
-    figure.data = [bars for bars in figure.data if bars.name in _STATES]  # not those that fill gaps in the numbers
+    figure.data = [
+        bars for bars in figure.data if bars.name in _STATE_STYLES
+    ]  # without the trials that fill gaps in the numbers
     for bars in figure.data:
-        bars.name, bars.marker.color = _STATES[bars.name]
+        bars.name, bars.marker.color = _STATE_STYLES[bars.name]
         bars.hovertemplate = "%{text}<extra></extra>"
     figure.update_xaxes(title="time (UTC)")
-    return figure.update_yaxes(title="trial", dtick=_step(len(trials)))
+    return figure.update_yaxes(title="trial", dtick=_tick_step(len(trials)))
 
 
-def _step(last: int) -> int:
-    """Between ticks at whole numbers, about ten of them."""
+def _tick_step(last: int) -> int:
+    """Return the distance between about ten ticks at whole numbers."""
     return max(1, math.ceil(last / 10))
 
 
-_EACH_OBJECTIVE: tuple[tuple[str, str, Callable[[optuna.Study, str], go.Figure | str]], ...] = (
-    ("Optimization history", "Each complete trial, and the best value so far.", _history),
+_OBJECTIVE_SECTIONS: tuple[tuple[str, str, Callable[[optuna.Study, str], go.Figure | str]], ...] = (
+    ("Optimization history", "The value of each complete trial, and the best value so far.", _history),
     (
         "Hyperparameter importances",
-        "How much each hyperparameter decides whether a trial is among the better ones (PED-ANOVA, Watanabe et al., "
-        f"IJCAI 2023). With fewer than about {_FEW_TRIALS} complete trials the order is a guess.",
+        "How much each hyperparameter influences whether a trial is among the better ones (PED-ANOVA, Watanabe et al., "
+        f"IJCAI 2023). With fewer than about {_FEW_TRIALS} complete trials the order is unreliable.",
         _importances,
     ),
 )
 
-_PARALLEL_EXPLAINED = "A line is a complete trial; None is where a hyperparameter did not apply to it."
-_EPOCHS_EXPLAINED = "A line is a trial; one that ends early was pruned or failed."
+_PARALLEL_EXPLANATION = "Each line is a complete trial. None marks a hyperparameter that does not apply to the trial."
+_EPOCHS_EXPLANATION = "Each line is a trial. A line that ends early is of a trial that was pruned or failed."
 
 
-def _section(heading: str, explanation: str, drawn: go.Figure | str, below: str = "") -> str:
-    """`below` is HTML, everything else is text."""
-    if isinstance(drawn, str):
-        body = f'<p class="none">{html.escape(drawn)}</p>'
+def _section(heading: str, explanation: str, plot: go.Figure | str, below: str = "") -> str:
+    """Return a section of the page. `below` is HTML that follows the plot; the other texts are escaped."""
+    if isinstance(plot, str):
+        body = f'<p class="none">{html.escape(plot)}</p>'
     else:
-        drawn.update_layout(template="plotly_white", title=None, margin={"t": 40, "b": 60}, font={"size": 13})
-        body = drawn.to_html(
+        plot.update_layout(template="plotly_white", title=None, margin={"t": 40, "b": 60}, font={"size": 13})
+        body = plot.to_html(
             full_html=False, include_plotlyjs=False, default_height="460px", config={"displayModeBar": False}
         )
     return f"<section><h2>{html.escape(heading)}</h2><p>{html.escape(explanation)}</p>{body}{below}</section>"
@@ -182,60 +196,76 @@ def _paragraphs(sentences: Iterable[str]) -> str:
     return "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences)
 
 
-def _study(trials: Sequence[Trial], objectives: Sequence[str], aims: Sequence[str], space: Space) -> optuna.Study:
-    """The trials as an Optuna study in memory of the `aims`, which are some of the objectives that they had."""
-    study = optuna.create_study(directions=[OBJECTIVES[aim] for aim in aims])
+def _optuna_study(
+    trials: Sequence[Trial], objectives: Sequence[str], selected: Sequence[str], space: Space
+) -> optuna.Study:
+    """Return the trials as an Optuna study in memory.
+
+    Args:
+        trials: The finished trials.
+        objectives: The objectives of the study that ran.
+        selected: The objectives of the study to return, among `objectives`.
+        space: The search space.
+    """
+    study = optuna.create_study(directions=[OBJECTIVES[objective] for objective in selected])
     searched = {dimension.name: dimension for dimension in space.searched}
-    shown = [
+    trials_with_params = [
         (
             trial,
-            {n: v for n, v in trial.candidate.hyperparameters.items() if n in searched and _drawable(searched[n], v)},
+            {
+                name: value
+                for name, value in trial.candidate.hyperparameters.items()
+                if name in searched and _can_be_drawn(searched[name], value)
+            },
         )
-        for trial in sorted(trials, key=lambda t: t.number)
+        for trial in sorted(trials, key=lambda trial: trial.number)
     ]
     distributions = {
-        name: _distribution(dimension, [params[name] for _, params in shown if name in params])
+        name: _distribution(dimension, [params[name] for _, params in trials_with_params if name in params])
         for name, dimension in searched.items()
     }
-    number = 0
-    for trial, params in shown:
-        # Optuna numbers trials as they come, so a number that is not among them (still under way) needs a stand-in.
-        for _ in range(number, trial.number):
+    next_number = 0
+    for trial, params in trials_with_params:
+        # Optuna numbers trials in order, so a number that is missing (its trial is not finished) needs a stand-in.
+        for _ in range(next_number, trial.number):
             study.add_trial(create_trial(state=TrialState.WAITING))
-        values = [value for aim in aims if (value := metric_value(trial.result, aim, objectives)) is not None]
-        study.add_trial(_frozen(trial, values if len(values) == len(aims) else None, params, distributions))
-        number = trial.number + 1
+        values = [v for objective in selected if (v := metric_value(trial.result, objective, objectives)) is not None]
+        study.add_trial(_optuna_trial(trial, values if len(values) == len(selected) else None, params, distributions))
+        next_number = trial.number + 1
     return study
 
 
-def _complete(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+def _complete_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
-def _left_out(trials: Sequence[Trial], space: Space) -> Iterator[str]:
-    """A sentence for each value that no plot shows."""
+def _omission_notes(trials: Sequence[Trial], space: Space) -> Iterator[str]:
+    """Yield a sentence for each value that no plot shows."""
     searched = {dimension.name: dimension for dimension in space.searched}
     for trial in sorted(trials, key=lambda t: t.number):
         for name, value in trial.candidate.hyperparameters.items():
-            if name in searched and not _drawable(searched[name], value):
+            if name in searched and not _can_be_drawn(searched[name], value):
                 yield f"{name} of trial {trial.number} is {value}, which a log scale cannot show."
 
 
-def _drawable(dimension: Searched, value: Value) -> bool:
+def _can_be_drawn(dimension: Searched, value: Value) -> bool:
     return isinstance(dimension, Choice) or not dimension.log or float(value) > 0
 
 
-def _distribution(dimension: Searched, taken: Sequence[Value]) -> BaseDistribution:
-    """A hyperparameter's values, and those outside that trials took: the tutorial's may lie outside the space."""
+def _distribution(dimension: Searched, values: Sequence[Value]) -> BaseDistribution:
+    """Return the distribution of a hyperparameter, extended to the values of all trials.
+
+    The values of the tutorial's network may be outside of the search space.
+    """
     if isinstance(dimension, Choice):
-        return CategoricalDistribution(list(dict.fromkeys((*dimension.values, *taken))))
-    low, high = min([dimension.low, *map(float, taken)]), max([dimension.high, *map(float, taken)])
+        return CategoricalDistribution(list(dict.fromkeys((*dimension.values, *values))))
+    low, high = min([dimension.low, *map(float, values)]), max([dimension.high, *map(float, values)])
     if dimension.integer:
         return IntDistribution(int(low), int(high), log=dimension.log)
     return FloatDistribution(low, high, log=dimension.log)
 
 
-def _frozen(
+def _optuna_trial(
     trial: Trial,
     values: Sequence[float] | None,
     params: Mapping[str, Value],
@@ -245,17 +275,17 @@ def _frozen(
     state = _OPTUNA_STATES[result.state]
     if state == TrialState.COMPLETE and values is None:
         state = TrialState.FAIL
-    frozen = create_trial(
+    optuna_trial = create_trial(
         state=state,
         values=None if state == TrialState.FAIL else values,
         params=dict(params),
         distributions={name: distributions[name] for name in params},
         intermediate_values=dict(enumerate(result.history, start=1)),
     )
-    # Optuna's times know no zone; here they are UTC.
-    frozen.datetime_start = _utc(result.started)
-    frozen.datetime_complete = _utc(max(result.started, result.ended))
-    return frozen
+    # Optuna's times have no time zone; these are UTC.
+    optuna_trial.datetime_start = _utc(result.started)
+    optuna_trial.datetime_complete = _utc(max(result.started, result.ended))
+    return optuna_trial
 
 
 def _utc(seconds: float) -> datetime:
@@ -263,8 +293,8 @@ def _utc(seconds: float) -> datetime:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Optuna says nothing in here: what it would say of too few trials stands on the page."""
+def _silence_optuna() -> Iterator[None]:
+    """Silence Optuna's warnings about too few trials, which the page explains itself."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     try:

@@ -1,7 +1,7 @@
-"""A trial's and a study's figures as CSV text.
+"""Write the figures of trials and studies as CSV text.
 
-File names are not ours to trust: a text cell that a spreadsheet would read as a formula gets an apostrophe in front,
-and letters that do not print are written as escapes. Source: OWASP, CSV Injection.
+File names may be hostile: a text cell that a spreadsheet would read as a formula gets an apostrophe in front, and letters
+that do not print are written as escapes. Source: OWASP, CSV Injection.
 """
 
 from __future__ import annotations
@@ -22,17 +22,26 @@ _FORMULA_STARTS = ("=", "+", "-", "@")
 
 
 def history_csv(history: Sequence[Mapping[str, float]]) -> str:
-    """One line per epoch; a column per metric in the order of first appearance, empty where an epoch lacks it."""
+    """Return one line per epoch and one column per metric, in order of first appearance. Missing values are empty."""
     return _table(history)
 
 
 def predictions_csv(
     names: Sequence[str], patients: Sequence[str], labels: Array, probabilities: Array, classes: Sequence[str] = CLASSES
 ) -> str:
-    """One line per picture: name, patient, label (one of `classes`), probability of the second class.
+    """Return one line per picture: name, patient, label and probability of the second class.
 
-    All four have n entries; labels are 0 or 1. A probability has the fewest digits that give its float32 or float64
-    back. Raises `ValueError` where the lengths differ.
+    A probability is written with the fewest digits that restore its float32 or float64.
+
+    Args:
+        names: Names of the pictures, n entries.
+        patients: Their patients, n entries.
+        labels: 0 or 1, shape (n,).
+        probabilities: Floats, shape (n,).
+        classes: Names of the two classes.
+
+    Raises:
+        ValueError: The lengths differ.
     """
     return _table(
         [
@@ -44,12 +53,12 @@ def predictions_csv(
 
 
 def trials_csv(rows: Sequence[Mapping[str, object]]) -> str:
-    """One line per trial; a column per key in the order of first appearance, empty where a trial lacks it."""
+    """Return one line per trial and one column per key, in order of first appearance. Missing values are empty."""
     return _table(rows)
 
 
 def pareto_csv(trials: Sequence[Trial], objectives: Sequence[str]) -> str:
-    """One line per trial of the Pareto front: number, each objective, run id, then the active hyperparameters."""
+    """Return one line per trial of the Pareto front: number, objectives, run id, active hyperparameters."""
     front = pareto_front(trials, objectives)
     rows = [
         {"trial": trial.number}
@@ -62,31 +71,34 @@ def pareto_csv(trials: Sequence[Trial], objectives: Sequence[str]) -> str:
 
 
 def confirm_csv(rows: Sequence[Mapping[str, object]]) -> str:
-    """One line per training: `trial` (the number of the one trained again), `seed`, `value`, `run_id`, by these keys.
+    """Return one line per confirmation training.
 
-    A value that is missing or None, as of a training that failed, leaves its cell empty.
+    Args:
+        rows: Mappings with the keys `trial` (number of the trial that was trained again), `seed`, `value` and `run_id`. A
+            value that is missing or None, as that of a failed training, leaves its cell empty.
     """
     return _table(rows, columns=("trial", "seed", "value", "run_id"))
 
 
-def cell(value: object) -> str:
-    """A value as it stands in a cell."""
+def csv_cell(value: object) -> str:
+    """Return the text of a cell."""
     if value is None:
         return ""
     if not isinstance(value, str):
-        return str(value)  # of a NumPy number, too, the fewest digits that give it back
-    # A line break within a name could begin a line of its own, and a name that is no UTF-8 has surrogates, which no
-    # file can hold: whatever does not print is written as an escape.
+        return str(value)  # for NumPy numbers too the fewest digits that restore them
+    # A line break in a name could start a line of its own, and a name that is not UTF-8 has surrogates, which cannot be
+    # encoded; so all letters that do not print are written as escapes.
     text = "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in value)
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
 
 
 def rows_csv(rows: Sequence[Mapping[str, object]], columns: Sequence[str], *, head: bool = True) -> str:
-    """One line per row, of these keys; without the `head` for rows that are appended."""
+    """Return one line per row with the given columns, and a header line if `head` is True."""
     return _table(rows, columns, head=head)
 
 
 def _table(rows: Sequence[Mapping[str, object]], columns: Sequence[str] = (), *, head: bool = True) -> str:
+    """Return rows as CSV. Without `columns`, those are the keys in order of first appearance."""
     columns = columns or list(dict.fromkeys(key for row in rows for key in row))
     if not columns:
         return ""
@@ -94,5 +106,5 @@ def _table(rows: Sequence[Mapping[str, object]], columns: Sequence[str] = (), *,
     writer = csv.writer(out, lineterminator="\n")
     if head:
         writer.writerow(columns)
-    writer.writerows([cell(row.get(column)) for column in columns] for row in rows)
+    writer.writerows([csv_cell(row.get(column)) for column in columns] for row in rows)
     return out.getvalue()

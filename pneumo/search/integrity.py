@@ -22,7 +22,7 @@ from pneumo.spec.experiment_file import parse_experiment, setting_changes
 from pneumo.spec.names import Metrics, Params, Tags
 from pneumo.spec.result import Trial
 from pneumo.tracking.outbox import OUTBOXES, Outbox
-from pneumo.training.checkpoints import Checkpoints
+from pneumo.training.checkpoint_folder import CheckpointFolder
 
 if TYPE_CHECKING:
     from pneumo.engines.stored import StoredStudy
@@ -195,7 +195,7 @@ def _trial_run_faults(
     by_number: dict[int | None, list[RunContents]] = {}
     for contents in inventory.trials:
         by_number.setdefault(number_of(contents.run), []).append(contents)
-    chains = Checkpoints(Path("mlruns"), engine.trials)
+    chains = CheckpointFolder(Path("mlruns"), engine.trials)
     for trial in finished:
         live = [contents for contents in by_number.get(trial.number, []) if contents.run.status != "KILLED"]
         if len(live) != 1:
@@ -204,7 +204,7 @@ def _trial_run_faults(
         if own is None:
             yield f"trial {trial.number}: its run {trial.result.run_id[:_SHORT]} is not in MLflow, or KILLED"
             continue
-        seed = experiment.search.seed + chains.first(trial.candidate)
+        seed = experiment.search.seed + chains.first_trial(trial.candidate)
         faults = trial_faults(experiment, trial, seed, own, may_run=search_runs)
         yield from (f"{_label(own)}: {fault}" for fault in faults)
     compared = {trial.number for trial in finished}

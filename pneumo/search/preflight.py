@@ -45,10 +45,10 @@ def check_leaks(source: Source, experiment: Experiment) -> tuple[Finding, ...]:
         RequestError: Training pictures are in the sealed test set too, and `data.allow_leaks` does not say why the study
             may start.
     """
-    from pneumo.data.audit import cheap, leaks, verdict
+    from pneumo.data.audit import last_audit, leaks, quick_findings
 
-    audit = verdict(source)
-    findings = audit.findings if audit else cheap(source)
+    audit = last_audit(source)
+    findings = audit.findings if audit else quick_findings(source)
     leaking = leaks(findings)
     if leaking and experiment.data.allow_leaks is None:
         messages = "; ".join(finding.message for finding in leaking[:MOST_LEAKS])

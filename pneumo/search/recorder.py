@@ -21,8 +21,8 @@ from pneumo.spec.result import PARTS, Trial, TrialResult
 from pneumo.spec.run import End, RecordedRun
 from pneumo.spec.selection import Confirmation
 from pneumo.tracking.operations import RemoveModel
-from pneumo.training.checkpoints import Checkpoints
-from pneumo.training.trial import TrialTask
+from pneumo.training.checkpoint_folder import CheckpointFolder
+from pneumo.training.task import TrialTask
 
 if TYPE_CHECKING:
     from pneumo.data.audit import Finding
@@ -70,7 +70,7 @@ class StudyRecorder:
         self._mlflow, self._experiment, self._data, self._findings = study, experiment, data, findings
         self._outbox, self._sender, self._engine = outbox, sender, engine
         self._datasets = [self._dataset(part) for part in PARTS]
-        self.checkpoints = Checkpoints(Path("mlruns", "checkpoints", experiment.name), finished_trials)
+        self.checkpoints = CheckpointFolder(Path("mlruns", "checkpoints", experiment.name), finished_trials)
         self._under_way: dict[str, Training] = {}
         search = experiment.search
         self._run = study.open_study(
@@ -122,8 +122,8 @@ class StudyRecorder:
             self._experiment.search.objectives,
             self._seed(training),
             self._data,
-            resume=self.checkpoints.below(candidate),
-            keep=self.checkpoints.own(candidate, training.seed),
+            continue_from=self.checkpoints.continued_path(candidate),
+            checkpoint_path=self.checkpoints.own_path(candidate, training.seed),
         )
 
     def end(self, run_id: str, state: End, error: str | None = None, output: str = "") -> None:
@@ -133,7 +133,7 @@ class StudyRecorder:
         training = self._under_way.pop(run_id)
         if state == "killed":
             return
-        self.checkpoints.ended(training.candidate, state, training.seed)
+        self.checkpoints.delete_finished(training.candidate, state, training.seed)
         if state == "pruned":
             self._runs_without_model.add(run_id)
         if self._experiment.search.keep:
@@ -146,7 +146,7 @@ class StudyRecorder:
 
     def add_confirmation(self, training: Training, result: TrialResult) -> None:
         """Remember a complete confirmation. MLflow, which will hold its run, may be away."""
-        number, parameters = training.candidate.number, {"seed": str(training.seed)}
+        number, parameters = training.candidate.number, {Params.SEED: str(training.seed)}
         run = RecordedRun(
             result.run_id,
             "FINISHED",
@@ -204,7 +204,7 @@ class StudyRecorder:
         """
         if training.seed is not None:
             return training.seed
-        return self._experiment.search.seed + self.checkpoints.first(training.candidate)
+        return self._experiment.search.seed + self.checkpoints.first_trial(training.candidate)
 
     def _known_id(self, run: str) -> str:
         return self._outbox.run_id(run) or run

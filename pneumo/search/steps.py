@@ -288,7 +288,7 @@ def _train(
                     recorder.abandon()
             if not ending.interrupted:
                 # If the engine may propose more, a later search with more trials may continue any of them.
-                recorder.checkpoints.tidy(() if ending.exhausted else trials)
+                recorder.checkpoints.delete_unneeded(() if ending.exhausted else trials)
         except BaseException as error:
             recorder.abandon(wait=not isinstance(error, KeyboardInterrupt))
             raise

@@ -84,4 +84,4 @@ def parse_parameter(name: str, text: str) -> Value:
     try:
         return parse[expected](text)
     except (KeyError, ValueError):
-        raise ValueError(f"{name} is {text!r}, which is not of type {expected.__name__}") from None
+        raise ValueError(f"{name} is {text!r}; expected a value of type {expected.__name__}") from None

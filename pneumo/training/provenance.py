@@ -1,6 +1,7 @@
-"""What a training's bits follow from beside its parameters and its pictures: the code, the libraries, the threads.
+"""Tags that identify the code, the libraries and the number of threads of a training.
 
-Each trial has them as tags of its run, so that who trains it again can tell what differs.
+Together with the parameters and the pictures they determine its numbers to the last bit. Each trial's run has them, so that
+a replay can report what differs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from pneumo.spec.names import Tags
 
-TRAINING = (
+TRAINING_FILES = (
     "cnn/augment.py",
     "cnn/build.py",
     "cnn/checkpoint.py",
@@ -23,44 +24,51 @@ TRAINING = (
     "evidence/metrics.py",
     "spec/hyperparameters.py",
     "spec/objective.py",
-    "training/trial.py",
+    "training/train.py",
 )
-"""The files of this package that a training and its metrics follow from. What reads and cuts the pictures is not among them:
-that the same ones were trained on, each in its part, is what the digests of the parts tell."""
+"""Files of this package that decide the numbers of a training. The code that reads and splits the pictures is left out,
+because the digests of the parts identify its result."""
 
 LIBRARIES = ("tensorflow", "keras", "numpy", "pillow", "scikit-learn")
-"""What computes: the network, the pixels, the metrics."""
+"""Distributions that compute the network, the pixels and the metrics."""
 
-THREADS = "TF_NUM_INTRAOP_THREADS"
-"""The environment variable that TensorFlow reads when it starts: the threads that share one operation."""
+THREADS_VARIABLE = "TF_NUM_INTRAOP_THREADS"
+"""The environment variable from which TensorFlow takes the number of threads of one operation when it starts."""
 
 
 def tags() -> dict[str, str]:
-    """The tags of a trial that is trained in this process."""
-    return {Tags.CODE: code(), Tags.LIBRARIES: libraries(), Tags.THREADS: str(threads())}
+    """Return the tags of a trial that is trained in this process."""
+    return {
+        Tags.CODE: code_digest(),
+        Tags.LIBRARIES: library_versions(),
+        Tags.THREADS: str(thread_count()),
+    }
 
 
-def code(package: Path = Path(__file__).parents[1]) -> str:
-    """12 hexadecimal digits that tell the code of `TRAINING`: paths within the package and text, wherever it lies."""
+def code_digest(package: Path = Path(__file__).parents[1]) -> str:
+    """Return 12 hexadecimal digits that identify the code of `TRAINING_FILES`.
+
+    The digest covers the text of the files and their paths within the package, not the place of the package.
+    """
     digest = sha256()
-    for path in sorted({path for pattern in TRAINING for path in package.glob(pattern)}):
-        text = path.read_bytes().replace(b"\r\n", b"\n")  # as git may check it out
+    for path in sorted({path for pattern in TRAINING_FILES for path in package.glob(pattern)}):
+        text = path.read_bytes().replace(b"\r\n", b"\n")  # git may check out either line ending
         digest.update(f"{path.relative_to(package).as_posix()} {len(text)}\n".encode() + text)
     return digest.hexdigest()[:12]
 
 
-def libraries() -> str:
-    """Name and version of Python and of each of `LIBRARIES`, as `python 3.11.7, tensorflow 2.21.0`."""
+def library_versions() -> str:
+    """Return the names and versions of Python and `LIBRARIES`, as `python 3.11.7, tensorflow 2.21.0`."""
     return ", ".join([f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in LIBRARIES)])
 
 
-def threads() -> int:
-    """The threads with which TensorFlow computes one operation in this process.
+def thread_count() -> int:
+    """Return the number of threads with which TensorFlow computes one operation in this process.
 
-    Sums are added up in as many parts, so their last bits, and in the end every weight, follow from it.
+    A sum is split among the threads, so the last bits of sums, and finally of each weight, depend on their number.
     """
-    asked = os.environ.get(THREADS, "")
-    if asked.isdigit() and int(asked):
-        return int(asked)
-    # Its default: the cores that the process may use.
+    setting = os.environ.get(THREADS_VARIABLE, "")
+    if setting.isdigit() and int(setting):
+        return int(setting)
+    # TensorFlow's default: the cores that the process may use.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""The network: what it is by default, and what each hyperparameter makes of it."""
+"""Tests of pneumo.cnn.build: the default network, and the effect of each hyperparameter."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from pneumo.cnn.build import UnbuildableError, build, compile_model, network_parameters
-from pneumo.cnn.save import saved
+from pneumo.cnn.build import UnbuildableError, build, compile_model, network_parameters, without_optimizer
 from pneumo.spec.hyperparameters import TUTORIAL, Hyperparameters
 
 TINY: dict[str, Any] = {"image_size": 16, "filters": 4, "dense_units": 8}
@@ -59,37 +58,37 @@ def test_pooling_head_dense_units_channels_and_dropout() -> None:
 
 def test_batch_norm_stands_between_convolution_and_activation() -> None:
     names = [layer.name for layer in built(batch_norm=True, activation="gelu").layers]
-    at = names.index("convolution_1")
-    assert names[at : at + 4] == ["convolution_1", "batch_norm_1", "activation_1", "pooling_1"]
+    start = names.index("convolution_1")
+    assert names[start : start + 4] == ["convolution_1", "batch_norm_1", "activation_1", "pooling_1"]
     assert built(activation="gelu").get_layer("activation_1").activation is keras.activations.gelu
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_standardize_gives_each_picture_zero_mean_and_unit_variance(precision: str) -> None:
     model = built(normalization="standardize", precision=precision)
-    inside = keras.Model(model.input, model.get_layer("standardize").output)
+    standardizing = keras.Model(model.input, model.get_layer("standardize").output)
     pictures = np.random.default_rng(0).integers(40, 90, (3, 16, 16, 3)).astype(np.uint8)
-    seen = np.asarray(inside(pictures))
-    assert seen.dtype == np.float32
-    np.testing.assert_allclose(seen.mean(axis=(1, 2, 3)), 0, atol=1e-4)
-    np.testing.assert_allclose(seen.std(axis=(1, 2, 3)), 1, atol=1e-3)
-    np.testing.assert_allclose(seen[0], (pictures[0] - pictures[0].mean()) / pictures[0].std(), atol=2e-3)
+    standardized = np.asarray(standardizing(pictures))
+    assert standardized.dtype == np.float32
+    np.testing.assert_allclose(standardized.mean(axis=(1, 2, 3)), 0, atol=1e-4)
+    np.testing.assert_allclose(standardized.std(axis=(1, 2, 3)), 1, atol=1e-3)
+    np.testing.assert_allclose(standardized[0], (pictures[0] - pictures[0].mean()) / pictures[0].std(), atol=2e-3)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_precision_is_the_layers_own(precision: str) -> None:
     model = built(precision=precision, batch_norm=True, dropout=0.1)
-    computed = {layer.name: layer.compute_dtype for layer in model.layers}
-    assert computed["convolution_1"] == computed["batch_norm_1"] == computed["dense"] == precision
-    assert computed["rescale"] == computed["pneumonia"] == "float32"
+    precisions = {layer.name: layer.compute_dtype for layer in model.layers}
+    assert precisions["convolution_1"] == precisions["batch_norm_1"] == precisions["dense"] == precision
+    assert precisions["rescale"] == precisions["pneumonia"] == "float32"
     assert {weight.dtype for weight in model.weights} == {"float32"}
     assert keras.config.dtype_policy().name == "float32"
-    scaled = isinstance(optimizer(precision=precision), keras.optimizers.LossScaleOptimizer)
-    assert scaled == (precision == "float16")
+    has_loss_scaling = isinstance(optimizer(precision=precision), keras.optimizers.LossScaleOptimizer)
+    assert has_loss_scaling == (precision == "float16")
 
 
-def test_precision_auto_must_be_settled_first() -> None:
-    with pytest.raises(ValueError, match="resolve"):
+def test_precision_auto_must_be_resolved_first() -> None:
+    with pytest.raises(ValueError, match="call resolve_precision"):
         built(precision="auto")
 
 
@@ -103,10 +102,10 @@ def test_precision_auto_must_be_settled_first() -> None:
     ],
 )
 def test_optimizers_take_their_rate_and_decay(name: str, kind: type[keras.Optimizer]) -> None:
-    made = optimizer(optimizer=name, learning_rate=0.5, weight_decay=0.25)
-    assert type(made) is kind
-    assert float(made.learning_rate) == 0.5
-    assert made.weight_decay == 0.25
+    built_optimizer = optimizer(optimizer=name, learning_rate=0.5, weight_decay=0.25)
+    assert type(built_optimizer) is kind
+    assert float(built_optimizer.learning_rate) == 0.5
+    assert built_optimizer.weight_decay == 0.25
     assert not optimizer(optimizer=name).weight_decay
 
 
@@ -116,26 +115,26 @@ def test_momentum_reaches_the_optimizers_that_have_it(name: str) -> None:
 
 
 def test_weight_decay_is_decoupled_from_the_gradient() -> None:
-    of_model = optimizer(optimizer="sgd", learning_rate=0.5, weight_decay=0.1)
-    made = keras.optimizers.SGD.from_config(of_model.get_config())
+    model_optimizer = optimizer(optimizer="sgd", learning_rate=0.5, weight_decay=0.1)
+    built_optimizer = keras.optimizers.SGD.from_config(model_optimizer.get_config())
     weight = keras.Variable([2.0])
-    made.apply([keras.ops.zeros(1)], [weight])
+    built_optimizer.apply([keras.ops.zeros(1)], [weight])
     assert float(weight[0]) == pytest.approx(2.0 - 0.5 * 0.1 * 2.0)
 
 
 def test_cosine_ends_at_zero_after_all_steps() -> None:
-    made = optimizer(schedule="cosine", learning_rate=0.2)
+    built_optimizer = optimizer(schedule="cosine", learning_rate=0.2)
     rates = []
     for step in (0, 15, 30):
-        made.iterations.assign(step)
-        rates.append(float(made.learning_rate))
+        built_optimizer.iterations.assign(step)
+        rates.append(float(built_optimizer.learning_rate))
     assert rates == pytest.approx([0.2, 0.1, 0.0], abs=1e-7)
 
 
 def test_the_optimizer_has_its_variables_before_the_first_step() -> None:
-    made = optimizer(precision="float16")
-    assert made.built
-    assert made.inner_optimizer.built
+    built_optimizer = optimizer(precision="float16")
+    assert built_optimizer.built
+    assert built_optimizer.inner_optimizer.built
     assert len(optimizer().variables) == 2 + 2 * len(built().trainable_variables)
 
 
@@ -164,7 +163,7 @@ def test_a_saved_network_loads_without_this_package(tmp_path: Path) -> None:
     model = built(layers=2, batch_norm=True, dropout=0.3, normalization="standardize", precision="bfloat16")
     compile_model(model, TUTORIAL, steps=1)
     path = tmp_path / "model.keras"
-    saved(model).save(path)
+    without_optimizer(model).save(path)
     pictures = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3)).astype(np.uint8)
     np.save(tmp_path / "pictures.npy", pictures)
     script = (

@@ -1,4 +1,4 @@
-"""The device, its precision, the quiet start and memory given back."""
+"""Tests of pneumo.cnn.device: the device, its precision, and the memory freed after a trial."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from pneumo.cnn.build import build
-from pneumo.cnn.device import Device, device, release, resolved
+from pneumo.cnn.device import Device, find_device, release_memory, resolve_precision
 from pneumo.cnn.fit import EpochOutcome, Examples, fit
 from pneumo.spec.hyperparameters import Hyperparameters
 
@@ -34,14 +34,16 @@ class Gpu:
 def test_a_gpu_is_named_grows_its_memory_and_has_its_precision(gpu: Gpu, fastest: str) -> None:
     second = Gpu("another", (5, 0))
     grown: list[tuple[Any, bool]] = []
-    found = device([gpu, second], set_memory_growth=lambda each, on: grown.append((each, on)), details=vars)
-    assert (found.name, found.kind, found.fastest) == (gpu.device_name, "gpu", fastest)
+    device = find_device(
+        [gpu, second], set_memory_growth=lambda gpu, enabled: grown.append((gpu, enabled)), details=vars
+    )
+    assert (device.name, device.kind, device.fastest_precision) == (gpu.device_name, "gpu", fastest)
     assert grown == [(gpu, True), (second, True)]
 
 
 def test_a_gpu_that_says_nothing_of_itself_computes_in_float32() -> None:
-    found = device(["gpu"], set_memory_growth=lambda *_: None, details=lambda _: {})
-    assert found == Device("GPU", "gpu", "float32")
+    device = find_device(["gpu"], set_memory_growth=lambda *_: None, details=lambda _: {})
+    assert device == Device("GPU", "gpu", "float32")
 
 
 @pytest.mark.parametrize(("flag", "fastest"), [("avx512_bf16", "bfloat16"), ("amx_bf16", "bfloat16"), ("", "float32")])
@@ -50,20 +52,20 @@ def test_a_cpu_is_named_and_has_its_precision(tmp_path: Path, flag: str, fastest
     cpuinfo.write_text(
         f"processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t\t: fpu avx2 {flag}\n\nprocessor\t: 1\n"
     )
-    found = device([], cpuinfo=cpuinfo)
-    assert (found.name, found.kind, found.fastest) == ("Some CPU @ 2 GHz", "cpu", fastest)
+    device = find_device([], cpuinfo=cpuinfo)
+    assert (device.name, device.kind, device.fastest_precision) == ("Some CPU @ 2 GHz", "cpu", fastest)
 
 
 def test_a_machine_without_cpuinfo_still_has_a_name(tmp_path: Path) -> None:
-    found = device([], cpuinfo=tmp_path / "none")
-    assert found.name
-    assert found.fastest == "float32"
+    device = find_device([], cpuinfo=tmp_path / "none")
+    assert device.name
+    assert device.fastest_precision == "float32"
 
 
 def test_auto_becomes_what_the_device_computes_fastest() -> None:
     a100 = Device("NVIDIA A100", "gpu", "bfloat16")
-    assert resolved(Hyperparameters(precision="auto"), a100) == Hyperparameters(precision="bfloat16")
-    assert resolved(Hyperparameters(precision="float16"), a100).precision == "float16"
+    assert resolve_precision(Hyperparameters(precision="auto"), a100) == Hyperparameters(precision="bfloat16")
+    assert resolve_precision(Hyperparameters(precision="float16"), a100).precision == "float16"
 
 
 def _trial(seed: int) -> None:
@@ -72,7 +74,7 @@ def _trial(seed: int) -> None:
     values = Hyperparameters(epochs=1)
     model = build(values, seed=seed)
     fit(model, values, pictures, pictures, seed=seed, after_epoch=lambda *_: EpochOutcome(0.0, True))
-    release(model)
+    release_memory(model)
 
 
 @pytest.mark.slow
@@ -81,5 +83,5 @@ def test_memory_stays_flat_from_trial_to_trial() -> None:
     for seed in range(12):
         _trial(seed)
         used.append(process.memory_info().rss / 2**20)
-    # Without `release` a trial of the tutorial's network leaves 52 MB.
+    # Without `release_memory` a trial of the tutorial's network leaves 52 MB.
     assert (used[-1] - used[3]) / 8 < 12

@@ -1,4 +1,4 @@
-"""Grad-CAM shows evidence where it was planted, in every network that can be built."""
+"""Tests of pneumo.cnn.explain: the heat map marks the pixels that decide, in each kind of network."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ KINDS: list[dict[str, Any]] = [
 
 
 def spot(side: int, row: int, column: int, radius: int = 3) -> npt.NDArray[np.uint8]:
-    """A black picture with one bright square."""
+    """Return a black picture with one bright square."""
     pixels = np.zeros((side, side), np.uint8)
     pixels[row - radius : row + radius + 1, column - radius : column + radius + 1] = 255
     return pixels
 
 
-def middle(heat: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """The centre of mass, row and column."""
+def centre_of_mass(heat: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """Return the row and the column of the centre of mass."""
     rows, columns = np.indices(heat.shape)
     return float((rows * heat).sum() / heat.sum()), float((columns * heat).sum() / heat.sum())
 
@@ -47,8 +47,8 @@ def test_every_network_gives_a_map_of_the_pictures_size(kind: dict[str, Any]) ->
     assert heat.dtype == np.float32
     assert heat.min() >= 0
     assert heat.max() in (0, 1)
-    for one, other in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for weight_before, weight in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight_before, weight)
 
 
 @pytest.mark.parametrize("head", ["flatten", "average"])
@@ -57,7 +57,7 @@ def test_the_heat_is_the_planted_evidence(head: str, channels: int) -> None:
     model = brightness_network(head=head, channels=channels)
     pixels = spot(32, 9, 21)
     heat = grad_cam(model)(pixels)
-    # One layer of 3 x 3 that hands on the middle pixel: within the border the map is the picture itself.
+    # The only convolution copies the middle pixel of its 3 x 3 window, so inside the border the map is the picture itself.
     np.testing.assert_allclose(heat[1:-1, 1:-1], (pixels / 255)[1:-1, 1:-1], atol=1e-6)
 
 
@@ -65,10 +65,10 @@ def test_the_heat_is_the_planted_evidence(head: str, channels: int) -> None:
 @pytest.mark.parametrize(("row", "column"), [(34, 60), (48, 34), (60, 41)])
 def test_a_deep_networks_heat_lies_where_the_evidence_is(layers: int, row: int, column: int) -> None:
     model = brightness_network(layers=layers, image_size=96, head="average", pooling="average")
-    found = middle(grad_cam(model)(spot(96, row, column)))
+    centre = centre_of_mass(grad_cam(model)(spot(96, row, column)))
     cell = 2 ** (layers - 1)  # pixels
-    # Stretched over the picture, a map of four layers would show the first 5 and 8 pixels away.
-    assert found == pytest.approx((row, column), abs=cell / 2)
+    # A map of four layers that is stretched over the picture would be off by 5 and 8 pixels for the first spot.
+    assert centre == pytest.approx((row, column), abs=cell / 2)
 
 
 def test_the_outermost_cells_reach_to_the_border() -> None:
@@ -87,7 +87,7 @@ def test_a_sure_network_has_heat_as_an_unsure_one_has() -> None:
     pixels = np.maximum(spot(32, 9, 21), 100)
     unsure, sure = brightness_network(steepness=1.0), brightness_network(steepness=1e4)
     picture = np.repeat(pixels[None, ..., None], 3, axis=-1)
-    assert float(sure(picture)[0, 0]) in (0, 1)  # a probability that has no gradient
+    assert float(sure(picture)[0, 0]) in (0, 1)  # the gradient of this probability is 0
     np.testing.assert_allclose(grad_cam(sure)(pixels), grad_cam(unsure)(pixels), atol=1e-6)
 
 

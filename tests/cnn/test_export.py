@@ -1,4 +1,4 @@
-"""An exported file says what the network says, or there is none."""
+"""Tests of pneumo.cnn.export: the file gives the probabilities of the network, or it is not written."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pneumo.cnn.export import MOST_DIFFERENCE, export
-from pneumo.cnn.load import load_network, logits
-from pneumo.evidence.scaling import scaled
+from pneumo.cnn.export import MAX_DIFFERENCE, export
+from pneumo.cnn.load import load_network, logit_network
+from pneumo.evidence.scaling import scale_probabilities
 from pneumo.spec.errors import RequestError
 from tests.support.networks import brightness_network, network
 
@@ -34,7 +34,7 @@ def noise(model: keras.Model, n: int = 100) -> npt.NDArray[np.uint8]:
 
 
 def greys(side: int, n: int = 100) -> npt.NDArray[np.uint8]:
-    """Plain pictures, from black to white."""
+    """Return pictures of one grey level each, from black to white."""
     levels = np.linspace(0, 255, n).astype(np.uint8)
     return np.broadcast_to(levels[:, None, None], (n, side, side))
 
@@ -43,13 +43,13 @@ def raw(model: keras.Model, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.f
     return np.repeat(pictures[..., None].astype(np.float32), model.input_shape[-1], axis=-1)
 
 
-def said(path: Path, kind: str, pictures: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """What the file says, as anybody would ask it."""
+def predict_file(path: Path, kind: str, pictures: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the probabilities of an exported file, from its runtime's public interface."""
     if kind == "onnx":
         import onnxruntime
 
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        assert [(one.name, one.type, one.shape[1:]) for one in session.get_inputs()] == [
+        assert [(node.name, node.type, node.shape[1:]) for node in session.get_inputs()] == [
             ("pictures", "tensor(float)", list(pictures.shape[1:]))
         ]
         return np.asarray(session.run(None, {"pictures": pictures})[0])
@@ -65,12 +65,12 @@ def test_every_network_says_the_same_in_another_runtime(kind: str, values: dict[
     model, path = network(**values), tmp_path / "network"
     pictures = noise(model, 33)
     assert export(model, 1.0, kind, path, pictures) < 1e-5
-    wanted = keras.ops.convert_to_numpy(model(raw(model, pictures), training=False))
-    for few in (1, 7):  # pictures at once
-        found = said(path, kind, raw(model, pictures[:few]))
-        assert found.shape == (few, 1)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, wanted[:few], atol=1e-5)
+    expected = keras.ops.convert_to_numpy(model(raw(model, pictures), training=False))
+    for count in (1, 7):  # pictures in one call
+        probabilities = predict_file(path, kind, raw(model, pictures[:count]))
+        assert probabilities.shape == (count, 1)
+        assert probabilities.dtype == np.float32
+        np.testing.assert_allclose(probabilities, expected[:count], atol=1e-5)
     assert [file.name for file in tmp_path.iterdir()] == ["network"]
 
 
@@ -80,22 +80,22 @@ def test_the_temperature_is_part_of_the_file(kind: str, temperature: float, tmp_
     model, path = brightness_network(steepness=12.0), tmp_path / "network"
     pictures = greys(32)
     assert export(model, temperature, kind, path, pictures) < 1e-5
-    own = keras.ops.convert_to_numpy(model(raw(model, pictures), training=False))
-    found = said(path, kind, raw(model, pictures))
-    np.testing.assert_allclose(found, scaled(own, temperature), atol=1e-5)
-    assert np.abs(found - own).max() > 0.05
+    original = keras.ops.convert_to_numpy(model(raw(model, pictures), training=False))
+    probabilities = predict_file(path, kind, raw(model, pictures))
+    np.testing.assert_allclose(probabilities, scale_probabilities(original, temperature), atol=1e-5)
+    assert np.abs(probabilities - original).max() > 0.05
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("temperature", [1.0, 20.0])
 def test_a_network_that_is_sure_is_exported_as_well(kind: str, temperature: float, tmp_path: Path) -> None:
-    # Logits from -100 to 100: the probabilities of the network itself are 0 and 1, or have no digits left.
+    # Logits from -100 to 100: the probabilities of the network itself are 0 and 1, or too close to 1 for float32.
     model, path = brightness_network(steepness=200.0), tmp_path / "network"
     pictures = greys(32)
-    assert export(model, temperature, kind, path, pictures) < MOST_DIFFERENCE
-    ends = said(path, kind, raw(model, pictures))[[0, -1]]
-    surest = scaled(np.array([[0.0], [1.0]]), temperature)
-    np.testing.assert_allclose(ends, surest, atol=1e-5)
+    assert export(model, temperature, kind, path, pictures) < MAX_DIFFERENCE
+    ends = predict_file(path, kind, raw(model, pictures))[[0, -1]]
+    expected = scale_probabilities(np.array([[0.0], [1.0]]), temperature)
+    np.testing.assert_allclose(ends, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -114,7 +114,7 @@ def test_a_file_that_says_something_else_is_not_written(kind: str, there: bool, 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_half_precision_that_hardly_matters_is_exported(kind: str, tmp_path: Path) -> None:
     model = brightness_network(steepness=0.01, precision="bfloat16")
-    assert 0 < export(model, 1.0, kind, tmp_path / "network", noise(model)) < MOST_DIFFERENCE
+    assert 0 < export(model, 1.0, kind, tmp_path / "network", noise(model)) < MAX_DIFFERENCE
 
 
 @pytest.mark.parametrize(
@@ -132,10 +132,10 @@ def test_a_missing_package_is_named(kind: str, package: str, tmp_path: Path, mon
 def test_what_cannot_be_written_or_is_no_format_is_refused(tmp_path: Path) -> None:
     model = network()
     for kind, path, message in (
-        ("onnx", tmp_path, "wants a file"),
-        ("onnx", tmp_path / "nowhere" / "network.onnx", "wants a file in a folder"),
+        ("onnx", tmp_path, "must be a file"),
+        ("onnx", tmp_path / "nowhere" / "network.onnx", "must be a file in an existing folder"),
         ("onnx", tmp_path / ("long" * 100), "cannot be written"),
-        ("keras", tmp_path / "network", "wants onnx or tflite"),
+        ("keras", tmp_path / "network", "must be onnx or tflite"),
     ):
         with pytest.raises(RequestError, match=message):
             export(model, 1.0, kind, path, noise(model, 2))
@@ -156,7 +156,7 @@ def test_logits_are_those_of_the_probabilities() -> None:
     model = network(batch_norm=True, dropout=0.5, layers=2)
     pictures = raw(model, noise(model, 5))
     probability = keras.ops.convert_to_numpy(model(pictures, training=False)).astype(np.float64)
-    logit = keras.ops.convert_to_numpy(logits(model, float32=True)(pictures, training=False))
+    logit = keras.ops.convert_to_numpy(logit_network(model, float32=True)(pictures, training=False))
     np.testing.assert_allclose(logit, np.log(probability / (1 - probability)), atol=1e-5)
 
 
@@ -167,5 +167,5 @@ def test_a_kept_network_is_loaded_and_a_broken_one_is_not(tmp_path: Path) -> Non
     same = keras.ops.convert_to_numpy(load_network(path)(pictures) == model(pictures))
     assert same.all()
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(RequestError, match="no network that can be loaded"):
+    with pytest.raises(RequestError, match="cannot be loaded as a network"):
         load_network(path)

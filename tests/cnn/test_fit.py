@@ -1,4 +1,4 @@
-"""Training: the batches, the best epoch, and every way it can end."""
+"""Tests of pneumo.cnn.fit: the batches, the best epoch, and each way in which a training ends."""
 
 from __future__ import annotations
 
@@ -12,17 +12,26 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pneumo.cnn.build import build
-from pneumo.cnn.device import release
-from pneumo.cnn.fit import AfterEpoch, AfterStep, DivergedError, EpochOutcome, Examples, Fitted, batches, fit, predictor
-from pneumo.cnn.save import saved
+from pneumo.cnn.build import build, without_optimizer
+from pneumo.cnn.device import release_memory
+from pneumo.cnn.fit import (
+    AfterEpoch,
+    AfterStep,
+    DivergedError,
+    EpochOutcome,
+    Examples,
+    FitResult,
+    fit,
+    make_predictor,
+    training_batches,
+)
 from pneumo.spec.hyperparameters import Hyperparameters
 from tests.support.training_pictures import LABELS, PIXELS, TINY, TRAINING, VALIDATION, equal, examples
 
 PLAIN: dict[str, Any] = TINY | {"shear": 0.0, "zoom": 0.0, "horizontal_flip": False, "channels": 1}
 
 
-def always(*_: Any) -> EpochOutcome:
+def accept(*_: Any) -> EpochOutcome:
     return EpochOutcome(0.0, True)
 
 
@@ -30,25 +39,27 @@ def trained(
     values: dict[str, Any] = TINY,
     *,
     seed: int = 0,
-    after_epoch: AfterEpoch = always,
+    after_epoch: AfterEpoch = accept,
     after_step: AfterStep | None = None,
-) -> tuple[keras.Model, Fitted]:
-    asked = Hyperparameters(**values)
-    model = build(asked, seed=seed)
-    return model, fit(model, asked, TRAINING, VALIDATION, seed=seed, after_epoch=after_epoch, after_step=after_step)
+) -> tuple[keras.Model, FitResult]:
+    hyperparameters = Hyperparameters(**values)
+    model = build(hyperparameters, seed=seed)
+    return model, fit(
+        model, hyperparameters, TRAINING, VALIDATION, seed=seed, after_epoch=after_epoch, after_step=after_step
+    )
 
 
 def all_batches(values: dict[str, Any], seed: int = 0, first_epoch: int = 0) -> list[tuple[npt.NDArray[Any], ...]]:
-    dataset = batches(TRAINING, Hyperparameters(**values), seed=seed, first_epoch=first_epoch)
+    dataset = training_batches(TRAINING, Hyperparameters(**values), seed=seed, first_epoch=first_epoch)
     return list(dataset.as_numpy_iterator())
 
 
 def test_an_epoch_holds_every_training_picture_once_with_its_label() -> None:
-    found = all_batches(PLAIN | {"epochs": 2})
-    assert [len(labels) for _, labels in found] == [8, 8, 8, 8, 8, 8, 2] * 2
-    first, second = (np.concatenate([p[..., 0] for p, _ in part]) for part in (found[:7], found[7:]))
+    batches = all_batches(PLAIN | {"epochs": 2})
+    assert [len(labels) for _, labels in batches] == [8, 8, 8, 8, 8, 8, 2] * 2
+    first, second = (np.concatenate([p[..., 0] for p, _ in part]) for part in (batches[:7], batches[7:]))
     expected = {(PIXELS[row].tobytes(), LABELS[row]) for row in TRAINING.rows}
-    labels = np.concatenate([labels[:, 0] for _, labels in found[:7]])
+    labels = np.concatenate([labels[:, 0] for _, labels in batches[:7]])
     assert {(p.astype(np.uint8).tobytes(), int(y)) for p, y in zip(first, labels, strict=True)} == expected
     assert {p.tobytes() for p in first} == {p.tobytes() for p in second}
     assert not np.array_equal(first, second)  # another order
@@ -70,13 +81,13 @@ def test_batches_depend_on_seed_epoch_and_step_alone() -> None:
 
 
 def test_balanced_classes_weigh_the_same_in_sum() -> None:
-    found = all_batches(TINY | {"class_weight": "balanced", "epochs": 1})
-    labels, weights = (np.concatenate([batch[k][:, 0] for batch in found]) for k in (1, 2))
+    batches = all_batches(TINY | {"class_weight": "balanced", "epochs": 1})
+    labels, weights = (np.concatenate([batch[k][:, 0] for batch in batches]) for k in (1, 2))
     assert weights[labels == 0].sum() == pytest.approx(25, rel=1e-5)
     assert weights[labels == 1].sum() == pytest.approx(25, rel=1e-5)
     model, fitted = trained(TINY | {"class_weight": "balanced"})
-    assert fitted.spent.epochs == 3
-    release(model)
+    assert fitted.cost.epochs == 3
+    release_memory(model)
 
 
 def test_training_learns_and_tells_each_epoch_and_step(tmp_path: Path) -> None:
@@ -97,14 +108,14 @@ def test_training_learns_and_tells_each_epoch_and_step(tmp_path: Path) -> None:
     assert all(set(metrics) == {"loss", "accuracy", "auc", "epoch_seconds"} for _, metrics, _ in epochs)
     assert epochs[-1][1]["loss"] < epochs[0][1]["loss"]
     assert epochs[-1][1]["auc"] > 0.9
-    assert (fitted.spent.epochs, fitted.images, fitted.best_epoch) == (12, 600, 12)
-    assert fitted.images_per_second == pytest.approx(600 / fitted.spent.seconds)
-    assert sum(metrics["epoch_seconds"] for _, metrics, _ in epochs) <= fitted.spent.seconds
+    assert (fitted.cost.epochs, fitted.images, fitted.best_epoch) == (12, 600, 12)
+    assert fitted.images_per_second == pytest.approx(600 / fitted.cost.seconds)
+    assert sum(metrics["epoch_seconds"] for _, metrics, _ in epochs) <= fitted.cost.seconds
     assert (
-        0 < fitted.spent.predict_ms * len(VALIDATION) < 1000 * min(metrics["epoch_seconds"] for _, metrics, _ in epochs)
+        0 < fitted.cost.predict_ms * len(VALIDATION) < 1000 * min(metrics["epoch_seconds"] for _, metrics, _ in epochs)
     )
-    # What the epochs were told is what a saved copy says of the raw pictures.
-    saved(model).save(tmp_path / "model.keras")
+    # A saved copy gives the same probabilities for the raw pictures.
+    without_optimizer(model).save(tmp_path / "model.keras")
     raw = np.repeat(PIXELS[VALIDATION.rows][..., None], 3, axis=-1)
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert fitted.probabilities.dtype == np.float32
@@ -113,29 +124,29 @@ def test_training_learns_and_tells_each_epoch_and_step(tmp_path: Path) -> None:
 
 
 def test_the_best_epochs_weights_are_put_back() -> None:
-    seen: list[npt.NDArray[np.float32]] = []
+    predictions: list[npt.NDArray[np.float32]] = []
 
     def after_epoch(epoch: int, _: dict[str, float], probabilities: npt.NDArray[np.float32]) -> EpochOutcome:
-        seen.append(probabilities)
+        predictions.append(probabilities)
         return EpochOutcome([float("nan"), 0.9, 0.9, float("nan")][epoch - 1], True)
 
     model, fitted = trained(TINY | {"epochs": 4, "batch_norm": True}, after_epoch=after_epoch)
-    assert (fitted.best_epoch, fitted.spent.epochs) == (2, 4)
-    np.testing.assert_array_equal(fitted.probabilities, seen[1])
-    np.testing.assert_array_equal(predictor(model)(VALIDATION), seen[1])
-    assert not np.array_equal(seen[1], seen[3])
+    assert (fitted.best_epoch, fitted.cost.epochs) == (2, 4)
+    np.testing.assert_array_equal(fitted.probabilities, predictions[1])
+    np.testing.assert_array_equal(make_predictor(model)(VALIDATION), predictions[1])
+    assert not np.array_equal(predictions[1], predictions[3])
 
 
 def test_a_stopped_training_keeps_its_best_epoch() -> None:
-    seen: list[npt.NDArray[np.float32]] = []
+    predictions: list[npt.NDArray[np.float32]] = []
 
     def after_epoch(epoch: int, _: dict[str, float], probabilities: npt.NDArray[np.float32]) -> EpochOutcome:
-        seen.append(probabilities)
+        predictions.append(probabilities)
         return EpochOutcome(-float(epoch), epoch < 2)
 
     model, fitted = trained(TINY | {"epochs": 5}, after_epoch=after_epoch)
-    assert (fitted.best_epoch, fitted.spent.epochs, fitted.images) == (1, 2, 100)
-    np.testing.assert_array_equal(predictor(model)(VALIDATION), seen[0])
+    assert (fitted.best_epoch, fitted.cost.epochs, fitted.images) == (1, 2, 100)
+    np.testing.assert_array_equal(make_predictor(model)(VALIDATION), predictions[0])
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not() -> None:
@@ -181,28 +192,28 @@ def test_pictures_may_be_a_memory_map_larger_than_one_validation_batch(tmp_path:
     mapped = np.load(tmp_path / "pixels.npy", mmap_mode="r")
     model = build(Hyperparameters(**TINY), seed=0)
     rows = np.arange(540)
-    got = predictor(model)(Examples(mapped, rows, np.tile(LABELS, 9)))
-    np.testing.assert_allclose(got, np.tile(predictor(model)(examples(np.arange(60))), 9), atol=1e-6)
+    probabilities = make_predictor(model)(Examples(mapped, rows, np.tile(LABELS, 9)))
+    np.testing.assert_allclose(probabilities, np.tile(make_predictor(model)(examples(np.arange(60))), 9), atol=1e-6)
 
 
 def test_prediction_time_holds_neither_the_first_call_nor_a_disturbed_one(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter([0.5, 0.0, 0.5])
 
-    def predictor_that_waits(model: keras.Model) -> Callable[[Examples], npt.NDArray[np.float32]]:
+    def make_slow_predictor(model: keras.Model) -> Callable[[Examples], npt.NDArray[np.float32]]:
         def predict(pictures: Examples) -> npt.NDArray[np.float32]:
             time.sleep(next(seconds))
             return np.zeros(len(pictures), np.float32)
 
         return predict
 
-    monkeypatch.setattr("pneumo.cnn.fit.predictor", predictor_that_waits)
+    monkeypatch.setattr("pneumo.cnn.fit.make_predictor", make_slow_predictor)
     _, fitted = trained(TINY | {"epochs": 2})
-    assert fitted.spent.predict_ms * len(VALIDATION) < 250
+    assert fitted.cost.predict_ms * len(VALIDATION) < 250
 
 
 def test_pictures_of_the_wrong_size_or_none_are_refused() -> None:
     larger, values = Hyperparameters(**TINY | {"image_size": 20}), Hyperparameters(**TINY)
     with pytest.raises(ValueError, match=r"\(16, 16\).*image_size=20"):
-        fit(build(larger, seed=0), larger, TRAINING, VALIDATION, seed=0, after_epoch=always)
-    with pytest.raises(ValueError, match="no validation pictures"):
-        fit(build(values, seed=0), values, TRAINING, examples(np.arange(0)), seed=0, after_epoch=always)
+        fit(build(larger, seed=0), larger, TRAINING, VALIDATION, seed=0, after_epoch=accept)
+    with pytest.raises(ValueError, match="there are no validation pictures"):
+        fit(build(values, seed=0), values, TRAINING, examples(np.arange(0)), seed=0, after_epoch=accept)

@@ -1,4 +1,4 @@
-"""pneumo.evidence.confirmation and confirm_csv: the same figures in the plot, the sentences and the file."""
+"""Tests of pneumo.evidence.confirmation and of confirm_csv: the values in the plot, the sentences and the file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pneumo.evidence.confirmation import confirmation_figure, confirmation_sente
 from pneumo.evidence.tables import confirm_csv
 from pneumo.spec.selection import Confirmation
 
-# Their mean is 0.9870; t is 2.776 for 4 degrees of freedom, the standard error 0.000354: 0.9860 to 0.9880.
+# The mean is 0.9870; t is 2.776 for 4 degrees of freedom, the standard error 0.000354: 0.9860 to 0.9880.
 FIVE = Confirmation(5, (0.987, 0.9865, 0.9875, 0.988, 0.986), 0.9885)
 
 
@@ -19,31 +19,32 @@ FIVE = Confirmation(5, (0.987, 0.9865, 0.9875, 0.988, 0.986), 0.9885)
             FIVE,
             "val_auc",
             "Trial 5: mean 0.9870 over 5 seeds (95 % interval 0.9860 to 0.9880); "
-            "the search's value 0.9885 was 0.0015 above it.",
+            "the value from the search, 0.9885, was 0.0015 above the mean.",
         ),
         (
             Confirmation(7, (0.9,), 0.85),
             "val_auc",
-            "Trial 7: mean 0.9000 over 1 seed (one value gives no interval); "
-            "the search's value 0.8500 was 0.0500 below it.",
+            "Trial 7: mean 0.9000 over 1 seed (no interval from one value); "
+            "the value from the search, 0.8500, was 0.0500 below the mean.",
         ),
         (
             Confirmation(0, (3937409.0, 3937409.0), 3937409.0),
             "parameters",
             "Trial 0: mean 3,937,409 over 2 seeds (95 % interval 3,937,409 to 3,937,409); "
-            "the search's value 3,937,409 was the same.",
+            "the value from the search, 3,937,409, was equal to the mean.",
         ),
         (
             Confirmation(1, (12.0, 13.0), 11.0),
             "train_seconds",
-            "Trial 1: mean 12.5 over 2 seeds (95 % interval 6.1 to 18.9); the search's value 11.0 was 1.5 below it.",
+            "Trial 1: mean 12.5 over 2 seeds (95 % interval 6.1 to 18.9); "
+            "the value from the search, 11.0, was 1.5 below the mean.",
         ),
         (
-            # As they are read the two differ by 0.0001, though unrounded by less.
+            # The printed values differ by 0.0001, the exact ones by less.
             Confirmation(2, (0.98706,), 0.98704),
             "val_auc",
-            "Trial 2: mean 0.9871 over 1 seed (one value gives no interval); "
-            "the search's value 0.9870 was 0.0001 below it.",
+            "Trial 2: mean 0.9871 over 1 seed (no interval from one value); "
+            "the value from the search, 0.9870, was 0.0001 below the mean.",
         ),
     ],
     ids=["five", "one", "same", "seconds", "rounded"],

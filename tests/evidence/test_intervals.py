@@ -1,4 +1,4 @@
-"""pneumo.evidence.intervals: figures against scikit-learn, intervals against scipy and DeLong, tests against papers."""
+"""Tests of pneumo.evidence.intervals against scikit-learn, scipy, DeLong's method and published tables."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sklearn.metrics import (
 )
 
 from pneumo.evidence import intervals
-from pneumo.evidence.intervals import Interval, McNemar, auc_difference, figures, mcnemar
+from pneumo.evidence.intervals import Interval, McNemar, auc_difference, compute_figures, mcnemar
 from pneumo.evidence.metrics import Array
 from pneumo.spec.promotion import FIGURES
 
@@ -53,11 +53,11 @@ def _by_scikit_learn(labels: Array, probabilities: Array, weights: Array | None 
 
 
 def _calibration_error(labels: Array, probabilities: Array, weights: Array | None) -> float:
-    """Bin by bin; scikit-learn has none."""
+    """Return the expected calibration error, bin by bin; scikit-learn has none."""
     weights = np.ones(len(labels)) if weights is None else weights
     error = 0.0
-    for each in range(10):
-        inside = [min(int(float(p) * 10), 9) == each for p in probabilities]
+    for number in range(10):
+        inside = [min(int(float(p) * 10), 9) == number for p in probabilities]
         weight = weights[inside].sum()
         if weight:
             announced = np.average(probabilities[inside].astype(np.float64), weights=weights[inside])
@@ -72,15 +72,15 @@ def test_figures_and_each_resample_agree_with_scikit_learn(seed: int, digits: in
     labels, probabilities = _sample(seed, 80, digits, dtype)
     patient = np.random.default_rng(seed).integers(0, 30, 80)
     patient[:30] = np.arange(30)
-    # One resample: both ends of the interval are the figure of that resample.
-    found = figures(labels, probabilities, patient, THRESHOLD, resamples=1, seed=seed)
+    # With one resample both ends of the interval are the figure of that resample.
+    result = compute_figures(labels, probabilities, patient, THRESHOLD, resamples=1, seed=seed)
     drawn = np.random.default_rng(seed).integers(0, 30, 30)
     weights = np.bincount(drawn, minlength=30)[patient]
     everything = _by_scikit_learn(labels, probabilities)
     weighted = _by_scikit_learn(labels, probabilities, weights)
     repeated = _by_scikit_learn(np.repeat(labels, weights), np.repeat(probabilities, weights))
-    assert tuple(found) == FIGURES == tuple(everything)
-    for name, interval in found.items():
+    assert tuple(result) == FIGURES == tuple(everything)
+    for name, interval in result.items():
         assert interval.value == pytest.approx(everything[name], abs=1e-12), name
         assert interval.low == interval.high, name
         assert interval.low == pytest.approx(weighted[name], abs=1e-12), name
@@ -89,9 +89,9 @@ def test_figures_and_each_resample_agree_with_scikit_learn(seed: int, digits: in
 
 def test_calibration_error_of_hand_worked_bins() -> None:
     # The last bin takes 0.95 and 1.0 (mean 0.975, one of two ill), the first 0.05 twice (none ill).
-    found = figures(np.array([0, 0, 1, 0]), np.array([0.05, 0.05, 0.95, 1.0]), np.arange(4), 0.5)
-    assert found["calibration_error"].value == pytest.approx((2 * 0.05 + 2 * 0.475) / 4, abs=1e-12)
-    assert found["brier"].value == pytest.approx((0.05**2 * 3 + 1) / 4, abs=1e-12)
+    result = compute_figures(np.array([0, 0, 1, 0]), np.array([0.05, 0.05, 0.95, 1.0]), np.arange(4), 0.5)
+    assert result["calibration_error"].value == pytest.approx((2 * 0.05 + 2 * 0.475) / 4, abs=1e-12)
+    assert result["brier"].value == pytest.approx((0.05**2 * 3 + 1) / 4, abs=1e-12)
 
 
 def _auc_by_pairs(labels: Array, probabilities: Array) -> float:
@@ -101,7 +101,7 @@ def _auc_by_pairs(labels: Array, probabilities: Array) -> float:
 
 def test_intervals_are_the_percentile_bootstrap_of_scipy_where_every_patient_has_one_picture() -> None:
     labels, probabilities = _sample(5, 150, 2, np.float64)
-    found = figures(labels, probabilities, np.arange(150), THRESHOLD, resamples=4000, seed=1)
+    result = compute_figures(labels, probabilities, np.arange(150), THRESHOLD, resamples=4000, seed=1)
     statistics = {
         "accuracy": lambda y, p: float(np.mean((p >= THRESHOLD) == y)),
         "specificity": lambda y, p: float(np.mean(p[y == 0] < THRESHOLD)),
@@ -118,23 +118,23 @@ def test_intervals_are_the_percentile_bootstrap_of_scipy_where_every_patient_has
             method="percentile",
             rng=np.random.default_rng(2),
         )
-        # An end of 4,000 resamples varies by some 0.04 standard errors.
+        # With 4,000 resamples an end varies by about 0.04 standard errors.
         tolerance = 0.25 * theirs.standard_error
-        assert found[name].low == pytest.approx(theirs.confidence_interval.low, abs=tolerance), name
-        assert found[name].high == pytest.approx(theirs.confidence_interval.high, abs=tolerance), name
+        assert result[name].low == pytest.approx(theirs.confidence_interval.low, abs=tolerance), name
+        assert result[name].high == pytest.approx(theirs.confidence_interval.high, abs=tolerance), name
 
 
 def test_a_patients_copies_add_nothing_and_copies_taken_for_patients_seem_to() -> None:
     labels, probabilities = _sample(6, 200)
     patients, copies = np.arange(200), 4
-    single = figures(labels, probabilities, patients, THRESHOLD)
+    single = compute_figures(labels, probabilities, patients, THRESHOLD)
     many = [np.repeat(array, copies) for array in (labels, probabilities, patients)]
-    clustered = figures(many[0], many[1], many[2], THRESHOLD)
-    naive = figures(many[0], many[1], np.arange(200 * copies), THRESHOLD)
+    clustered = compute_figures(many[0], many[1], many[2], THRESHOLD)
+    naive = compute_figures(many[0], many[1], np.arange(200 * copies), THRESHOLD)
     for name in FIGURES:
         ends = (clustered[name].value, clustered[name].low, clustered[name].high)
         assert ends == pytest.approx((single[name].value, single[name].low, single[name].high), abs=1e-12), name
-        if name != "calibration_error":  # biased, and the less so the more patients there are
+        if name != "calibration_error":  # it is biased, and more patients reduce the bias
             ratio = (clustered[name].high - clustered[name].low) / (naive[name].high - naive[name].low)
             assert ratio == pytest.approx(math.sqrt(copies), rel=0.12), name
 
@@ -146,11 +146,11 @@ def test_the_order_of_pictures_and_the_names_of_patients_do_not_matter(data: st.
     probabilities = np.array(data.draw(st.lists(st.floats(0, 1, width=16), min_size=n, max_size=n)))
     patients = np.array(data.draw(st.lists(st.integers(0, 5), min_size=n, max_size=n)))
     order = np.array(data.draw(st.permutations(range(n))))
-    found = figures(labels, probabilities, patients, 0.5, resamples=20)
+    result = compute_figures(labels, probabilities, patients, 0.5, resamples=20)
     named = np.array([f"person{patient}" for patient in patients])
-    again = figures(labels[order], probabilities[order], named[order], 0.5, resamples=20)
+    again = compute_figures(labels[order], probabilities[order], named[order], 0.5, resamples=20)
     for name in FIGURES:
-        ours, theirs = found[name], again[name]
+        ours, theirs = result[name], again[name]
         np.testing.assert_allclose(
             [ours.value, ours.low, ours.high], [theirs.value, theirs.low, theirs.high], atol=1e-12, err_msg=name
         )
@@ -160,11 +160,11 @@ def test_the_order_of_pictures_and_the_names_of_patients_do_not_matter(data: st.
 def test_a_seed_gives_the_same_however_many_resamples_are_computed_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, probabilities = _sample(7)
     patients = np.arange(150) // 2
-    first = figures(labels, probabilities, patients, THRESHOLD, resamples=200, seed=3)
-    assert figures(labels, probabilities, patients, THRESHOLD, resamples=200, seed=3) == first
-    assert figures(labels, probabilities, patients, THRESHOLD, resamples=200, seed=4) != first
+    first = compute_figures(labels, probabilities, patients, THRESHOLD, resamples=200, seed=3)
+    assert compute_figures(labels, probabilities, patients, THRESHOLD, resamples=200, seed=3) == first
+    assert compute_figures(labels, probabilities, patients, THRESHOLD, resamples=200, seed=4) != first
     monkeypatch.setattr(intervals, "_ELEMENTS", 150 * 7)
-    by_sevens = figures(labels, probabilities, patients, THRESHOLD, resamples=200, seed=3)
+    by_sevens = compute_figures(labels, probabilities, patients, THRESHOLD, resamples=200, seed=3)
     for name in FIGURES:
         assert by_sevens[name].low == pytest.approx(first[name].low, abs=1e-12)
         assert by_sevens[name].high == pytest.approx(first[name].high, abs=1e-12)
@@ -174,58 +174,61 @@ def test_resamples_in_which_a_figure_is_not_defined_are_left_out() -> None:
     # Three in ten resamples have no case. In the others sensitivity, AUC and average precision are 1.
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = figures(np.array([1, 0, 0]), np.array([0.9, 0.2, 0.3]), np.arange(3), 0.5)
+        result = compute_figures(np.array([1, 0, 0]), np.array([0.9, 0.2, 0.3]), np.arange(3), 0.5)
     for name in ("sensitivity", "auc", "average_precision", "precision", "specificity"):
-        assert found[name] == Interval(1.0, 1.0, 1.0), name
+        assert result[name] == Interval(1.0, 1.0, 1.0), name
 
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_what_one_class_cannot_tell_is_nan_and_makes_no_noise(label: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = figures(np.full(5, label), np.array([0.1, 0.2, 0.3, 0.6, 0.9]), np.arange(5), 0.5)
+        result = compute_figures(np.full(5, label), np.array([0.1, 0.2, 0.3, 0.6, 0.9]), np.arange(5), 0.5)
         difference = auc_difference(np.full(5, label), np.linspace(0, 1, 5), np.linspace(0.1, 1, 5), np.arange(5))
-    undefined = {name for name, interval in found.items() if math.isnan(interval.value)}
+    undefined = {name for name, interval in result.items() if math.isnan(interval.value)}
     assert undefined == {"auc", "average_precision", "specificity" if label else "sensitivity"}
-    assert found["accuracy"].value == (0.4 if label else 0.6)
-    for interval in (difference, *(found[name] for name in undefined)):
+    assert result["accuracy"].value == (0.4 if label else 0.6)
+    for interval in (difference, *(result[name] for name in undefined)):
         assert interval.as_dict() == {"value": None, "low": None, "high": None}
 
 
 def test_one_patient_gives_figures_without_intervals() -> None:
     labels, probabilities = _sample(8)
-    found = figures(labels, probabilities, np.zeros(150), THRESHOLD)
+    result = compute_figures(labels, probabilities, np.zeros(150), THRESHOLD)
     for name, value in _by_scikit_learn(labels, probabilities).items():
-        assert found[name].value == pytest.approx(value, abs=1e-12)
-        assert math.isnan(found[name].low)
-        assert math.isnan(found[name].high)
-        assert json.loads(json.dumps(found[name].as_dict(), allow_nan=False))["low"] is None
+        assert result[name].value == pytest.approx(value, abs=1e-12)
+        assert math.isnan(result[name].low)
+        assert math.isnan(result[name].high)
+        assert json.loads(json.dumps(result[name].as_dict(), allow_nan=False))["low"] is None
 
 
 @pytest.mark.parametrize(
-    ("labels", "probabilities", "patients", "said"),
+    ("labels", "probabilities", "patients", "message"),
     [
-        ([0, 1], [0.2, 0.3, 0.4], [0, 1], "as many"),
-        ([0, 1], [0.2, 0.3], [0], "as many"),
+        ([0, 1], [0.2, 0.3, 0.4], [0, 1], "same length"),
+        ([0, 1], [0.2, 0.3], [0], "same length"),
         ([], [], [], "at least one picture"),
         ([0, 2], [0.2, 0.3], [0, 1], "labels must be 0 or 1"),
-        ([0, 1], [0.2, np.nan], [0, 1], "0 to 1"),
-        ([0, 1], [0.2, 1.1], [0, 1], "0 to 1"),
+        ([0, 1], [0.2, np.nan], [0, 1], "from 0 to 1"),
+        ([0, 1], [0.2, 1.1], [0, 1], "from 0 to 1"),
     ],
 )
 def test_wrong_arrays_are_refused(
-    labels: list[int], probabilities: list[float], patients: list[int], said: str
+    labels: list[int], probabilities: list[float], patients: list[int], message: str
 ) -> None:
     arrays = np.array(labels), np.array(probabilities), np.array(patients)
-    with pytest.raises(ValueError, match=said):
-        figures(*arrays, 0.5)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
+        compute_figures(*arrays, 0.5)
+    with pytest.raises(ValueError, match=message):
         auc_difference(arrays[0], arrays[1], arrays[1], arrays[2])
 
 
 def _delong(labels: Array, ours: Array, theirs: Array) -> tuple[float, float]:
-    """The difference of two areas, and its standard error: E. R. DeLong, D. M. DeLong, D. L. Clarke-Pearson, Comparing
-    the areas under two or more correlated ROC curves, Biometrics 44(3), 837-845, 1988, equations 3 to 7."""
+    """Return the difference of two areas and its standard error.
+
+    Source: E. R. DeLong, D. M. DeLong, D. L. Clarke-Pearson, Comparing the areas under two or more correlated ROC curves,
+    Biometrics 44(3), 837-845, 1988, equations 3 to 7.
+    """
     by_case, by_normal = [], []
     for probabilities in (ours, theirs):
         apart = probabilities[labels == 1][:, None] - probabilities[labels == 0]
@@ -248,13 +251,13 @@ def test_delong_by_hand() -> None:
 def test_the_interval_of_a_difference_is_as_wide_as_delongs(seed: int) -> None:
     generator = np.random.default_rng(seed)
     labels = (generator.random(500) < 0.5).astype(np.int64)
-    shared = generator.normal(labels, 1.0)  # the two networks agree largely, so pairing makes the interval narrow
+    shared = generator.normal(labels, 1.0)  # the networks largely agree, so pairing narrows the interval
     ours, theirs = (norm.cdf(shared + generator.normal(0, spread, 500)) for spread in (0.4, 0.6))
     difference, error = _delong(labels, ours, theirs)
-    found = auc_difference(labels, ours, theirs, np.arange(500), resamples=4000, seed=seed)
-    assert found.value == pytest.approx(difference, abs=1e-12)
-    assert (found.high - found.low) / (2 * norm.ppf(0.975)) == pytest.approx(error, rel=0.08)
-    assert (found.high + found.low) / 2 == pytest.approx(difference, abs=0.2 * error)
+    result = auc_difference(labels, ours, theirs, np.arange(500), resamples=4000, seed=seed)
+    assert result.value == pytest.approx(difference, abs=1e-12)
+    assert (result.high - result.low) / (2 * norm.ppf(0.975)) == pytest.approx(error, rel=0.08)
+    assert (result.high + result.low) / 2 == pytest.approx(difference, abs=0.2 * error)
 
 
 def test_the_same_network_differs_by_nothing_in_any_resample() -> None:
@@ -265,7 +268,7 @@ def test_the_same_network_differs_by_nothing_in_any_resample() -> None:
 
 
 def _table(both: int, only_ours: int, only_theirs: int, neither: int) -> tuple[Array, Array, Array]:
-    """Labels and both networks' predicted labels with so many pictures of each kind."""
+    """Return labels and both networks' predicted labels with the given counts."""
     right = np.repeat([[1, 1], [1, 0], [0, 1], [0, 0]], [both, only_ours, only_theirs, neither], axis=0)
     labels = np.arange(len(right)) % 2
     return labels, *np.where(right == 1, labels[:, None], 1 - labels[:, None]).T
@@ -283,31 +286,31 @@ def _table(both: int, only_ours: int, only_theirs: int, neither: int) -> tuple[A
     ],
 )
 def test_mcnemar_of_published_tables(table: tuple[int, int, int, int], published: float) -> None:
-    found = mcnemar(*_table(*table))
-    assert (found.only_ours_right, found.only_theirs_right) == table[1:3]
-    assert round(found.p_value, 4) == published
+    result = mcnemar(*_table(*table))
+    assert (result.only_ours_right, result.only_theirs_right) == table[1:3]
+    assert round(result.p_value, 4) == published
 
 
 @settings(deadline=None)
 @given(table=st.tuples(*[st.integers(0, 40)] * 4))
 def test_mcnemar_is_twice_the_smaller_tail(table: tuple[int, int, int, int]) -> None:
-    found = mcnemar(*_table(*table))
+    result = mcnemar(*_table(*table))
     fewer, divided = min(table[1:3]), table[1] + table[2]
-    assert found.p_value == pytest.approx(min(1.0, 2 * binom.cdf(fewer, divided, 0.5)), rel=1e-9)
+    assert result.p_value == pytest.approx(min(1.0, 2 * binom.cdf(fewer, divided, 0.5)), rel=1e-9)
     swapped = mcnemar(*_table(table[0], table[2], table[1], table[3]))
-    assert swapped == McNemar(found.only_theirs_right, found.only_ours_right, found.p_value)
+    assert swapped == McNemar(result.only_theirs_right, result.only_ours_right, result.p_value)
 
 
 def test_mcnemar_of_the_approval_ratings() -> None:
     # A. Agresti, Categorical Data Analysis, 1990, p. 350: 794 and 570 agree, 150 and 86 changed their minds.
     # Its statistic is (86 - 150)^2 / (86 + 150) = 17.36; the exact p-value is near that of the chi-squared one.
-    found = mcnemar(*_table(794, 86, 150, 570))
-    assert (found.only_ours_right, found.only_theirs_right) == (86, 150)
-    assert found.p_value == pytest.approx(2 * norm.sf(math.sqrt(17.36)), rel=0.25)
-    assert found.p_value == pytest.approx(2 * binom.cdf(86, 236, 0.5), rel=1e-9)
+    result = mcnemar(*_table(794, 86, 150, 570))
+    assert (result.only_ours_right, result.only_theirs_right) == (86, 150)
+    assert result.p_value == pytest.approx(2 * norm.sf(math.sqrt(17.36)), rel=0.25)
+    assert result.p_value == pytest.approx(2 * binom.cdf(86, 236, 0.5), rel=1e-9)
 
 
 def test_networks_that_no_picture_divides_have_a_p_value_of_one() -> None:
     assert mcnemar(*_table(5, 0, 0, 3)) == McNemar(0, 0, 1.0)
-    with pytest.raises(ValueError, match="as many"):
+    with pytest.raises(ValueError, match="same length"):
         mcnemar(np.zeros(3), np.zeros(3), np.zeros(2))

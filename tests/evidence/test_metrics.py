@@ -1,4 +1,4 @@
-"""pneumo.evidence.metrics: each number against a reference that shares no code with it."""
+"""Tests of pneumo.evidence.metrics: each number is compared with an independent computation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pneumo.evidence.metrics import (
     calibration,
     epoch_metrics,
     operating_point,
-    predicted,
+    predict_labels,
     validation_metrics,
 )
 from pneumo.spec.promotion import ThresholdKind
@@ -28,11 +28,11 @@ _PICTURES = st.lists(
     min_size=1,
     max_size=12,
 )
-"""Labels and probabilities with many ties, at the ends too."""
+"""Labels and probabilities with many ties, also at 0 and 1."""
 
 
 def _sample(seed: int, n: int = 120, dtype: type = np.float32, digits: int = 8) -> tuple[Array, Array]:
-    """Labels and overlapping probabilities; few digits make ties."""
+    """Return labels and probabilities of overlapping classes; few digits make ties."""
     generator = np.random.default_rng(seed)
     labels = (generator.random(n) < 0.7).astype(np.int64)
     scores = generator.normal(0.35 + 0.3 * labels, 0.25).clip(0, 1)
@@ -104,7 +104,7 @@ def test_no_threshold_beats_the_operating_point(seed: int, digits: int, dtype: t
     candidates = [float(p) for p in probabilities] + [0.0, 1.0]
     assert index == pytest.approx(max(_youden(labels, probabilities, c) for c in candidates), abs=1e-12)
     assert 0.0 <= threshold <= 1.0
-    # It is a number of the probabilities' own precision: comparing in that precision decides alike.
+    # The threshold is representable in the dtype of the probabilities, so comparing in that dtype gives the same decision.
     assert float(dtype(threshold)) == threshold
     order = np.random.default_rng(0).permutation(len(labels))
     assert operating_point(labels[order], probabilities[order]) == threshold
@@ -112,7 +112,7 @@ def test_no_threshold_beats_the_operating_point(seed: int, digits: int, dtype: t
 
 def test_the_threshold_lies_midway_and_of_equal_ones_is_the_most_sensitive() -> None:
     assert operating_point(np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.6, 0.9])) == pytest.approx(0.4)
-    # Above 0.75 and above 0.25 the index is 1/2 both times.
+    # The index is 1/2 above 0.75 and above 0.25.
     assert operating_point(np.array([0, 1, 0, 1]), np.array([0.1, 0.5, 0.6, 0.9])) == pytest.approx(0.3)
 
 
@@ -130,8 +130,8 @@ def test_a_network_no_better_than_chance_gets_one_half(probabilities: list[float
 
 
 def _shares(labels: Array, probabilities: Array, threshold: float) -> tuple[float, float, float]:
-    """Sensitivity, specificity and F1, by scikit-learn."""
-    positive = predicted(probabilities, threshold)
+    """Return sensitivity, specificity and F1 as scikit-learn computes them."""
+    positive = predict_labels(probabilities, threshold)
     recall = [float(recall_score(labels, positive, pos_label=label)) for label in (1, 0)]
     return recall[0], recall[1], float(f1_score(labels, positive))
 
@@ -148,19 +148,19 @@ def test_no_threshold_serves_a_rule_better(pictures: list[tuple[int, float]], va
     if len(set(labels)) < 2:
         return
     everywhere = [_shares(labels, probabilities, float(p)) for p in [*probabilities, np.float64(2)]]
-    of_f1, of_sensitivity, of_specificity = (
+    f1_threshold, sensitivity_threshold, specificity_threshold = (
         operating_point(labels, probabilities, "f1"),
         operating_point(labels, probabilities, "sensitivity", value),
         operating_point(labels, probabilities, "specificity", value),
     )
-    assert _shares(labels, probabilities, of_f1)[2] == max(f1 for _, _, f1 in everywhere)
-    sensitivity, specificity, _ = _shares(labels, probabilities, of_sensitivity)
+    assert _shares(labels, probabilities, f1_threshold)[2] == max(f1 for _, _, f1 in everywhere)
+    sensitivity, specificity, _ = _shares(labels, probabilities, sensitivity_threshold)
     assert sensitivity >= value
-    assert specificity == max(other for found, other, _ in everywhere if found >= value)
-    sensitivity, specificity, _ = _shares(labels, probabilities, of_specificity)
+    assert specificity == max(specific for sensitive, specific, _ in everywhere if sensitive >= value)
+    sensitivity, specificity, _ = _shares(labels, probabilities, specificity_threshold)
     assert specificity >= value
-    assert sensitivity == max(found for found, other, _ in everywhere if other >= value)
-    for threshold in (of_f1, of_sensitivity, of_specificity):
+    assert sensitivity == max(sensitive for sensitive, specific, _ in everywhere if specific >= value)
+    for threshold in (f1_threshold, sensitivity_threshold, specificity_threshold):
         assert float(dtype(threshold)) == threshold
         assert 0 <= threshold <= float(np.nextafter(dtype(1), dtype(2)))
 
@@ -168,7 +168,7 @@ def test_no_threshold_serves_a_rule_better(pictures: list[tuple[int, float]], va
 def test_each_rule_on_a_hand_worked_example_lies_midway() -> None:
     labels = np.array([0, 1, 0, 0, 1, 1])
     probabilities = np.array([0.1, 0.2, 0.4, 0.5, 0.6, 0.8])
-    # From 0.6 up: 2 of 3 found, none wrong, F1 4/5. From 0.2 up: all found, 2 wrong, F1 3/4.
+    # From 0.6 on: 2 of 3 cases, no false positive, F1 4/5. From 0.2 on: all cases, 2 false positives, F1 3/4.
     assert operating_point(labels, probabilities, "f1") == pytest.approx(0.55)
     assert operating_point(labels, probabilities, "sensitivity", 0.6) == pytest.approx(0.55)
     assert operating_point(labels, probabilities, "sensitivity", 0.7) == pytest.approx(0.15)
@@ -191,7 +191,7 @@ def test_nineteen_of_twenty_are_ninety_five_per_cent() -> None:
 def test_a_specificity_that_no_positive_call_allows_calls_nobody_positive(highest: float, dtype: type) -> None:
     probabilities: Array = np.array([highest, highest, 0.2, 0.3], dtype)
     threshold = operating_point(np.array([0, 1, 0, 1]), probabilities, "specificity", 1.0)
-    assert not predicted(probabilities, threshold).any()
+    assert not predict_labels(probabilities, threshold).any()
     assert threshold == pytest.approx((1 + highest) / 2, abs=1e-6)
 
 
@@ -209,23 +209,23 @@ def test_with_one_class_there_is_nothing_to_choose_by(rule: ThresholdKind, label
 
 
 @pytest.mark.parametrize(
-    ("rule", "value", "said"),
+    ("rule", "value", "message"),
     [
         ("best", None, "rule must be one of youden, f1, sensitivity, specificity, fixed, got 'best'"),
         ("sensitivity", None, "rule sensitivity needs a value"),
         ("specificity", 0.0, "rule specificity needs a value above 0"),
-        ("fixed", 1.2, "up to 1, got 1.2"),
+        ("fixed", 1.2, "at most 1, got 1.2"),
         ("fixed", math.nan, "got nan"),
         ("youden", 0.9, "rule youden takes no value"),
     ],
 )
-def test_a_rule_without_its_value_is_refused(rule: ThresholdKind, value: float | None, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_a_rule_without_its_value_is_refused(rule: ThresholdKind, value: float | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         operating_point(np.array([0, 1]), np.array([0.2, 0.7]), rule, value)
 
 
 def test_validation_metrics_of_a_hand_worked_matrix() -> None:
-    # Above 0.5: 6 of 8 PNEUMONIA, 1 of 5 NORMAL. So 6 true and 1 false positives, 2 missed, 4 true negatives.
+    # Above 0.5: 6 of 8 PNEUMONIA, 1 of 5 NORMAL. So 6 true and 1 false positives, 2 false and 4 true negatives.
     labels = np.array([1] * 8 + [0] * 5)
     probabilities = np.array([0.9] * 6 + [0.1] * 2 + [0.9] + [0.1] * 4)
     metrics = validation_metrics(labels, probabilities)
@@ -238,7 +238,7 @@ def test_validation_metrics_of_a_hand_worked_matrix() -> None:
 
 
 def test_calibration_of_hand_worked_bins() -> None:
-    # The last bin takes 0.95 and 1.0 (mean 0.975, one of two ill), the first 0.05 twice (none ill).
+    # The last bin has 0.95 and 1.0 (mean 0.975, one of two ill), the first 0.05 twice (none ill).
     bins = calibration(np.array([0, 0, 1, 0]), np.array([0.05, 0.05, 0.95, 1.0], np.float64))
     np.testing.assert_allclose(bins.probability, [0.05, 0.975])
     np.testing.assert_allclose(bins.share, [0.0, 0.5])

@@ -1,4 +1,4 @@
-"""A heat map over a picture, and the sheet that says what it shows."""
+"""Tests of pneumo.evidence.overlay: the heat map over a picture, and the caption below it."""
 
 from __future__ import annotations
 
@@ -9,48 +9,48 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pneumo.evidence.overlay import explained_png, in_proportion, overlay
+from pneumo.evidence.overlay import overlay_heat, render_explanation, restore_aspect_ratio
 
 GREY = np.tile(np.linspace(0, 255, 60).astype(np.uint8), (90, 1))
 
 
-def sheet(**said: Any) -> np.ndarray[Any, Any]:
+def sheet(**changes: Any) -> np.ndarray[Any, Any]:
     usual = {"name": "a.png", "probability": 0.75, "label": "PNEUMONIA", "threshold": 0.5}
-    png = explained_png(
+    png = render_explanation(
         GREY,
         np.eye(8, dtype=np.float32),
-        **(usual | {"classes": ("NORMAL", "PNEUMONIA")} | said),  # type: ignore[arg-type]
+        **(usual | {"classes": ("NORMAL", "PNEUMONIA")} | changes),  # type: ignore[arg-type]
     )
     return np.asarray(Image.open(io.BytesIO(png)))
 
 
 def test_no_heat_leaves_the_picture_as_it_is() -> None:
-    laid = overlay(GREY, np.zeros((8, 8), np.float32))
-    assert laid.dtype == np.uint8
-    np.testing.assert_array_equal(laid, np.repeat(GREY[..., None], 3, axis=-1))
+    mixed = overlay_heat(GREY, np.zeros((8, 8), np.float32))
+    assert mixed.dtype == np.uint8
+    np.testing.assert_array_equal(mixed, np.repeat(GREY[..., None], 3, axis=-1))
 
 
 def test_heat_is_stretched_over_the_picture_and_colours_it() -> None:
     heat = np.zeros((8, 8), np.float32)
     heat[:, 4:] = 1
-    laid = overlay(GREY, heat).astype(int)
-    colour = np.ptp(laid, axis=-1)
-    assert laid.shape == (90, 60, 3)
+    mixed = overlay_heat(GREY, heat).astype(int)
+    colour = np.ptp(mixed, axis=-1)
+    assert mixed.shape == (90, 60, 3)
     assert colour[:, :24].max() == 0
     assert colour[:, 36:].min() > 50
-    assert laid[0, 40:].sum(axis=-1).tolist() == sorted(laid[0, 40:].sum(axis=-1))  # the picture still shows
+    assert mixed[0, 40:].sum(axis=-1).tolist() == sorted(mixed[0, 40:].sum(axis=-1))  # the picture still shows
 
 
 def test_a_square_gets_its_proportions_back() -> None:
     square = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
-    assert in_proportion(square, 1300, 650).shape == (32, 64)
-    assert in_proportion(square, 10, 20).shape == (64, 32)
-    assert in_proportion(square, 9000, 1).shape == (1, 64)
-    np.testing.assert_array_equal(in_proportion(square, 7, 7), square)
+    assert restore_aspect_ratio(square, 1300, 650).shape == (32, 64)
+    assert restore_aspect_ratio(square, 10, 20).shape == (64, 32)
+    assert restore_aspect_ratio(square, 9000, 1).shape == (1, 64)
+    np.testing.assert_array_equal(restore_aspect_ratio(square, 7, 7), square)
 
 
 def test_the_text_stands_below_the_picture() -> None:
-    plain, noted = sheet(), sheet(note="No medical device")
+    plain, noted = sheet(), sheet(note="Not a medical device")
     assert plain.shape[2] == 3
     assert noted.shape[0] > plain.shape[0] > len(GREY)
     lines = plain[len(GREY) :]
@@ -62,6 +62,6 @@ def test_the_text_stands_below_the_picture() -> None:
 
 @pytest.mark.parametrize("name", ["x" * 500, "a\nb\x1b[31m.png", "лёгкие.png", "\udcff.png", ""])
 def test_any_name_fits(name: str) -> None:
-    drawn = sheet(name=name)
-    assert drawn.shape == sheet().shape
-    assert (drawn[len(GREY) :, -4:] == 255).all()  # nothing runs into the border
+    pixels = sheet(name=name)
+    assert pixels.shape == sheet().shape
+    assert (pixels[len(GREY) :, -4:] == 255).all()  # the border is free of text

@@ -1,4 +1,4 @@
-"""pneumo.evidence.pareto and pareto_csv: the front is marked, named and listed."""
+"""Tests of pneumo.evidence.pareto and of pareto_csv: the front in the plot, the table and the file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import create_trial
 
-from pneumo.evidence.pareto import axis, format_cell, front_table, pareto_figure
+from pneumo.evidence.pareto import axis_settings, format_cell, front_table, pareto_figure
 from pneumo.evidence.tables import pareto_csv
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.objective import OBJECTIVES
@@ -62,7 +62,7 @@ def test_three_objectives_have_three_axes() -> None:
 def test_what_cannot_be_drawn_says_why() -> None:
     four = (*TWO, "predict_ms", "model_bytes")
     assert pareto_figure(_study(TWO, []), TWO) == "No trial is complete yet."
-    assert "not 4; the table has them all" in str(pareto_figure(_study(four, [(1, 2, 3, 4)]), four))
+    assert "not 4; the table has all" in str(pareto_figure(_study(four, [(1, 2, 3, 4)]), four))
 
 
 def test_the_table_lists_the_front_with_the_hyperparameters_it_has() -> None:
@@ -94,13 +94,18 @@ def test_numbers_are_short(value: object, text: str) -> None:
 
 
 def test_an_axis_is_logarithmic_where_values_are_far_apart_and_above_zero() -> None:
-    assert axis([0.0, 1e6])["type"] == axis([-1, 5])["type"] == axis([10, 299])["type"] == "linear"
-    assert axis([2e4, 9e5]) == {
+    assert (
+        axis_settings([0.0, 1e6])["type"]
+        == axis_settings([-1, 5])["type"]
+        == axis_settings([10, 299])["type"]
+        == "linear"
+    )
+    assert axis_settings([2e4, 9e5]) == {
         "type": "log",
         "tickvals": [1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 2e6, 5e6],
         "tickformat": "~s",
     }
-    assert axis([1.0, 1e6])["tickvals"] == [10.0**power for power in range(7)]
+    assert axis_settings([1.0, 1e6])["tickvals"] == [10.0**power for power in range(7)]
 
 
 def test_csv_has_the_front_with_every_active_hyperparameter() -> None:

@@ -1,4 +1,4 @@
-"""pneumo.evidence.plots: six pictures of a trial, five of a promotion, whatever the network was like."""
+"""Tests of pneumo.evidence.plots: six plots of each trial and five of each promotion, also in edge cases."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_plot_shows_what_it_is_given_and_nothing_else(
 
 
 def test_the_sheet_shows_the_most_confident_mistakes_and_only_those() -> None:
-    # Each picture is one grey of its own, so the greys on the sheet tell which pictures are on it.
+    # Each picture has a grey of its own, so the greys on the sheet identify the pictures.
     n = 30
     grey = (100 + 5 * np.arange(n)).astype(np.uint8)
     pixels = np.broadcast_to(grey[:, None, None], (n, 8, 8))
@@ -132,7 +132,7 @@ _EDGES: dict[str, dict[str, Any]] = {
     "no mistake": {"probabilities": (np.arange(40) % 2).astype(np.float64)},
     "all mistakes": {"probabilities": (1 - np.arange(40) % 2).astype(np.float64)},
     "one probability": {"probabilities": np.full(40, 0.5)},
-    "nobody called ill": {"probabilities": np.full(40, 0.1)},
+    "none called positive": {"probabilities": np.full(40, 0.1)},
     "hostile names": {"names": ["$\\frac{$ ^_\n\x00\udc80 胸 " + "x" * 300] * 40, "title": "$\\bad{ " + "y" * 300},
 }
 
@@ -179,7 +179,7 @@ def test_the_part_and_the_champion_show_where_there_are_curves(
 @pytest.mark.parametrize("name", ["roc.png", "precision_recall.png"])
 def test_the_champion_is_grey_beside_the_colour_of_the_pictures(usual: dict[str, bytes], name: str) -> None:
     def painted(png: bytes, colour: str) -> int:
-        return int((_pixels(png) == [int(colour[at : at + 2], 16) for at in (1, 3, 5)]).all(axis=-1).sum())
+        return int((_pixels(png) == [int(colour[start : start + 2], 16) for start in (1, 3, 5)]).all(axis=-1).sum())
 
     beside = picture_plots(**_promotion(others={"baseline": np.linspace(0, 1, 40)}))[name]
     assert painted(beside, GREY) > painted(usual[name], GREY) + 300
@@ -195,7 +195,7 @@ def test_a_champion_that_knows_nothing_can_be_drawn(labels: Any) -> None:
 
 
 def test_a_champion_of_other_pictures_is_refused() -> None:
-    with pytest.raises(ValueError, match="probabilities of the champion must be as many as labels, got 39"):
+    with pytest.raises(ValueError, match="probabilities of the champion must have the length of labels, 40, got 39"):
         picture_plots(**_promotion(others={"champion": np.full(39, 0.5)}))
 
 

@@ -1,4 +1,4 @@
-"""pneumo.evidence.study_page: a page for every study, from the empty one on."""
+"""Tests of pneumo.evidence.study_page: each study has a page, even an empty one."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _study() -> list[Trial]:
 
 
 def _page(trials: list[Trial], **changes: Any) -> str:
-    """The page without Plotly's script, which says a lot."""
+    """Return the page without Plotly's script, whose text would match too much."""
     usual: dict[str, Any] = {"objectives": ("val_auc",), "space": SPACE, "title": "article"}
     page = study_page(trials, **(usual | changes))
     head, _, rest = page.partition("<script>")
@@ -81,10 +81,10 @@ def _page(trials: list[Trial], **changes: Any) -> str:
     return head + body
 
 
-def _drawn(page: str, of: int = 5) -> list[str]:
-    """The headings of the sections, `of` in all, that hold a plot."""
+def _plotted(page: str, count: int = 5) -> list[str]:
+    """Check that there are `count` sections, and return the headings of those that have a plot."""
     sections = re.findall(r"<section><h2>(.*?)</h2>(.*?)</section>", page, re.DOTALL)
-    assert len(sections) == of
+    assert len(sections) == count
     for heading, body in sections:
         assert ("Plotly.newPlot" in body) != ('class="none"' in body), heading
     return [heading for heading, body in sections if "Plotly.newPlot" in body]
@@ -95,14 +95,14 @@ ALL = ["Optimization history", "Hyperparameter importances", "Parallel coordinat
 
 def test_a_study_shows_every_plot_and_reaches_for_no_network() -> None:
     page = _page(_study())
-    assert _drawn(page) == ALL
+    assert _plotted(page) == ALL
     assert not re.search(r"""(src|href)=["']""", page)
     assert "14 trials: 12 complete, 1 pruned, 1 failed. Objective: val_auc, maximize." in page
     assert "weight_decay of trial 0 is 0.0, which a log scale cannot show." in page
     for state in ("complete", "pruned", "failed"):
         assert f'"name":"{state}"' in page
     assert "WAITING" not in page
-    assert "2026-01-01T12:15:00" in page  # the failed trial keeps its number and its time beyond the gap
+    assert "2026-01-01T12:15:00" in page  # the failed trial keeps its number and time after the gap
     assert "phantoms" not in page
 
 
@@ -118,7 +118,7 @@ def test_the_best_line_follows_the_direction() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trials", "drawn"),
+    ("trials", "plotted"),
     [
         ([], []),
         ([_trial(0, None, {}, "failed")], ["Timeline"]),
@@ -135,13 +135,13 @@ def test_the_best_line_follows_the_direction() -> None:
     ],
     ids=["empty", "failed", "one", "nothing searched", "not finite", "constant", "one name", "two", "disjoint"],
 )
-def test_a_plot_that_makes_no_sense_yet_says_why(trials: list[Trial], drawn: list[str]) -> None:
+def test_a_plot_that_makes_no_sense_yet_says_why(trials: list[Trial], plotted: list[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert _drawn(_page(trials)) == drawn
+        assert _plotted(_page(trials)) == plotted
 
 
-def test_values_of_mixed_types_and_the_ends_of_ranges_can_be_drawn() -> None:
+def test_values_of_mixed_types_and_the_ends_of_ranges_can_be_plotted() -> None:
     space = read_space(
         {"batch_norm": [False, True], "pooling": ["max", "average"], "channels": [1, 3], "epochs": [1, 2]}
     )
@@ -151,7 +151,7 @@ def test_values_of_mixed_types_and_the_ends_of_ranges_can_be_drawn() -> None:
         )
         for n in range(1, 6)
     ]
-    assert _drawn(_page(trials, space=space)) == ALL
+    assert _plotted(_page(trials, space=space)) == ALL
 
 
 TWO = ("val_auc", "parameters")
@@ -165,7 +165,7 @@ def _measured(trial: Trial, **metrics: float) -> Trial:
 def test_of_several_objectives_the_front_comes_first_and_each_has_its_history() -> None:
     trials = [_measured(t, parameters=1e4 * 2**t.number) if t.result.state == "complete" else t for t in _study()]
     page = _page(trials, objectives=TWO)
-    assert _drawn(page, of=8) == ["Pareto front", *BOTH, "Parallel coordinates", "Objective by epoch", "Timeline"]
+    assert _plotted(page, count=8) == ["Pareto front", *BOTH, "Parallel coordinates", "Objective by epoch", "Timeline"]
     assert "Objectives: val_auc, maximize; parameters, minimize." in page
     assert page.count("PED-ANOVA") == 1
 
@@ -184,7 +184,7 @@ def test_history_is_of_the_objective_that_each_epoch_has() -> None:
 
 def test_confirmed_trials_have_a_section_of_their_own() -> None:
     page = _page(_study(), confirmed=[Confirmation(5, (0.9, 0.91, 0.95), 0.97)])
-    assert _drawn(page, of=6) == ["Confirmation", *ALL]
+    assert _plotted(page, count=6) == ["Confirmation", *ALL]
     assert "<p>Trial 5: mean 0.9200 over 3 seeds" in page
     assert "Confirmation" not in _page(_study())
 
@@ -208,14 +208,16 @@ def test_nothing_in_trials_or_confirmations_makes_it_raise(
     values: list[float | None], parameters: list[float | None], objectives: tuple[str, ...]
 ) -> None:
     trials = []
-    for number, (value, of) in enumerate(zip(values, parameters, strict=True)):
+    for number, (value, measure) in enumerate(zip(values, parameters, strict=True)):
         trial = _trial(number, value, TUTORIAL, "failed" if value is None else "complete")
-        trials.append(trial if of is None else _measured(trial, parameters=of, predict_ms=of, model_bytes=of))
+        trials.append(
+            trial if measure is None else _measured(trial, parameters=measure, predict_ms=measure, model_bytes=measure)
+        )
     confirmed = [Confirmation(n, (v, -v, 0.5)[: n + 1], v) for n, v in enumerate(values) if v is not None]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         page = _page(trials, objectives=objectives, confirmed=confirmed)
-    _drawn(page, of=4 + 2 * len(objectives) + bool(confirmed))
+    _plotted(page, count=4 + 2 * len(objectives) + bool(confirmed))
 
 
 def test_no_value_is_markup() -> None:
@@ -227,8 +229,8 @@ def test_no_value_is_markup() -> None:
 
 
 def test_times_are_shown_in_utc_and_never_run_backwards() -> None:
-    there = START.timestamp()
-    page = _page([Trial(Candidate(0, {}), TrialResult(0, "run", "complete", 0.9, started=there, ended=there - 9))])
+    start = START.timestamp()
+    page = _page([Trial(Candidate(0, {}), TrialResult(0, "run", "complete", 0.9, started=start, ended=start - 9))])
     assert '"base":["2026-01-01T12:00:00"]' in page
     assert '"x":[0.0]' in page
 

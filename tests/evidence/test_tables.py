@@ -1,4 +1,4 @@
-"""pneumo.evidence.tables: what is written reads back the same, and never as a formula."""
+"""Tests of pneumo.evidence.tables: values are restored exactly, and no cell is a formula."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def test_a_network_that_holds_code_is_not_loaded(tmp_path: Path) -> None:
 
     network = keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: x * 2)])
     network.save(tmp_path / "model.keras")
-    with pytest.raises(RequestError, match="is no network that can be loaded"):
+    with pytest.raises(RequestError, match="cannot be loaded as a network"):
         load_network(tmp_path / "model.keras")
 
 

@@ -25,7 +25,7 @@ def test_a_value_comes_back_to_the_last_bit(name: str, value: bool | int | float
 
 
 def test_a_text_of_another_type_is_refused() -> None:
-    with pytest.raises(ValueError, match="layers is 'many', which is not of type int"):
+    with pytest.raises(ValueError, match="layers is 'many'; expected a value of type int"):
         parse_parameter("layers", "many")
-    with pytest.raises(ValueError, match="batch_norm is 'True', which is not of type bool"):
+    with pytest.raises(ValueError, match="batch_norm is 'True'; expected a value of type bool"):
         parse_parameter("batch_norm", "True")

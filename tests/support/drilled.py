@@ -15,6 +15,7 @@ from pneumo.search import __main__ as search
 from pneumo.spec.errors import FullDiskError
 from pneumo.spec.result import TrialResult
 from pneumo.training import trial
+from pneumo.training.task import TrialTask
 
 SEGFAULTS = 7
 MEMORY = 12 * 2**30
@@ -24,12 +25,12 @@ train = trial.run_trial
 
 
 @contextmanager
-def drilled(task: trial.TrialTask, channel: Channel) -> Iterator[TrialResult | FullDiskError]:
+def drilled(task: TrialTask, channel: Channel) -> Iterator[TrialResult | FullDiskError]:
     if task.candidate.values.filters == SEGFAULTS:
         ctypes.string_at(0)
     from pneumo.cnn import checkpoint
 
-    checkpoint.MOST_TIME = math.inf
+    checkpoint.MAX_WRITE_SHARE = math.inf
     with train(task, channel) as result:
         yield result
 

@@ -1,4 +1,4 @@
-"""Networks whose answer is known, because their weights were set by hand, and registered models that hold them."""
+"""Networks with known output, because their weights are set by hand, and registered models of such networks."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ SMALL: dict[str, Any] = {"image_size": 32, "filters": 2, "dense_units": 4}
 
 
 def network(**values: Any) -> keras.Model:
-    """A small network with random weights."""
+    """Return a small network with random weights."""
     return build(Hyperparameters(**(SMALL | values)), seed=0)
 
 
 def brightness_network(steepness: float = 20.0, **values: Any) -> keras.Model:
-    """A network that looks at brightness alone, place by place: its logit is `steepness` * (mean brightness - 1/2).
+    """Return a network whose logit is `steepness` * (mean brightness - 1/2), with brightness from 0 to 1.
 
-    Each convolution hands its middle pixel on in its first filter, so that, but for the pooling, the last feature map is the
-    picture. Brightness is 0 to 1.
+    Each convolution copies its middle pixel to its first filter, so the last feature map is the picture, except for the
+    pooling.
     """
     model = network(**values)
     for variable in model.weights:
@@ -56,10 +56,15 @@ def brightness_network(steepness: float = 20.0, **values: Any) -> keras.Model:
     return model
 
 
-def register(store: Store, model: keras.Model, name: str, **decided: Any) -> Version:
-    """Registers a network as a model that takes pictures, and makes it the champion; `decided` as of `Decision`."""
-    usual: dict[str, Any] = {"classes": ("NORMAL", "PNEUMONIA"), "threshold": 0.5, "temperature": 1.0, "phantom": False}
-    decision = Decision(**(usual | decided), image_size=model.input_shape[1], channels=model.input_shape[-1])
+def register(store: Store, model: keras.Model, name: str, **changes: Any) -> Version:
+    """Register a network as a model that takes pictures, as the champion. `changes` are fields of `Decision`."""
+    defaults: dict[str, Any] = {
+        "classes": ("NORMAL", "PNEUMONIA"),
+        "threshold": 0.5,
+        "temperature": 1.0,
+        "phantom": False,
+    }
+    decision = Decision(**(defaults | changes), image_size=model.input_shape[1], channels=model.input_shape[-1])
     client = store.client
     run = client.create_run(client.create_experiment(name))
     with tempfile.TemporaryDirectory() as folder:

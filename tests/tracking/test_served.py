@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from pneumo.data.decoding import decode
-from pneumo.evidence.scaling import scaled
+from pneumo.evidence.scaling import scale_probabilities
 from pneumo.spec.errors import RequestError
 from pneumo.tracking.served import Decision, load_served
 from tests.support.dicom_files import dicom, ramp
@@ -170,10 +170,11 @@ def test_temperature_and_threshold_are_those_of_the_decision(tmp_path: Path, mon
     pictures = [encoded(seed) for seed in range(12)]
     plain = register(tmp_path, Decision(("a", "b"), 0.5, 1.0, SIDE, 1), "plain", seed=4)
     probabilities = np.array([each.probability for each in plain.served.predict(pictures)])
-    threshold = float(np.median(scaled(probabilities, 2.5)))
+    scaled = scale_probabilities(probabilities, 2.5)
+    threshold = float(np.median(scaled))
     other = register(tmp_path, Decision(("a", "b"), threshold, 2.5, SIDE, 1), "other", seed=4)
     predictions = other.served.predict(pictures)
-    np.testing.assert_allclose([each.probability or 0 for each in predictions], scaled(probabilities, 2.5), rtol=1e-12)
+    np.testing.assert_allclose([each.probability or 0 for each in predictions], scaled, rtol=1e-12)
     assert [each.label for each in predictions] == [
         "ab"[int((each.probability or 0) >= threshold)] for each in predictions
     ]

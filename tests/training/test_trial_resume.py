@@ -1,4 +1,4 @@
-"""A trial that goes on, from its own checkpoint after a kill or from another trial's, comes to what an unbroken one does."""
+"""Tests of trials that resume from their own checkpoint, or continue another trial: both equal an uninterrupted trial."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ from pneumo.spec.result import TrialResult
 from pneumo.tracking.outbox import open_outbox
 from pneumo.tracking.store import connect
 from pneumo.tracking.trial_log import TrialLog
-from pneumo.training.trial import TrialTask, run_trial
+from pneumo.training.task import TrialTask
+from pneumo.training.trial import run_trial
 from tests.support.outboxes import send
 
 FULL = 4
-"""Epochs of the whole training."""
+"""Number of epochs of the whole training."""
 
 SPEED = {"train_seconds", "images_per_second", "predict_ms", "model_bytes"}
-"""Metrics of a trial that are of the machine's speed, or hold the time of writing."""
+"""Metrics that depend on the speed of the machine or, as `model_bytes`, on the time of writing."""
 
-OF_ITS_PART = SPEED | {"epochs_trained"}
+OF_OWN_EPOCHS = SPEED | {"epochs_trained"}
+"""Metrics that also depend on how many epochs the trial trained itself."""
 
 
 class Place:
-    """Runs trials here, on a few phantoms, each in a run of its own in a new MLflow."""
+    """Runs trials in this process, on a few phantoms, each with a run of its own in a new MLflow store."""
 
     def __init__(self) -> None:
         source = open_source(DataSpec(source="phantom", phantom=PhantomSpec(patients=12, size=64)))
@@ -64,13 +66,13 @@ class Place:
         self,
         epochs: int,
         *,
-        resume: Path | None = None,
-        keep: Path | None = None,
+        continue_from: Path | None = None,
+        checkpoint_path: Path | None = None,
         prune_after: int = 0,
         error_after: int = 0,
         seed: int = 3,
     ) -> tuple[TrialResult, Run]:
-        """A rung of a training of `FULL` epochs, and its run as MLflow has it."""
+        """Run a rung of a training of `FULL` epochs, and return its result and its MLflow run."""
         self._prune_after, self._error_after, self.reported = prune_after, error_after, []
         values: dict[str, Value] = {
             "image_size": 32,
@@ -88,57 +90,59 @@ class Place:
             objectives=("val_auc", "predict_ms", "model_bytes"),
             seed=seed,
             data=self.data,
-            resume=str(resume) if resume else None,
-            keep=str(keep) if keep else None,
+            continue_from=str(continue_from) if continue_from else None,
+            checkpoint_path=str(checkpoint_path) if checkpoint_path else None,
         )
         with run_trial(task, self) as result:
             assert isinstance(result, TrialResult)
             send(self.outbox, self.store)
             return result, self.store.client.get_run(task.run_id)
 
-    def killed(self, epochs: int, *, after: int, **asked: Any) -> None:
-        """A trial whose driver is gone before it has judged an epoch."""
+    def killed(self, epochs: int, *, after: int, **options: Any) -> None:
+        """Run a trial whose driver dies before it answers the report of epoch `after`."""
         with pytest.raises(ConnectionError):
-            self.trial(epochs, error_after=after, **asked)
+            self.trial(epochs, error_after=after, **options)
 
     def curves(self, result: TrialResult) -> dict[str, list[tuple[int, float]]]:
         names, client = ("loss", "accuracy", "auc", "val_loss", "val_accuracy", "val_auc"), self.store.client
         return {name: [(m.step, m.value) for m in client.get_metric_history(result.run_id, name)] for name in names}
 
     def tables(self, result: TrialResult) -> list[list[dict[str, str]]]:
-        """The lines of history.csv, without their time, and of predictions.csv."""
+        """Return the rows of history.csv, without `epoch_seconds`, and of predictions.csv."""
         paths = (
             self.store.client.download_artifacts(result.run_id, f"{name}.csv") for name in ("history", "predictions")
         )
         tables = [list(csv.DictReader(Path(path).read_text(encoding="utf-8").splitlines())) for path in paths]
         return [[row | {"epoch_seconds": ""} for row in table] for table in tables]
 
-    def same(self, one: TrialResult, other: TrialResult, but: set[str] = SPEED) -> bool:
+    def same(self, first: TrialResult, second: TrialResult, ignored: set[str] = SPEED) -> bool:
         return (
-            (one.state, one.value) == (other.state, other.value)
-            and without(one.metrics, but) == without(other.metrics, but)
-            and self.curves(one) == self.curves(other)
-            and self.tables(one) == self.tables(other)
+            (first.state, first.value) == (second.state, second.value)
+            and without(first.metrics, ignored) == without(second.metrics, ignored)
+            and self.curves(first) == self.curves(second)
+            and self.tables(first) == self.tables(second)
         )
 
 
 @pytest.fixture
 def place(project: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setattr("pneumo.cnn.checkpoint.MOST_TIME", math.inf)  # after every epoch, however quick it is
+    monkeypatch.setattr(
+        "pneumo.cnn.checkpoint.MAX_WRITE_SHARE", math.inf
+    )  # write after each epoch, however short it is
     return Place()
 
 
 def test_a_trial_that_is_killed_again_and_again_is_as_one_that_was_not(place: Place, project: Path) -> None:
-    path = project / "kept" / "0.npz"
-    whole, record = place.trial(FULL, keep=project / "other.npz")
+    path = project / "checkpoints" / "0.npz"
+    whole, record = place.trial(FULL, checkpoint_path=project / "other.npz")
     assert (place.reported, whole.metrics["epochs_trained"]) == ([1, 2, 3, 4], FULL)
     assert "pneumo.continued" not in record.data.tags
-    place.killed(FULL, after=1, keep=path)
-    assert not path.exists()  # it was not judged yet
-    place.killed(FULL, after=2, keep=path)
-    place.killed(FULL, after=4, keep=path)
-    assert place.reported == [1, 2, 3, 4]  # the first one from before
-    rest, record = place.trial(FULL, keep=path)
+    place.killed(FULL, after=1, checkpoint_path=path)
+    assert not path.exists()  # the driver has not answered for epoch 1 yet
+    place.killed(FULL, after=2, checkpoint_path=path)
+    place.killed(FULL, after=4, checkpoint_path=path)
+    assert place.reported == [1, 2, 3, 4]  # epoch 1 comes from the checkpoint
+    rest, record = place.trial(FULL, checkpoint_path=path)
     assert place.reported == [1, 2, 3, 4]
     assert record.data.tags["pneumo.continued"] == "after epoch 3"
     assert "pneumo.restarted" not in record.data.tags
@@ -161,24 +165,24 @@ def test_what_is_killed_while_it_is_recorded_is_not_trained_again(
     whole, _ = place.trial(FULL, prune_after=prune_after)
     with monkeypatch.context() as patch:
         patch.setattr(TrialLog, "artifacts", gone)
-        place.killed(FULL, after=0, keep=path, prune_after=prune_after)
-    rest, record = place.trial(FULL, keep=path, prune_after=prune_after)
+        place.killed(FULL, after=0, checkpoint_path=path, prune_after=prune_after)
+    rest, record = place.trial(FULL, checkpoint_path=path, prune_after=prune_after)
     assert place.reported == list(range(1, last + 1))
     assert record.data.tags["pneumo.continued"] == f"after epoch {last}"
     assert place.same(rest, whole)
 
 
 def test_two_trials_in_a_chain_are_one_trial(place: Place, project: Path) -> None:
-    first, second = project / "kept" / "0.npz", project / "kept" / "1.npz"
+    first, second = project / "checkpoints" / "0.npz", project / "checkpoints" / "1.npz"
     whole, _ = place.trial(FULL)
     assert place.reported == [1, 2, 3, 4]
-    rung, _ = place.trial(2, keep=first)
-    rest, record = place.trial(FULL, resume=first, keep=second)
+    rung, _ = place.trial(2, checkpoint_path=first)
+    rest, record = place.trial(FULL, continue_from=first, checkpoint_path=second)
     assert place.reported == [3, 4]
     assert [result.state for result in (whole, rung, rest)] == ["complete"] * 3
     assert [result.metrics["epochs_trained"] for result in (whole, rung, rest)] == [4, 2, 2]
     assert rest.value == whole.value == rest.metrics["best_val_auc"]
-    assert place.same(rest, whole, OF_ITS_PART)
+    assert place.same(rest, whole, OF_OWN_EPOCHS)
     assert len(place.tables(rest)[0]) == FULL
     assert [file.name for file in sorted(first.parent.iterdir())] == ["0.npz", "1.npz"]
     assert not {"pneumo.restarted", "pneumo.continued"} & set(record.data.tags)
@@ -193,23 +197,23 @@ def test_a_rung_that_is_killed_goes_on_from_its_own_epochs_else_from_the_rung_be
 ) -> None:
     below, own = project / "0.npz", project / "1.npz"
     whole, _ = place.trial(FULL)
-    place.trial(1, keep=below)
-    place.killed(FULL, after=4, resume=below, keep=own)
-    rest, record = place.trial(FULL, resume=below, keep=own)
-    assert place.reported == [2, 3, 4]  # those of the rung below were its own
+    place.trial(1, checkpoint_path=below)
+    place.killed(FULL, after=4, continue_from=below, checkpoint_path=own)
+    rest, record = place.trial(FULL, continue_from=below, checkpoint_path=own)
+    assert place.reported == [2, 3, 4]  # epoch 1 was trained by the rung below
     assert record.data.tags["pneumo.continued"] == "after epoch 3"
-    assert place.same(rest, whole, OF_ITS_PART)
+    assert place.same(rest, whole, OF_OWN_EPOCHS)
     assert rest.metrics["epochs_trained"] == 3
 
     os.truncate(own, own.stat().st_size // 2)
-    rest, record = place.trial(FULL, resume=below, keep=own)
+    rest, record = place.trial(FULL, continue_from=below, checkpoint_path=own)
     assert place.reported == [2, 3, 4]
     assert record.data.tags["pneumo.restarted"].startswith("checkpoint 1.npz: cannot be read: ")
     assert "pneumo.continued" not in record.data.tags
-    assert place.same(rest, whole, OF_ITS_PART)
+    assert place.same(rest, whole, OF_OWN_EPOCHS)
     below.unlink()
     own.write_bytes(b"")
-    rest, record = place.trial(FULL, resume=below, keep=own)
+    rest, record = place.trial(FULL, continue_from=below, checkpoint_path=own)
     assert place.reported == [1, 2, 3, 4]
     assert all(name in record.data.tags["pneumo.restarted"] for name in ("1.npz", "0.npz"))
     assert place.same(rest, whole)
@@ -219,20 +223,20 @@ def test_a_rung_that_is_killed_goes_on_from_its_own_epochs_else_from_the_rung_be
 def test_a_rung_leaves_its_last_epoch_however_long_writing_takes(
     place: Place, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pneumo.cnn.checkpoint.MOST_TIME", 0.0)
+    monkeypatch.setattr("pneumo.cnn.checkpoint.MAX_WRITE_SHARE", 0.0)
     path = project / "0.npz"
-    place.killed(FULL, after=3, keep=path)
-    _, record = place.trial(3, keep=path)
-    assert record.data.tags["pneumo.continued"] == "after epoch 1"  # the first writing is always due
-    rest, _ = place.trial(FULL, resume=path)
+    place.killed(FULL, after=3, checkpoint_path=path)
+    _, record = place.trial(3, checkpoint_path=path)
+    assert record.data.tags["pneumo.continued"] == "after epoch 1"  # the first write is always due
+    rest, _ = place.trial(FULL, continue_from=path)
     assert (place.reported, rest.metrics["epochs_trained"]) == ([4], 1)
 
 
 @pytest.mark.slow
 def test_a_wrong_checkpoint_is_said_and_the_trial_begins_anew(place: Place, project: Path) -> None:
     path = project / "0.npz"
-    place.trial(2, keep=path)
-    other, record = place.trial(2, resume=path, seed=4)
+    place.trial(2, checkpoint_path=path)
+    other, record = place.trial(2, continue_from=path, seed=4)
     assert place.reported == [1, 2]
     assert record.data.tags["pneumo.restarted"] == "checkpoint 0.npz: is of another training: its seed is 3, not 4"
     assert place.same(other, place.trial(2, seed=4)[0])
