@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pneumo.promote.context import PromotionContext
-    from pneumo.promote.steps import Outcome
+    from pneumo.promote.steps import PromotionOutcome
     from pneumo.spec.promotion import Promotion
     from pneumo.tracking.store import Store
 
@@ -23,7 +23,7 @@ MOST_OPENINGS = 5
 """Largest number of openings to list; the latest ones are listed."""
 
 
-def print_outcome(outcome: Outcome, context: PromotionContext, console: Console, force_command: str) -> None:
+def print_outcome(outcome: PromotionOutcome, context: PromotionContext, console: Console, force_command: str) -> None:
     """Print metrics, the gate, the openings, what became of the model, and the next commands.
 
     Args:
@@ -52,7 +52,7 @@ def print_outcome(outcome: Outcome, context: PromotionContext, console: Console,
     _print_next_commands(promotion, context.store, say)
 
 
-def _print_metrics(outcome: Outcome, console: Console) -> None:
+def _print_metrics(outcome: PromotionOutcome, console: Console) -> None:
     from rich.table import Table
 
     from pneumo.evidence.model_card import figure_label, format_interval
@@ -67,14 +67,14 @@ def _print_metrics(outcome: Outcome, console: Console) -> None:
     console.print(table)
 
 
-def _print_gate(outcome: Outcome, say: Say) -> None:
+def _print_gate(outcome: PromotionOutcome, say: Say) -> None:
     gate = outcome.evidence.gate
     say(f"Compared with {gate.against}:" if gate.auc_difference else f"Compared with nothing: {gate.against}.")
     for check in gate.checks:
         say(f"  {'passed ' if check.passed else 'refused'}  {check.message}", "" if check.passed else "red")
 
 
-def _print_openings(outcome: Outcome, say: Say) -> None:
+def _print_openings(outcome: PromotionOutcome, say: Say) -> None:
     openings, elsewhere = outcome.openings, outcome.openings_elsewhere
     say(f"This study opened the test pictures {len(openings)} time{'s' if len(openings) > 1 else ''}:")
     if len(openings) > MOST_OPENINGS:

@@ -34,7 +34,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PromotionOutcome:
     """What a promotion led to, and why.
 
     Attributes:
@@ -52,7 +52,7 @@ class Outcome:
     openings_elsewhere: int
 
 
-def promote(context: PromotionContext, *, say: Callable[[str], None], progress: Progress) -> Outcome:
+def promote(context: PromotionContext, *, say: Callable[[str], None], progress: Progress) -> PromotionOutcome:
     """Evaluate the study's best trial, or the run that was named, and register it.
 
     Args:
@@ -128,7 +128,7 @@ def _evaluate_and_record(
     record_evaluation(context, chosen, decision, evaluation, run_id=run_id, model_id=model_id)
 
 
-def _earlier_outcome(context: PromotionContext, champion: Version, decision: Decision) -> Outcome:
+def _earlier_outcome(context: PromotionContext, champion: Version, decision: Decision) -> PromotionOutcome:
     """Return the outcome of the promotion that made the champion, and close its run if a kill left it open."""
     from pneumo.tracking import promotions
 
@@ -140,9 +140,11 @@ def _earlier_outcome(context: PromotionContext, champion: Version, decision: Dec
     return _outcome(context, promotion, evidence, decision)
 
 
-def _outcome(context: PromotionContext, promotion: Promotion, evidence: Evidence, decision: Decision) -> Outcome:
+def _outcome(
+    context: PromotionContext, promotion: Promotion, evidence: Evidence, decision: Decision
+) -> PromotionOutcome:
     from pneumo.tracking import promotions
 
     openings = promotions.read_openings(context.store, context.request.recorded)
     openings_elsewhere = promotions.count_openings_elsewhere(context.store, context.study, context.source.test_digest)
-    return Outcome(promotion, evidence, decision, openings, openings_elsewhere)
+    return PromotionOutcome(promotion, evidence, decision, openings, openings_elsewhere)

@@ -73,7 +73,7 @@ def _replay(
     from pneumo.data.split import describe_split
     from pneumo.replay.compare import compare, environment_changes
     from pneumo.replay.report import describe_trial, print_changes, print_comparison
-    from pneumo.replay.train import find_device, open_worker, prepare_pictures, train_again
+    from pneumo.replay.retrain import ask_device, open_worker, prepare_pictures, train_again
 
     progress = TrainingProgress(console, experiment.search.objectives[0])
     with open_worker(recorded) as place:
@@ -81,7 +81,7 @@ def _replay(
         pictures = prepare_pictures(experiment, source, console)
         say(console, describe_split(pictures.description, pictures.counts, pictures.classes))
         say(console, f"MLflow: {recorded.store_uri} (this replay records nothing)")
-        device = find_device(place, candidate, progress)
+        device = ask_device(place, candidate, progress)
         print_changes(environment_changes(recorded, pictures, device), console)
         trained = train_again(place, recorded, experiment, candidate, pictures, progress)
     if isinstance(trained, TrialError):

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from pneumo.compute.place import Place
 from pneumo.console.display import say
-from pneumo.search.display import ConfirmationListener
 from pneumo.search.loop import Ending, Training, TrainingLoop
 from pneumo.search.recorder import StudyRecorder
-from pneumo.search.study import FailureStreak
+from pneumo.search.schedule import FailureStreak
+from pneumo.search.screen import ConfirmationListener
 from pneumo.spec.best import best_first
 from pneumo.spec.candidate import Candidate, Wait
 from pneumo.spec.experiment import Experiment

@@ -16,7 +16,6 @@ from pneumo.console.command import INTERRUPTED, NOTHING_FIT, TypedCommand, descr
 from pneumo.console.display import progress_bar, say
 from pneumo.console.signals import Interruption
 from pneumo.search.confirm import confirm_best, missing_confirmations
-from pneumo.search.display import TrialListener, show_header
 from pneumo.search.flush import Flush
 from pneumo.search.loop import Ending, TrainingLoop
 from pneumo.search.preflight import (
@@ -28,7 +27,8 @@ from pneumo.search.preflight import (
     usable_trials,
 )
 from pneumo.search.recorder import StudyRecorder
-from pneumo.search.study import Study
+from pneumo.search.schedule import Study
+from pneumo.search.screen import TrialListener, show_header
 from pneumo.search.summary import describe_resume, summarize
 from pneumo.spec.best import rank_confirmed_trials
 from pneumo.spec.errors import FullDiskError, RequestError
@@ -81,7 +81,7 @@ class OpenStudy:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SearchOutcome:
     """What a search came to. `is_sent` is False if MLflow has not taken all of it."""
 
     ending: Ending
@@ -263,7 +263,7 @@ def _describe_data(data: Prepared) -> str:
 
 def _train(
     request: SearchRequest, study: OpenStudy, data: Prepared, place: Place, interruption: Interruption
-) -> Outcome:
+) -> SearchOutcome:
     """Run the trials and the confirmations, and close the study's record."""
     experiment, console, engine, flush = request.experiment, request.console, study.engine, study.flush
     with flush.sender() as sender:
@@ -292,7 +292,7 @@ def _train(
         except BaseException as error:
             recorder.abandon(wait=not isinstance(error, KeyboardInterrupt))
             raise
-    return Outcome(ending, trials, confirmed, is_sent)
+    return SearchOutcome(ending, trials, confirmed, is_sent)
 
 
 def _describe_failure(error: Exception) -> str:

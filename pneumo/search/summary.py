@@ -11,8 +11,8 @@ from rich.console import Console
 
 from pneumo.console.command import INTERRUPTED, NOTHING_FIT, OK, TypedCommand, program_path
 from pneumo.console.display import say
-from pneumo.search.display import show_results
 from pneumo.search.loop import Ending
+from pneumo.search.screen import show_results
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.result import Trial
 from pneumo.spec.selection import Confirmation

@@ -17,9 +17,9 @@ from pneumo.compute.local import LocalProcesses
 from pneumo.compute.place import Channel
 from pneumo.engines.engine_table import open_engine
 from pneumo.engines.protocol import Engine
-from pneumo.search.display import TrialListener
 from pneumo.search.loop import Ending, Training, TrainingLoop
-from pneumo.search.study import Study
+from pneumo.search.schedule import Study
+from pneumo.search.screen import TrialListener
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.experiment_file import build_experiment

@@ -66,7 +66,7 @@ def prepare_pictures(experiment: Experiment, source: Source, console: Console) -
         )
 
 
-def find_device(place: Place, candidate: Candidate, progress: TrainingProgress) -> str:
+def ask_device(place: Place, candidate: Candidate, progress: TrainingProgress) -> str:
     """Return the name of the device that the worker trains on. Raises `RequestError` if it cannot train."""
     device = _run_task(place, candidate.number, None, 0, progress)
     if isinstance(device, TrialError):
