@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-import mlflow.tensorflow
 import numpy as np
 from mlflow.models import Model, ModelSignature
 from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
@@ -39,6 +38,8 @@ def list_packages() -> None:
 
     MLflow checks a model's requirements against that list and remembers it. So the first trial does not wait for it.
     """
+    import mlflow.tensorflow  # noqa: F401  (it imports TensorFlow, and only a worker pays for that)
+
     warn_dependency_requirement_mismatches(_requirements())
 
 
@@ -83,6 +84,8 @@ class TrialLog:
         Returns:
             The model's size in bytes.
         """
+        import mlflow.tensorflow
+
         # These are the steps of mlflow.tensorflow.log_model that do not need MLflow; `delivery` does the others.
         # log_model would also load the model again to try the example.
         pictures, probabilities = (-1, *example.shape[1:]), (-1, 1)
