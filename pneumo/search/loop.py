@@ -80,7 +80,7 @@ class Recorder(Protocol):
 
 
 class Listener(Protocol):
-    """Who is told how the trainings get on. `number` identifies a training from `start` to `finish`."""
+    """Hears how the trainings progress. `number` identifies a training from `start` to `finish`."""
 
     def start(self, number: int, training: Training) -> None: ...
 
