@@ -254,7 +254,7 @@ def _runtime(kind: str, path: Path) -> Callable[[Any], Any]:
         (["mlruns"], "mlruns: no picture in this folder; wants .jpg"),
         (["--export", "onnx", "x", "a.png"], "leave out the pictures"),
         (["--export", "pdf", "x"], "--export"),
-        (["--export", "onnx", "nowhere/x"], "nowhere/x: wants a file in a folder that is there"),
+        (["--export", "onnx", "nowhere/x"], "nowhere/x: must be a file in an existing folder"),
         (["a.png", "--format", "xml"], "--format"),
         (["a.png", "--explain", "mlflow.db/seen"], "--explain mlflow.db/seen: cannot be written"),
         (["a.png", "--model", "models:/dark@champion"], "models:/dark@champion: not in"),
