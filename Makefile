@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help search test test-slow lint docs schema format gpu lock clean
+.PHONY: help search quick test test-slow lint docs schema format gpu lock clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -29,6 +29,10 @@ SIDE_BY_SIDE := --numprocesses 2 --dist loadfile
 
 search: $(VENV)/.ready  ## the quick start: a small study on generated phantoms, offline
 	$(BIN)/python -m pneumo.search
+
+# The plugin skips what takes long: tests that start a process or import TensorFlow. It needs no list of the quick tests.
+quick: $(VENV)/.ready  ## the tests that start no process and import no TensorFlow
+	$(BIN)/python -m pytest -p tests.support.quick --numprocesses 2 --dist worksteal -m 'not slow'
 
 test: $(VENV)/.ready  ## the fast suite
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not slow'

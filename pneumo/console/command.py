@@ -40,7 +40,7 @@ class TypedCommand:
     arguments: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Return the command for a shell in this folder. A password in an address is mask_passwords."""
+        """Return the command for a shell in this folder. A password in an address is masked."""
         return shlex.join([program_path("python"), "-m", f"pneumo.{self.verb}", *map(mask_passwords, self.arguments)])
 
     def without(self, option: str) -> TypedCommand:

@@ -1,12 +1,13 @@
-"""Where pictures come from, who is a patient, what is wrong with them, and the cache.
+"""The pictures: where they come from, whose they are, what is wrong with them, and how they are decoded.
 
-- `__main__`: python -m pneumo.data; `fetch` downloads pictures
-- `pictures`: a picture, a source of pictures, whose picture it is by its name
-- `sources`: the sources by name; `kaggle` the archive and its folder, `folder` any folder or zip, `medmnist` an npz,
-  `phantom` generated pictures; `archive` reads the files of a folder or a zip that nobody has to trust
-- `sealed`: the one road to the test pictures
+- `__main__`: the command `python -m pneumo.data`; `fetch`: its downloads
+- `pictures`: a picture, a source of pictures, and the patient in a file name
+- `sources`: the table of sources. Each has a module: `kaggle` (the public archive), `folder` (a user's own folder or zip),
+  `medmnist` (an npz) and `phantom` (generated pictures)
+- `archive`: the files of a folder or zip that need not be trusted; `dicom_patients`: the patients in DICOM headers
+- `sealed`: the only way to the test pictures
 - `split`: training and validation by patient
-- `decoding/`: encoded pictures to grey pixels, also within a registered model; `dicom` the patients of one format;
-  `prepare` decodes all pictures once, `cache` says where the result lies
-- `audit/`: copies, leaks, patients on two sides, splits that differ, pictures that stand out
+- `decoding/`: encoded pictures to grey pixels; a registered model carries a copy
+- `prepare`: decodes the training pool once; `cache`: where the result is stored
+- `audit/`: copies, leaks, patients in two parts, parts that differ, outliers
 """

@@ -1,4 +1,4 @@
-"""python -m pneumo.data: fetch pictures, find what is wrong with them, prepare them."""
+"""python -m pneumo.data: fetch pictures, audit them, prepare them."""
 
 from __future__ import annotations
 
@@ -12,175 +12,203 @@ from typing import Annotated
 
 import typer
 
-from pneumo.console.command import INTERRUPTED, OK, WRONG_REQUEST, program_path, run_command
+from pneumo.console.command import INTERRUPTED, OK, WRONG_REQUEST, TypedCommand, program_path, run_command
+from pneumo.data.sources import path_sources
 from pneumo.spec.errors import RequestError
 
-FAULTS = 1
-"""Exit status of an audit that found some."""
+FAULTS_FOUND = 1
+"""Exit status of an audit that found faults."""
+
+VALIDATION_SHARE, SPLIT_SEED = 0.12, 0
+"""Defaults of a search, so that `prepare` also stores the split that a search needs."""
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help=True)
-fetch = typer.Typer(no_args_is_help=True)
-app.add_typer(fetch, name="fetch", help="Download pictures: the whole archive from Kaggle, or PneumoniaMNIST.")
+fetch_app = typer.Typer(rich_markup_mode="rich", no_args_is_help=True)
+app.add_typer(fetch_app, name="fetch", help="Download pictures: the whole archive from Kaggle, or PneumoniaMNIST.")
 
 
 @app.callback(
     epilog="""[bold]Examples[/]
 
 python -m pneumo.data fetch medmnist\n
-  small pictures of the archive's patients, without an account
+  small pictures of the archive's patients; needs no account
 
 python -m pneumo.data fetch kaggle\n
-  the archive itself, about 1.2 GB, with a Kaggle token
+  the archive itself, about 1.2 GB; needs a Kaggle token
 
 python -m pneumo.data audit data/chest-xray-pneumonia.zip\n
   copies, leaks between training and test, wrong labels, broken pictures
 
-Exit status: 0 done; 1 an audit found faults; 2 the request was wrong; 130 interrupted."""
+Exit status: 0 done; 1 an audit found faults; 2 wrong request; 130 interrupted."""
 )
 def main() -> None:
-    """Fetch pictures, find what is wrong with them before a study does, and decode them ahead of it."""
+    """Fetch pictures, audit them, and decode them before a search does."""
 
 
 class Size(IntEnum):
-    """Of PneumoniaMNIST's pictures, pixels."""
+    """The sizes in which PneumoniaMNIST is published, in pixels."""
 
     S28, S64, S128, S224 = 28, 64, 128, 224
 
 
-To = Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where the file goes.")]
-At = Annotated[Path, typer.Argument(metavar="PATH", help="A zip, a folder or MedMNIST's npz.", show_default=False)]
-Named = Annotated[
+DownloadFolder = Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where to put the file.")]
+PicturesPath = Annotated[
+    Path, typer.Argument(metavar="PATH", help="A zip, a folder or a MedMNIST npz.", show_default=False)
+]
+SourceName = Annotated[
     str | None,
-    typer.Option("--source", metavar="S", help="kaggle, folder or medmnist; left out: what the path looks like."),
+    typer.Option(
+        "--source", metavar="S", help=f"One of {', '.join(path_sources())}. By default, guessed from the path."
+    ),
 ]
-Classes = Annotated[
-    str | None, typer.Option(metavar="A,B", help="The classes' folders, the negative first, as NORMAL,PNEUMONIA.")
+ClassNames = Annotated[
+    str | None,
+    typer.Option("--classes", metavar="A,B", help="The class folders, negative first: NORMAL,PNEUMONIA."),
 ]
 
 
-@fetch.command(name="kaggle")
-def kaggle(
+@fetch_app.command("kaggle")
+def fetch_kaggle_command(
+    context: typer.Context,
     slug: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The dataset on Kaggle.")] = (
         "paultimothymooney/chest-xray-pneumonia"
     ),
-    to: To = Path("data"),
+    to: DownloadFolder = Path("data"),
 ) -> int:
-    """The archive from Kaggle, as the zip that it is; wants a token. An interrupted download goes on."""
+    """Download the archive from Kaggle as a zip. Needs a Kaggle token.
+
+    An interrupted download resumes.
+    """
     from pneumo.data.fetch import NoCredentialsError, fetch_kaggle
 
     try:
-        with _going_on():
+        with _advice_on_interrupt(context.obj):
             path = fetch_kaggle(slug, to)
     except NoCredentialsError as error:
         print(error, file=sys.stderr)
         return WRONG_REQUEST
     except KeyboardInterrupt:
         return INTERRUPTED
-    return _fetched(path)
+    return _report_download(path)
 
 
-@fetch.command(name="medmnist")
-def medmnist(
-    size: Annotated[Size, typer.Option(help="Side of the pictures, pixels.")] = Size.S64, to: To = Path("data")
+@fetch_app.command("medmnist")
+def fetch_medmnist_command(
+    context: typer.Context,
+    size: Annotated[Size, typer.Option(help="Side of the pictures, in pixels.")] = Size.S64,
+    to: DownloadFolder = Path("data"),
 ) -> int:
-    """PneumoniaMNIST: the archive's pictures, small and already split; wants no account."""
+    """Download PneumoniaMNIST, the archive's pictures at a small size. Needs no account.
+
+    The pictures are already split into training, validation and test.
+    """
     from pneumo.data.fetch import fetch_medmnist
 
     try:
-        with _going_on():
+        with _advice_on_interrupt(context.obj):
             path = fetch_medmnist(int(size), to)
     except KeyboardInterrupt:
         return INTERRUPTED
-    return _fetched(path)
+    return _report_download(path)
 
 
-@app.command()
-def audit(
-    path: At,
-    source: Named = None,
-    classes: Classes = None,
-    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where audit.json and audit.html go.")] = Path(),
+@app.command("audit")
+def audit_command(
+    path: PicturesPath,
+    source: SourceName = None,
+    classes: ClassNames = None,
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where to write audit.json and audit.html.")] = (
+        Path()
+    ),
 ) -> int:
-    """What is wrong with the pictures: copies, leaks, wrong labels, broken files, splits that differ.
+    """Find copies, leaks, wrong labels, broken pictures and splits that differ.
 
-    A search takes the verdict of the last audit of the same content, and refuses to start on a leak. Exit status: 0 no
-    fault, 1 faults found.
+    A search uses the last audit of the same pictures, and refuses to start if it found a leak.
+
+    Exit status: 0 no fault, 1 faults found.
     """
     from pneumo.console.display import progress_bar
-    from pneumo.data.audit import audit as audited
+    from pneumo.data.audit import audit_source
+    from pneumo.data.audit.findings import to_json
     from pneumo.data.audit.page import audit_page
-    from pneumo.data.audit.report import text, to_json
+    from pneumo.data.audit.report import format_report
     from pneumo.data.cache import replacing
     from pneumo.data.sources import source_at
 
-    opened = source_at(str(path), source, _two(classes))
+    pictures = source_at(str(path), source, _class_pair(classes))
     with progress_bar("looking at pictures") as progress:
-        found, looks = audited(opened, progress)
-    print(text(found))
+        audit, measurements = audit_source(pictures, progress)
+    print(format_report(audit))
+    documents = {"audit.json": to_json(audit), "audit.html": audit_page(audit, pictures, measurements)}
     try:
         to.mkdir(parents=True, exist_ok=True)
-        for name, content in (("audit.json", to_json(found)), ("audit.html", audit_page(found, opened, looks))):
+        for name, content in documents.items():
             with replacing(to / name) as file:
                 file.write(content.encode())
     except OSError as error:
         raise RequestError(f"{to}: cannot be written: {error.strerror}") from None
     print(f"Written: {to / 'audit.html'} (with the pictures), {to / 'audit.json'}")
-    return FAULTS if found.faults else OK
+    return FAULTS_FOUND if audit.faults else OK
 
 
-@app.command()
-def prepare(
-    path: At,
-    source: Named = None,
-    classes: Classes = None,
-    sizes: Annotated[str, typer.Option(metavar="A,B", help="Sides of the squares, pixels.")] = "64,96,128",
+@app.command("prepare")
+def prepare_command(
+    path: PicturesPath,
+    source: SourceName = None,
+    classes: ClassNames = None,
+    sizes: Annotated[str, typer.Option(metavar="A,B", help="Sides of the decoded squares, in pixels.")] = "64,96,128",
 ) -> int:
-    """Decode the training pictures into the cache, which a search does by itself otherwise."""
+    """Decode the training pictures into the cache, as a search does when it starts."""
     from pneumo.console.display import progress_bar
-    from pneumo.data.prepare import prepare as prepared
+    from pneumo.data.prepare import prepare
     from pneumo.data.sources import source_at
 
-    try:
-        wanted = [int(size) for size in sizes.split(",")]
-    except ValueError:
-        raise RequestError(f"--sizes {sizes}: wants whole numbers, as 64,96,128") from None
-    if not all(8 <= size <= 1024 for size in wanted):
-        raise RequestError(f"--sizes {sizes}: wants 8 to 1,024 pixels")
-    opened = source_at(str(path), source, _two(classes))
+    pixels = _parse_sizes(sizes)
+    pictures = source_at(str(path), source, _class_pair(classes))
     with progress_bar("decoding pictures") as progress:
-        data = prepared(opened, wanted, 0.12, 0, progress, lambda line: print(line, file=sys.stderr))
-    print(
-        f"{len(data.names):,} pictures of {data.description} at {', '.join(map(str, data.sizes))} pixels: {data.folder}"
-    )
+        data = prepare(
+            pictures, pixels, VALIDATION_SHARE, SPLIT_SEED, progress, lambda line: print(line, file=sys.stderr)
+        )
+    listed = ", ".join(map(str, data.sizes))
+    print(f"{len(data.names):,} pictures of {data.description} at {listed} pixels: {data.folder}")
     return OK
 
 
-def _two(classes: str | None) -> tuple[str, str] | None:
+def _parse_sizes(sizes: str) -> list[int]:
+    try:
+        pixels = [int(size) for size in sizes.split(",")]
+    except ValueError:
+        raise RequestError(f"--sizes {sizes}: expected whole numbers, as in 64,96,128") from None
+    if not all(8 <= size <= 1024 for size in pixels):
+        raise RequestError(f"--sizes {sizes}: expected 8 to 1,024 pixels")
+    return pixels
+
+
+def _class_pair(classes: str | None) -> tuple[str, str] | None:
     if classes is None:
         return None
     negative, _, positive = (part.strip() for part in classes.partition(","))
     if not negative or not positive or "," in positive:
-        raise RequestError(f"--classes {classes}: wants two names, the negative class first, as NORMAL,PNEUMONIA")
+        raise RequestError(f"--classes {classes}: expected two names, the negative class first, as in NORMAL,PNEUMONIA")
     return negative, positive
 
 
-def _fetched(path: Path) -> int:
+def _report_download(path: Path) -> int:
     python = program_path("python")
     search = [python, "-m", "pneumo.search", "experiments/article.yaml", "--data", str(path), "--trials", "6"]
-    print(f"{path}: {path.stat().st_size / 1e6:,.0f} MB, whole.")
-    print(f"What is wrong with it:  {shlex.join([python, '-m', 'pneumo.data', 'audit', str(path)])}")
-    print(f"Search on it:           {shlex.join(search)}")
+    print(f"{path}: {path.stat().st_size / 1e6:,.0f} MB, complete.")
+    print(f"Audit it:      {shlex.join([python, '-m', 'pneumo.data', 'audit', str(path)])}")
+    print(f"Search on it:  {shlex.join(search)}")
     return OK
 
 
 @contextmanager
-def _going_on() -> Iterator[None]:
-    """Says how to go on where Ctrl-C ends a download."""
+def _advice_on_interrupt(command: TypedCommand) -> Iterator[None]:
+    """If Ctrl-C ends the download, print the command that resumes it, and raise again."""
     try:
         yield
     except KeyboardInterrupt:
-        again = shlex.join([program_path("python"), "-m", "pneumo.data", *sys.argv[1:]])
-        print(f"\nInterrupted. To have it whole:\n  {again}")
+        print(f"\nInterrupted. To complete the download:\n  {command}")
         raise
 
 

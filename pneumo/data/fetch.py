@@ -1,7 +1,7 @@
-"""Fetching pictures: the archive from Kaggle, PneumoniaMNIST from Zenodo.
+"""Downloads pictures: the archive from Kaggle, PneumoniaMNIST from Zenodo.
 
-A file comes into its place whole and checked, or not at all. What a cut download left of the archive waits in a hidden
-folder beside it, and the next one goes on from there.
+A file is moved to its final path only when it is complete and checked. The beginning of an interrupted download of the archive
+is kept in a hidden folder beside it, and the next download resumes from there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pneumo.spec.errors import RequestError
 SLUG = "paultimothymooney/chest-xray-pneumonia"
 
 MEDMNIST = "https://zenodo.org/records/10519652/files"
-"""Where the MedMNIST authors publish; `PNEUMO_MEDMNIST_URL` names a mirror."""
+"""Where the MedMNIST authors publish their files. `PNEUMO_MEDMNIST_URL` names a mirror."""
 
 MD5 = {
     28: "28209eda62fecd6e6a2d98b1501bb15f",
@@ -34,12 +34,13 @@ MD5 = {
     128: "05b46931834c231683c68f40c47b2971",
     224: "d6a3c71de1b945ea11211b03746c1fe1",
 }
-"""Of PneumoniaMNIST by its pictures' size in pixels, as published (medmnist 3.0.2, INFO["pneumoniamnist"])."""
+"""Checksums of PneumoniaMNIST by the size of its pictures in pixels, from medmnist 3.0.2, INFO["pneumoniamnist"]."""
 
 CREDENTIALS = """\
-Kaggle gives its data to those who are logged in. Get a token at https://www.kaggle.com/settings/api
-and put it into the environment as KAGGLE_API_TOKEN, or into the file ~/.kaggle/access_token.
-Without one: python -m pneumo.data fetch medmnist fetches the same patients' pictures, smaller."""
+Kaggle needs a login. Create a token at https://www.kaggle.com/settings/api
+and set it as KAGGLE_API_TOKEN, or put it into the file ~/.kaggle/access_token.
+Without a token, python -m pneumo.data fetch medmnist downloads smaller pictures of the same patients."""
+"""The advice for a user without Kaggle credentials."""
 
 _REFUSED = {
     401: "the credentials are refused",
@@ -52,39 +53,43 @@ class NoCredentialsError(Exception):
 
 
 def fetch_kaggle(slug: str, folder: Path) -> Path:
-    """Downloads a Kaggle dataset (`owner/name`) as `folder/name.zip`, and gives its path.
+    """Download a Kaggle dataset (`owner/name`) as `folder/name.zip` and return its path.
 
-    A zip that is there already is not downloaded again. Raises `NoCredentialsError`, and `RequestError` for all else.
+    A zip that is there already is not downloaded again.
+
+    Raises:
+        NoCredentialsError: There are no Kaggle credentials.
+        RequestError: The download failed in another way.
     """
     if not re.fullmatch(r"[\w-]+/[\w-]+", slug):
-        raise RequestError(f"{slug}: wants owner/name, as {SLUG}")
+        raise RequestError(f"{slug}: expected owner/name, as in {SLUG}")
     name = slug.rsplit("/", 1)[1]
-    place, partial = folder / f"{name}.zip", folder / f".{name}"
-    if zipfile.is_zipfile(place):
-        return place
-    with _one_line(f"https://www.kaggle.com/datasets/{slug}", folder):
-        api = _kaggle()
+    path, partial = folder / f"{name}.zip", folder / f".{name}"
+    if zipfile.is_zipfile(path):
+        return path
+    with _request_errors(f"https://www.kaggle.com/datasets/{slug}", folder):
+        api = _kaggle_api()
         partial.mkdir(parents=True, exist_ok=True)
-        with contextlib.redirect_stdout(io.StringIO()):  # kaggle greets, and says what is said better here
+        with contextlib.redirect_stdout(io.StringIO()):  # hides the messages that kaggle prints
             api.dataset_download_files(slug, path=str(partial), quiet=not sys.stderr.isatty())
-        whole = partial / f"{name}.zip"
-        _check_zip(whole, slug)
-        whole.replace(place)
+        downloaded = partial / f"{name}.zip"
+        _check_zip(downloaded, slug)
+        downloaded.replace(path)
         shutil.rmtree(partial)
-    return place
+    return path
 
 
 def fetch_medmnist(size: int, folder: Path) -> Path:
-    """Downloads PneumoniaMNIST of `size` pixels (a key of `MD5`) into `folder`, and gives its path.
+    """Download PneumoniaMNIST of `size` pixels (a key of `MD5`) into `folder` and return its path.
 
-    A file that is there already and whole is not downloaded again. Raises `RequestError`.
+    A complete file that is there already is not downloaded again. Raises `RequestError`.
     """
     import pooch
 
     name = "pneumoniamnist.npz" if size == 28 else f"pneumoniamnist_{size}.npz"
     url = f"{os.environ.get('PNEUMO_MEDMNIST_URL', MEDMNIST).rstrip('/')}/{name}"
     pooch.get_logger().setLevel(logging.ERROR)
-    with _one_line(url, folder):
+    with _request_errors(url, folder):
         folder.mkdir(parents=True, exist_ok=True)
         downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty())
         pooch.retrieve(url, known_hash=f"md5:{MD5[size]}", fname=name, path=folder, downloader=downloader)
@@ -92,54 +97,60 @@ def fetch_medmnist(size: int, folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _one_line(url: str, folder: Path) -> Iterator[None]:
-    """Turns what a download may raise into a `RequestError` of one line, without credentials."""
+def _request_errors(url: str, folder: Path) -> Iterator[None]:
+    """Turn what a download may raise into a `RequestError` of one line, without credentials."""
     import requests
 
     try:
         yield
     except requests.HTTPError as error:
         status = error.response.status_code if error.response is not None else 0
-        what = "there is no such file or dataset" if status == 404 else _REFUSED.get(status, f"answers {status}")
-        raise RequestError(f"{url}: {what}") from None
+        reason = "there is no such file or dataset" if status == 404 else _REFUSED.get(status, f"answers {status}")
+        raise RequestError(f"{url}: {reason}") from None
     except (requests.RequestException, EOFError) as error:
         raise RequestError(
-            f"{url}: the connection failed ({type(error).__name__}); give the same command again"
+            f"{url}: the connection failed ({type(error).__name__}); run the same command again"
         ) from None
-    except ValueError as error:  # a checksum or a length that differs
-        raise RequestError(f"{url}: came broken, nothing is kept: {' '.join(str(error).split())[:200]}") from None
+    except ValueError as error:  # the checksum or the length differs
+        raise RequestError(
+            f"{url}: the download is broken and was deleted: {' '.join(str(error).split())[:200]}"
+        ) from None
     except OSError as error:
         full = " (the disk is full)" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
         raise RequestError(f"{folder}: cannot be written: {error.strerror or error}{full}") from None
 
 
-def _kaggle() -> Any:
-    """Kaggle's own API, authenticated. Raises `NoCredentialsError`, and `RequestError` where what there is is refused."""
-    with contextlib.redirect_stdout(io.StringIO()):  # the import authenticates and prints how
+def _kaggle_api() -> Any:
+    """Return Kaggle's own API, authenticated.
+
+    Raises `NoCredentialsError` if there are no credentials, and `RequestError` if they are refused.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):  # the import prints how it authenticates
         from kaggle.api.kaggle_api_extended import KaggleApi
 
         class Api(KaggleApi):  # type: ignore[misc]
-            def download_file(
-                self, response: Any, outfile: str, http_client: Any, *given: Any, **settings: Any
-            ) -> None:
+            def download_file(self, response: Any, outfile: str, http_client: Any, *args: Any, **kwargs: Any) -> None:
                 _check_space(response, Path(outfile))
-                # It waits 2, 4, 8, ... s between its attempts, and after a full disk as after a cut connection.
-                super().download_file(response, outfile, http_client, *given, max_retries=3, **settings)
+                # Kaggle waits 2, 4, 8, ... s between attempts, and retries even when the disk is full.
+                super().download_file(response, outfile, http_client, *args, max_retries=3, **kwargs)
 
         api = Api()
         try:
             api.authenticate()
         except SystemExit:
-            if _credentials():
+            if _has_credentials():
                 raise RequestError(
-                    "Kaggle refuses the credentials that are there; get a new token at https://www.kaggle.com/settings/api"
+                    "Kaggle refuses the credentials; create a new token at https://www.kaggle.com/settings/api"
                 ) from None
             raise NoCredentialsError(CREDENTIALS) from None
     return api
 
 
 def _check_zip(path: Path, slug: str) -> None:
-    """Reads a downloaded zip through, since Kaggle states no checksum; a broken one is deleted. Raises `RequestError`."""
+    """Check the CRC of every file in a downloaded zip, because Kaggle publishes no checksum.
+
+    A broken zip is deleted, and `RequestError` is raised.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
@@ -147,20 +158,24 @@ def _check_zip(path: Path, slug: str) -> None:
         broken = str(error)
     if broken is not None:
         path.unlink()
-        raise RequestError(f"{slug}: came broken ({printable(broken)}), nothing is kept; give the same command again")
-
-
-def _check_space(response: Any, file: Path) -> None:
-    """Refuses a download that the disk cannot hold, before its first byte."""
-    missing = int(response.headers.get("Content-Length") or 0) - (file.stat().st_size if file.exists() else 0)
-    free = shutil.disk_usage(file.parent).free
-    if missing > free:
         raise RequestError(
-            f"{file.parent.parent}: {missing / 1e6:,.0f} MB to fetch, {free / 1e6:,.0f} MB free; give --to another"
+            f"{slug}: the download is broken ({printable(broken)}) and was deleted; run the same command again"
         )
 
 
-def _credentials() -> bool:
+def _check_space(response: Any, file: Path) -> None:
+    """Raise `RequestError` if the disk cannot hold the rest of the download."""
+    remaining = int(response.headers.get("Content-Length") or 0) - (file.stat().st_size if file.exists() else 0)
+    free = shutil.disk_usage(file.parent).free
+    if remaining > free:
+        raise RequestError(
+            f"{file.parent.parent}: {remaining / 1e6:,.0f} MB to fetch, {free / 1e6:,.0f} MB free; "
+            f"give another folder with --to"
+        )
+
+
+def _has_credentials() -> bool:
+    """Return whether there are credentials in one of the places where Kaggle looks for them."""
     home = Path(os.environ.get("KAGGLE_CONFIG_DIR") or Path.home() / ".kaggle")
     files = (home / "access_token", home / "kaggle.json")
     return any(os.environ.get(key) for key in ("KAGGLE_API_TOKEN", "KAGGLE_KEY")) or any(map(Path.exists, files))

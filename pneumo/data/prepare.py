@@ -1,18 +1,18 @@
-"""Pictures decoded once, and kept.
+"""Decodes all pictures of the training pool once, and caches them.
 
-`prepare` decodes the training pool, at every size wanted in one pass, with a thread for each core. Pillow lets go of
-Python's lock while it decodes and resizes: two cores were 2.0 times as fast as one on pictures of 1,300 x 1,000, and 1.6
-times on 224 x 224. Drawing phantoms, many small steps of NumPy, gains nothing from threads.
+`prepare` decodes the pool at every requested size in one pass, with a thread for each core. Pillow releases Python's global
+lock while it decodes and resizes: two cores were 2.0 times as fast as one on pictures of 1,300 x 1,000, and 1.6 times on
+224 x 224. Phantoms gain nothing from threads, because drawing one consists of many small steps of NumPy.
 
-What comes out is one array of 8-bit greys for each size, in a cache folder named by the pictures' content, their names
-and the decoding recipe:
+The result is one array of 8-bit greys for each size, in a cache folder whose name is a digest of the pictures' content, their
+names and the decoding recipe:
 
     <cache>/pictures/<key>/64.npy             uint8 (n, 64, 64), rows in the order of the names
     <cache>/pictures/<key>/unreadable.json    name to reason, of pictures that cannot be decoded; their rows are black
     <cache>/pictures/<key>/split-*.npz        training and validation, so that a second start needs no scikit-learn
 
-A file comes into its place whole or not at all. One process writes while others wait for it; what a killed writer left is
-removed by the next. A later run that wants one more size decodes only that.
+A file replaces the one before only when it is complete. One process writes while others wait for it; temporary files of a
+killed process are removed by the next one. A later run that needs one more size decodes only that size.
 """
 
 from __future__ import annotations
@@ -39,27 +39,37 @@ from pneumo.spec.errors import RequestError
 from pneumo.spec.result import CLASSES, Part
 
 MOST_UNREADABLE = 0.01
-"""The share of the pool that may be unreadable before the request is refused."""
+"""Largest share of the pool that may be unreadable."""
 
 _BATCH = 32
-"""Pictures a thread takes at once."""
+"""Pictures that a thread decodes at a time."""
 
 _UNREADABLE = "unreadable.json"
 
 _DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile)
-"""What NumPy raises for a file that is missing, empty or cut short, as a power loss leaves it."""
+"""What NumPy raises for a file that is missing, empty or cut short, for example by a power loss."""
 
-_Row = tuple[list[NDArray[np.uint8]], str | None]
-"""One picture at every size, and why it cannot be read."""
+_DecodedPicture = tuple[list[NDArray[np.uint8]], str | None]
+"""One picture at every size, and the reason why it cannot be decoded."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """The training pool, decoded and cut. Small, and can be pickled: worker processes map the pixels themselves.
+    """The training pool, decoded and split. It is small and can be pickled: worker processes map the pixels themselves.
 
-    `names`, `labels` (uint8), `patients` and `digests` have one entry for each picture of the pool, sorted by name, and
-    `pixels` one row. `training` and `validation` (int64, sorted) are indices into them; pictures that cannot be read
-    (`unreadable`: name and reason) stand in neither. `test` tells the sealed test pictures; `classes` names the labels.
+    Attributes:
+        kind: The name of the source.
+        description: One line for people.
+        names: Names of the pictures of the pool, sorted. `labels` (uint8), `patients`, `digests` and the rows of `pixels`
+            are in the same order.
+        training: Indices of the training pictures, int64, sorted. Unreadable pictures are in no part.
+        validation: Indices of the validation pictures, likewise.
+        unreadable: Name and reason for each picture that cannot be decoded.
+        counts: Pictures and patients of each part and class, without the unreadable ones.
+        test: The digest of the sealed test pictures.
+        sizes: The sizes at which the pictures are decoded.
+        folder: The folder of the cache.
+        classes: The names of the labels 0 and 1.
     """
 
     kind: str
@@ -78,19 +88,19 @@ class Prepared:
     classes: tuple[str, str] = CLASSES
 
     def pixels(self, size: int) -> NDArray[np.uint8]:
-        """All pictures at one of `sizes`: a read-only memory map, uint8 (n, size, size).
+        """Return all pictures at one of `sizes` as a read-only memory map, uint8 (n, size, size).
 
-        Raises `RequestError` where the cache is gone.
+        Raises `RequestError` if the cache was deleted.
         """
         if size not in self.sizes:
             raise ValueError(f"{size} pixels were not prepared; there is {self.sizes}")
-        rows = _mapped(self.folder, size, len(self.names))
-        if rows is None:
-            raise RequestError(f"{self.folder}: the prepared pictures are gone; the same command again makes them anew")
-        return rows
+        pixels = _map_pixels(self.folder, size, len(self.names))
+        if pixels is None:
+            raise RequestError(f"{self.folder}: the prepared pictures are gone; the same command prepares them again")
+        return pixels
 
     def digest(self, part: Part) -> str:
-        """32 hexadecimal digits that tell the part's pictures: names, labels, content, and so the split."""
+        """Return 32 hexadecimal digits that identify the part's pictures: names, labels, content, and so the split."""
         rows = getattr(self, part)
         return pictures_digest(part, ((self.names[row], self.labels[row], self.digests[row]) for row in rows))
 
@@ -103,39 +113,49 @@ def prepare(
     progress: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Prepared:
-    """The source's training pool, decoded at `sizes` (pixels) and cut by patient.
+    """Decode and split the source's training pool, or read it from the cache.
 
-    `progress` is told how many of how many pictures are decoded, in the calling thread, and nothing where the cache has
-    them all. `say` is given the source's notes and a line for each picture that is left out. Raises `RequestError`: too few
-    patients, more than 1 % unreadable, a cache that cannot be written.
+    Args:
+        source: The pictures.
+        sizes: Sides of the decoded squares in pixels.
+        share: Share of the patients of each class that go to validation.
+        seed: Seed of the split.
+        progress: Called in this thread with the number of pictures decoded so far and the number of all pictures. It is not
+            called if all of them are cached.
+        say: Called with each of the source's notes, and with a line for each picture that is left out.
+
+    Raises:
+        RequestError: There are too few patients, more than 1 % of the pictures are unreadable, or the cache cannot be
+            written.
     """
     pictures = source.pictures
     sizes = sorted(set(sizes))
-    folder = cache_folder(f"pictures/{_key(pictures)}")
+    folder = cache_folder(f"pictures/{_cache_key(pictures)}")
     try:
-        # Under the lock throughout: cleaning up takes away what another process is writing.
+        # The lock is held throughout: removing temporary files would remove those that another process is writing.
         with FileLock(folder / ".lock"):
             remove_temporary_files(folder)
-            training, validation = _cut(folder, source, share, seed)
-            if missing := _missing(folder, sizes, len(pictures)):
-                _write(folder, missing, source, progress)
-        unreadable = _listed(folder) or {}
+            training, validation = _cached_split(folder, source, share, seed)
+            if missing := _missing_sizes(folder, sizes, len(pictures)):
+                _decode_pool(folder, missing, source, progress)
+        unreadable = _read_unreadable(folder) or {}
     except OSError as error:
         raise cache_error(folder, error) from None
-    _check(unreadable, len(pictures), source.description)
+    _check_unreadable(unreadable, len(pictures), source.description)
     for note in source.notes:
         say(note)
     for name, reason in source.left_out:
         say(f"{name}: left out: {reason}")
     for name, reason in unreadable.items():
         say(f"{name}: left out, cannot be decoded: {reason}")
-    bad = np.array([picture.name in unreadable for picture in pictures])
-    training, validation = training[~bad[training]], validation[~bad[validation]]
+    broken = np.array([picture.name in unreadable for picture in pictures])
+    training, validation = training[~broken[training]], validation[~broken[validation]]
     counts = count_parts(source, training, validation)
-    for empty in (each for each in counts if each.part != "test" and not each.pictures):
-        raise RequestError(
-            f"{source.description}: no {source.classes[empty.label]} picture of the {empty.part} part can be decoded"
-        )
+    for count in counts:
+        if count.part != "test" and not count.pictures:
+            raise RequestError(
+                f"{source.description}: no {source.classes[count.label]} picture of the {count.part} part can be decoded"
+            )
     return Prepared(
         kind=source.kind,
         description=source.description,
@@ -155,54 +175,55 @@ def prepare(
 
 
 def sizes_to_decode(source: Source, sizes: Sequence[int]) -> tuple[int, ...]:
-    """Those of `sizes` at which the source's training pool is not in the cache yet. Makes nothing."""
-    pictures = source.pictures
-    return tuple(_missing(cache_root() / "pictures" / _key(pictures), sorted(set(sizes)), len(pictures)))
+    """Return those of `sizes` at which the source's training pool is not cached yet. Creates no file or folder."""
+    folder = cache_root() / "pictures" / _cache_key(source.pictures)
+    return tuple(_missing_sizes(folder, sorted(set(sizes)), len(source.pictures)))
 
 
-def _key(pictures: Sequence[Picture]) -> str:
+def _cache_key(pictures: Sequence[Picture]) -> str:
     lines = [f"recipe {RECIPE}", *(f"{picture.name} {picture.digest}" for picture in pictures)]
     return sha256("\n".join(lines).encode()).hexdigest()[:32]
 
 
-def _cut(folder: Path, source: Source, share: float, seed: int) -> tuple[Indices, Indices]:
-    """`split`, remembered."""
-    patients = sha256("\n".join(picture.patient for picture in source.pictures).encode()).hexdigest()[:8]
-    memory = folder / f"split-{share!r}-{seed}-{patients}-{RULES}.npz"
+def _cached_split(folder: Path, source: Source, share: float, seed: int) -> tuple[Indices, Indices]:
+    """Return the split of the pool, from the cache if it is there."""
     if source.validation:
         return split(source.pictures, share, seed, source.validation, source.classes)
-    with contextlib.suppress(KeyError, *_DAMAGED), np.load(memory, allow_pickle=False) as kept:
-        return kept["training"], kept["validation"]
+    patients = sha256("\n".join(picture.patient for picture in source.pictures).encode()).hexdigest()[:8]
+    path = folder / f"split-{share!r}-{seed}-{patients}-{RULES}.npz"
+    with contextlib.suppress(KeyError, *_DAMAGED), np.load(path, allow_pickle=False) as arrays:
+        return arrays["training"], arrays["validation"]
     training, validation = split(source.pictures, share, seed, classes=source.classes)
-    with replacing(memory) as file:
+    with replacing(path) as file:
         np.savez(file, training=training, validation=validation)
     return training, validation
 
 
-def _missing(folder: Path, sizes: Sequence[int], n: int) -> list[int]:
-    known = _listed(folder) is not None
-    return [size for size in sizes if not known or _mapped(folder, size, n) is None]
+def _missing_sizes(folder: Path, sizes: Sequence[int], n: int) -> list[int]:
+    if _read_unreadable(folder) is None:
+        return list(sizes)
+    return [size for size in sizes if _map_pixels(folder, size, n) is None]
 
 
-def _listed(folder: Path) -> dict[str, str] | None:
-    """The unreadable pictures, name to reason, or None where the list is not there or not whole."""
+def _read_unreadable(folder: Path) -> dict[str, str] | None:
+    """Return the unreadable pictures, name to reason, or None if the file is missing or damaged."""
     try:
         return dict(json.loads((folder / _UNREADABLE).read_bytes()))
     except (OSError, ValueError):
         return None
 
 
-def _mapped(folder: Path, size: int, n: int) -> NDArray[np.uint8] | None:
-    """The array of one size, or None where it is not there or not whole."""
+def _map_pixels(folder: Path, size: int, n: int) -> NDArray[np.uint8] | None:
+    """Return the array of one size as a memory map, or None if the file is missing or damaged."""
     try:
-        rows: NDArray[np.uint8] = np.load(folder / f"{size}.npy", mmap_mode="r", allow_pickle=False)
+        pixels: NDArray[np.uint8] = np.load(folder / f"{size}.npy", mmap_mode="r", allow_pickle=False)
     except _DAMAGED:
         return None
-    return rows if rows.shape == (n, size, size) and rows.dtype == np.uint8 else None
+    return pixels if pixels.shape == (n, size, size) and pixels.dtype == np.uint8 else None
 
 
-def _write(folder: Path, sizes: Sequence[int], source: Source, progress: Callable[[int, int], None]) -> None:
-    """Decodes every picture at `sizes`, and writes the rows in order while they come."""
+def _decode_pool(folder: Path, sizes: Sequence[int], source: Source, progress: Callable[[int, int], None]) -> None:
+    """Decode every picture at `sizes`, and write the rows in order as they arrive."""
     n = len(source.pictures)
     unreadable: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
@@ -210,43 +231,43 @@ def _write(folder: Path, sizes: Sequence[int], source: Source, progress: Callabl
         for file, size in zip(files, sizes, strict=True):
             header = {"descr": "|u1", "fortran_order": False, "shape": (n, size, size)}
             np.lib.format.write_array_header_1_0(file, header)
-        decoded = stack.enter_context(contextlib.closing(_decoded(source, sizes)))
+        decoded_pictures = stack.enter_context(contextlib.closing(_decode_in_threads(source, sizes)))
         progress(0, n)
-        for row, (squares, reason) in enumerate(decoded):
+        for row, (squares, reason) in enumerate(decoded_pictures):
             for file, square in zip(files, squares, strict=True):
                 file.write(square.tobytes())
             if reason is not None:
                 unreadable[source.pictures[row].name] = reason
             progress(row + 1, n)
-        # Before the arrays, which come into their places when the stack is left: an array is never there without it.
-        with replacing(folder / _UNREADABLE) as listed:
-            listed.write(json.dumps(unreadable).encode())
+        # The list is written before the stack moves the arrays into place, so that no array is there without it.
+        with replacing(folder / _UNREADABLE) as file:
+            file.write(json.dumps(unreadable).encode())
 
 
-def _decoded(source: Source, sizes: Sequence[int]) -> Generator[_Row, None, None]:
-    """The pictures of the pool, in order, decoded by as many threads as there are cores."""
+def _decode_in_threads(source: Source, sizes: Sequence[int]) -> Generator[_DecodedPicture, None, None]:
+    """Yield the decoded pictures of the pool in order."""
 
-    def one(picture: Picture) -> _Row:
+    def decode_picture(picture: Picture) -> _DecodedPicture:
         try:
             return decode(source.encoded(picture), sizes, picture.name).squares, None
         except UnreadableError as error:
             return [np.zeros((size, size), np.uint8) for size in sizes], " ".join(str(error).split())
 
-    def batch(start: int) -> list[_Row]:
-        return [one(picture) for picture in source.pictures[start : start + _BATCH]]
+    def decode_batch(start: int) -> list[_DecodedPicture]:
+        return [decode_picture(picture) for picture in source.pictures[start : start + _BATCH]]
 
-    pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+    threads = ThreadPoolExecutor(max_workers=os.cpu_count())
     try:
-        for done in pool.map(batch, range(0, len(source.pictures), _BATCH)):
-            yield from done
+        for batch in threads.map(decode_batch, range(0, len(source.pictures), _BATCH)):
+            yield from batch
     finally:
-        pool.shutdown(cancel_futures=True)  # an interrupted run must not decode the rest first
+        threads.shutdown(cancel_futures=True)  # otherwise an interrupted run would decode the rest first
 
 
-def _check(unreadable: dict[str, str], n: int, description: str) -> None:
+def _check_unreadable(unreadable: dict[str, str], n: int, description: str) -> None:
     if len(unreadable) > MOST_UNREADABLE * n:
-        first = "; ".join(f"{name} ({reason})" for name, reason in list(unreadable.items())[:3])
+        examples = "; ".join(f"{name} ({reason})" for name, reason in list(unreadable.items())[:3])
         raise RequestError(
             f"{description}: {len(unreadable)} of {n} pictures cannot be decoded, more than 1 %: "
-            f"{first}{'; ...' if len(unreadable) > 3 else ''}"
+            f"{examples}{'; ...' if len(unreadable) > 3 else ''}"
         )

@@ -1,7 +1,7 @@
 """The engines, which propose the candidates of a study.
 
 protocol             the interface of an engine
-registry             the table of engines: opens, reads and describes the studies of the engine that an experiment names
+engine_table         the table of engines: opens, reads and describes the studies of the engine that an experiment names
 retrying             an engine that waits while its storage is unreachable
 storage_url          database URLs, and errors that name them without their passwords
 stored               a study as its engine has stored it

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from sqlalchemy.engine import URL
 
+from pneumo.engines.engine_table import EngineKind
 from pneumo.engines.journal import finished_journal_trials, read_journal
 from pneumo.engines.protocol import Engine
-from pneumo.engines.registry import EngineKind
 from pneumo.engines.storage_url import parse_storage_url
 from pneumo.engines.stored import StoredStudy
 from pneumo.spec.errors import RequestError

@@ -13,8 +13,8 @@ import sqlalchemy
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
+from pneumo.engines.engine_table import EngineKind
 from pneumo.engines.protocol import Engine
-from pneumo.engines.registry import EngineKind
 from pneumo.engines.samplers import build_pruner
 from pneumo.engines.storage_url import parse_storage_url, storage_error
 from pneumo.engines.stored import StoredStudy

@@ -1,4 +1,4 @@
-"""Predictions on standard output, a row for each picture: a table, CSV or JSON."""
+"""Print predictions on standard output, a row for each picture: as a table, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pneumo.spec.errors import RequestError
 
 
 class Format(StrEnum):
-    """How predictions are written."""
+    """The formats that predictions can be printed in."""
 
     TABLE = "table"
     JSON = "json"
@@ -23,7 +23,7 @@ class Format(StrEnum):
 
 @dataclass(frozen=True)
 class PredictionRow:
-    """What is said of one picture: `probability` of the positive class and `label`, or `error`, why there is none."""
+    """The prediction for one picture: `probability` of the positive class and `label`, or an `error` if there is none."""
 
     name: str
     probability: float | None
@@ -32,35 +32,42 @@ class PredictionRow:
     error: str | None
 
 
-@contextmanager
-def printed(format_: Format, names: Sequence[str]) -> Iterator[Callable[[Sequence[PredictionRow]], None]]:
-    """A function that prints rows; at the end, however that comes, what was printed is made whole.
+PrintRows = Callable[[Sequence[PredictionRow]], None]
+"""Prints the rows of a batch."""
 
-    `names` are of all pictures that may come. Rows stand on standard output when the function returns. It raises
-    `BrokenPipeError` where the reader has gone, and `RequestError` where standard output cannot be written; nothing is
-    printed afterwards.
+
+@contextmanager
+def open_output(format_: Format, names: Sequence[str]) -> Iterator[PrintRows]:
+    """Give a function that prints rows, and end the output properly when the context ends, whatever ends it.
+
+    The rows are flushed when the function returns. It raises `BrokenPipeError` if the reader closed the pipe, and
+    `RequestError` if standard output cannot be written; nothing is printed afterwards.
+
+    Args:
+        format_: The format.
+        names: Names of all pictures that may be printed. The longest one sets the width of the table's first column.
     """
     match format_:
         case Format.TABLE:
-            (head, rows_text), between, end = _table(names), "", ""
+            (header, format_rows), separator, end = _table(names), "", ""
         case Format.CSV:
-            head, rows_text, between, end = _csv([], head=True), _csv, "", ""
+            header, format_rows, separator, end = _csv([], head=True), _csv, "", ""
         case Format.JSON:
-            head, rows_text, between, end = "[\n", _json, ",\n", "\n]\n"
-    # A name that the reader's encoding does not know must not end it.
+            header, format_rows, separator, end = "[\n", _json, ",\n", "\n]\n"
+    # A name that the encoding of standard output cannot represent must not stop the predictions.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    parts = iter([head])
+    header_once = iter([header])
     try:
-        yield lambda rows: _put(next(parts, between) + rows_text(rows))
+        yield lambda rows: _print(next(header_once, separator) + format_rows(rows))
     finally:
-        _put(next(parts, "") + end)
+        _print(next(header_once, "") + end)
 
 
-def _put(text: str) -> None:
+def _print(text: str) -> None:
     try:
         print(text, end="", flush=True)
     except OSError as error:
-        # What is left in the buffer must not be tried again when Python ends.
+        # Python flushes the buffer again when it exits; the rest of the buffer must then go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             raise
@@ -68,30 +75,30 @@ def _put(text: str) -> None:
 
 
 def _table(names: Sequence[str]) -> tuple[str, Callable[[Sequence[PredictionRow]], str]]:
-    """The header, and a function from rows to lines; the first column is as wide as the longest of all names."""
+    """Return the header, and a function that formats rows as lines."""
     from rich.cells import cell_len
 
     from pneumo.data.archive import printable
 
     width = max(cell_len(printable(name)) for name in ["name", *names])
 
-    def line(name: str, probability: str, label: str) -> str:
+    def format_line(name: str, probability: str, label: str) -> str:
         return f"{name}{' ' * (width - cell_len(name))}  {probability:>11}  {label}\n"
 
-    def text(row: PredictionRow) -> str:
+    def format_row(row: PredictionRow) -> str:
         probability = "" if row.probability is None else f"{row.probability:.4f}"
-        return line(printable(row.name), probability, row.label or f"cannot be read: {row.error}")
+        return format_line(printable(row.name), probability, row.label or f"cannot be read: {row.error}")
 
-    return line("name", "probability", "label"), lambda rows: "".join(map(text, rows))
+    return format_line("name", "probability", "label"), lambda rows: "".join(map(format_row, rows))
 
 
 def _csv(rows: Sequence[PredictionRow], *, head: bool = False) -> str:
-    """The header, or a line for each row."""
+    """Return the header, or a line for each row."""
     from pneumo.evidence.tables import rows_csv
 
     return rows_csv([asdict(row) for row in rows], ("name", "probability", "label", "threshold"), head=head)
 
 
 def _json(rows: Sequence[PredictionRow]) -> str:
-    """The rows as items of an array, without its brackets."""
+    """Return the rows as items of an array, without its brackets."""
     return ",\n".join(json.dumps(asdict(row)) for row in rows)

@@ -1,7 +1,8 @@
-"""Which run a promotion is of: the one that was named, or a study's best."""
+"""Choose the run to promote: the run that was named, or the study's best trial."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,45 +15,75 @@ from pneumo.spec.result import Trial, TrialResult
 from pneumo.spec.selection import metric_value
 
 if TYPE_CHECKING:
-    from pneumo.spec.run import TrialRun
-    from pneumo.tracking.promotions import Asked
+    from pneumo.spec.run import RecordedRun
+    from pneumo.tracking.promotions import PromotionRequest
     from pneumo.tracking.store import Store
 
 
 @dataclass(frozen=True)
 class ChosenRun:
-    """The trial's run that is to be promoted, and why it is this one."""
+    """The trial's run to promote. `reason` says why it was chosen, for example `trial 3, the best of 5 by val_auc 0.8754`."""
 
-    run: TrialRun
-    why: str
+    run: RecordedRun
+    reason: str
 
 
-def choose_run(store: Store, asked: Asked, experiment: Experiment, runs: list[TrialRun]) -> ChosenRun:
-    """The run that was named, or of `runs` the best trial by the study's rule. Raises `RequestError` where there is none."""
+def choose_run(
+    store: Store, request: PromotionRequest, experiment: Experiment, runs: Sequence[RecordedRun]
+) -> ChosenRun:
+    """Return the run that the request names, or else the best trial.
+
+    The best trial is the first by the rule of the `promote` block or by the objective; means over confirmation trainings
+    replace the values of the search if there are any.
+
+    Args:
+        store: The tracking store, which holds the confirmation trainings.
+        request: The study and, optionally, one of its runs.
+        experiment: The study's experiment.
+        runs: All runs of the study's trials.
+
+    Raises:
+        RequestError: The named run is not a complete trial, or the study has no complete trial within the bounds.
+    """
     from pneumo.tracking.study import confirmations
 
-    confirming = confirmations(store, asked.study)
-    if asked.run_id:
-        run = next((one for one in [*runs, *confirming] if one.run_id == asked.run_id), None)
-        if run is None or run.state != "complete":
-            state = run.state or run.status if run else "of another kind"
-            raise RequestError(f"{asked.run_id}: this run is {state}; wants a trial that is complete")
-        return ChosenRun(run, f"trial {run.number}, named by its run")
+    confirmation_runs = confirmations(store, request.study)
+    if request.run_id:
+        return _named_run(request.run_id, [*runs, *confirmation_runs])
+    return _best_run(request.study, experiment, runs, confirmation_runs)
+
+
+def _named_run(run_id: str, runs: Sequence[RecordedRun]) -> ChosenRun:
+    run = next((run for run in runs if run.run_id == run_id), None)
+    if run is None:
+        raise RequestError(f"{run_id}: not a run of a trial; expected a complete trial")
+    if run.state != "complete":
+        raise RequestError(f"{run_id}: this run is {run.state or run.status}; expected a complete trial")
+    return ChosenRun(run, f"trial {run.number}, chosen by its run id")
+
+
+def _best_run(
+    study: str, experiment: Experiment, runs: Sequence[RecordedRun], confirmation_runs: Sequence[RecordedRun]
+) -> ChosenRun:
     objectives = experiment.search.objectives
-    told = {run.number: _told(run, objectives[0]) for run in runs if run.state == "complete"}
-    confirmed = rank_confirmed_trials(list(told.values()), experiment, confirming)
-    best = best_first(list(told.values()), experiment, confirmed)
-    if not best:
-        bounds = " that keeps the bounds of promote.subject_to" if experiment.promote.subject_to else ""
-        raise RequestError(f"study {asked.study}: has no complete trial{bounds}, so there is nothing to promote")
+    # A trial can have several runs; the last complete one counts.
+    trials = list({run.number: _as_trial(run, objectives[0]) for run in runs if run.state == "complete"}.values())
+    confirmed = rank_confirmed_trials(trials, experiment, confirmation_runs)
+    ranking = best_first(trials, experiment, confirmed)
+    if not ranking:
+        bounds = " within the bounds of promote.subject_to" if experiment.promote.subject_to else ""
+        raise RequestError(f"study {study}: has no complete trial{bounds}, so there is nothing to promote")
+    best = ranking[0]
     metric, _ = best_metric(experiment)
-    by = f"{metric} {metric_value(best[0].result, metric, objectives):.4f}"
-    if confirmed and confirmed[0].number == best[0].number:
-        by = f"mean {metric} {confirmed[0].mean:.4f} over {len(confirmed[0].values)} other seeds"
-    run = next(run for run in runs if run.run_id == best[0].result.run_id)
-    return ChosenRun(run, f"trial {run.number}, the best of {len(told)} by {by}")
+    if confirmed and confirmed[0].number == best.number:
+        value = f"mean {metric} {confirmed[0].mean:.4f} over {len(confirmed[0].values)} other seeds"
+    else:
+        value = f"{metric} {metric_value(best.result, metric, objectives):.4f}"
+    run = next(run for run in runs if run.run_id == best.result.run_id)
+    return ChosenRun(run, f"trial {run.number}, the best of {len(trials)} by {value}")
 
 
-def _told(run: TrialRun, objective: str) -> Trial:
+def _as_trial(run: RecordedRun, objective: str) -> Trial:
+    """Return a run as the trial that the ranking takes. It needs the metrics only, not the hyperparameters."""
     value = run.metrics.get(objective_metric(objective))
     return Trial(Candidate(run.number, {}), TrialResult(run.number, run.run_id, "complete", value, run.metrics))

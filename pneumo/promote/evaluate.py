@@ -1,20 +1,19 @@
-"""What the test pictures say of a trial: its operating point from validation, both networks' predictions, figures, the gate."""
+"""Evaluate the chosen trial and the reference on the test pictures: predictions, metrics, the gate, and files to record."""
 
 from __future__ import annotations
 
-import base64
-import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pneumo.promote.package import read_encoded
+from pneumo.promote.reference import Reference
 from pneumo.spec.errors import RequestError
-from pneumo.spec.experiment import Experiment
-from pneumo.spec.promotion import parse_threshold
+from pneumo.spec.names import Artifacts
+from pneumo.spec.promotion import PromoteSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,216 +21,177 @@ if TYPE_CHECKING:
     from pneumo.data.pictures import Picture, Source
     from pneumo.evidence.gate import Gate
     from pneumo.evidence.intervals import Interval
-    from pneumo.spec.run import TrialRun
-    from pneumo.tracking.registry import Version
-    from pneumo.tracking.served import Decision, Prediction, Served
-    from pneumo.tracking.store import Store
+    from pneumo.tracking.served import Prediction, Served
 
 MOST_UNREADABLE = 0.01
-"""The share of the test pictures that may be unreadable before nothing is judged."""
+"""Largest share of the test pictures that may be unreadable."""
 
-AT_ONCE = 32
-"""Encoded pictures that are held at a time."""
+BATCH = 32
+"""Number of encoded pictures to hold in memory at a time."""
 
 _SIDE = 96
-"""Pixels of the pictures on the plot of mistakes."""
-
-
-@dataclass(frozen=True, eq=False)
-class Reference:
-    """What a trial is compared with. `key` tells it, `name` is what plots call it and `said` what people do; `load` gives its
-    model, and may use a new folder. Without `load` there is nothing to compare with, and `said` is why."""
-
-    key: str
-    name: str
-    said: str
-    load: Callable[[Path], Served] | None = None
+"""Side in pixels of the pictures on the plot of mistakes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What the test pictures said: figures with intervals, the gate's answer, what was looked at, and files that show it."""
+    """What the test pictures show of a model.
 
-    figures: dict[str, Interval]
+    Attributes:
+        metrics: Each metric with its 95 % interval.
+        gate: The gate's decision.
+        counts: Number of pictures, of patients, and of pictures of each class.
+        unreadable: Name and error of each picture that was left out.
+        files: Plots and `predictions.csv`, by path within the run's artifacts.
+    """
+
+    metrics: dict[str, Interval]
     gate: Gate
     counts: dict[str, int]
     unreadable: tuple[tuple[str, str], ...]
     files: dict[str, str | bytes]
 
 
-def decision(store: Store, run: TrialRun, experiment: Experiment, source: Source) -> Decision:
-    """The operating point of a trial's network, from its validation pictures alone."""
-    from pneumo.evidence.metrics import operating_point
-    from pneumo.evidence.scaling import fit_temperature, scale_probabilities
-    from pneumo.tracking.served import Decision
-
-    labels, probabilities = _validation(store, run, source.classes)
-    heat = fit_temperature(labels, probabilities) if experiment.promote.calibration == "temperature" else 1.0
-    rule = parse_threshold(experiment.promote.threshold)
-    threshold = operating_point(labels, scale_probabilities(probabilities, heat), rule.kind, rule.value)
-    size, channels = int(run.parameters["image_size"]), int(run.parameters["channels"])
-    return Decision(source.classes, threshold, heat, size, channels, phantom=source.kind == "phantom")
-
-
-def served(store: Store, run: TrialRun, decided: Decision, source: Source, to: Path) -> Served:
-    """A trial's network as a model that takes pictures, in a new folder. Raises `RequestError` where the run has no model."""
-    from pneumo.data import decoding
-    from pneumo.tracking.models import REMOVED
-    from pneumo.tracking.served import load_folder, model_folder, save_served
-    from pneumo.tracking.study import model_of
-
-    if why := run.tags.get(REMOVED):
-        raise RequestError(
-            f"{run.run_id}: the model of trial {run.number} was removed: {why}; train it again, or name another"
-        )
-    model = model_of(store, run.run_id)
-    if model is None:
-        raise RequestError(f"{run.run_id}: trial {run.number} has no model, so there is nothing to promote")
-    network, decoder = model_folder(store, f"models:/{model}"), Path(decoding.__file__).parent
-    save_served(network, decoder, decided, base64.b64encode(_example(source)).decode(), to)
-    return load_folder(to, run.run_id)
-
-
-def choose_reference(
-    store: Store,
-    experiment: Experiment,
-    source: Source,
-    runs: Sequence[TrialRun],
-    picked: TrialRun,
-    champion: Version | None,
-) -> Reference:
-    """The present champion, or where there is none the study's baseline, the tutorial's own network, among `runs`."""
-    from pneumo.tracking.served import load_served
-
-    if champion is not None:
-        said = f"the champion, version {champion.number}"
-        return Reference(f"version {champion.number}", "champion", said, lambda _: load_served(store, champion.uri))
-    if not experiment.search.baseline:
-        return Reference("none", "", "there is no champion yet, and the study has no baseline")
-    base = next((run for run in runs if run.number == 0 and run.state == "complete"), None)
-    if base is None:
-        return Reference("none", "", "there is no champion yet, and the study's baseline did not complete")
-    # Compared with itself it is not better, and the gate says so.
-    said = "which is this very trial" if base.run_id == picked.run_id else f"trial {base.number}"
-    at = decision(store, base, experiment, source)
-    load = partial(served, store, base, at, source)
-    return Reference(f"run {base.run_id}", "baseline", f"the study's baseline, {said}", load)
-
-
 def evaluate(
     model: Served,
-    against: Reference,
+    reference: Reference,
     test: Source,
-    experiment: Experiment,
+    promote_block: PromoteSpec,
     *,
     title: str,
     folder: Path,
     progress: Callable[[int, int], None],
 ) -> Evaluation:
-    """Both models on every test picture. `test` is opened; `folder` is a new one for the other model.
+    """Evaluate a model and the reference on every test picture.
 
-    Raises `RequestError` where more than 1 % of the pictures cannot be read.
+    Args:
+        model: The model to promote.
+        reference: The model to compare with.
+        test: The pictures with the test set opened (see `pneumo.data.sealed`).
+        promote_block: The experiment's `promote` block, which configures the gate.
+        title: Title of the plots.
+        folder: A new folder for the reference's model.
+        progress: Called with the number of pictures that are predicted and the number of all pictures.
+
+    Raises:
+        RequestError: More than `MOST_UNREADABLE` of the pictures cannot be read.
     """
     from pneumo.evidence.gate import apply_gate
     from pneumo.evidence.intervals import compute_figures
-    from pneumo.evidence.plots import picture_plots
-    from pneumo.evidence.tables import predictions_csv
 
-    other = against.load(folder) if against.load else None
-    ours, theirs = _predictions(model, other, test, progress)
-    # Of both: figures that are compared are of the same pictures.
-    errors = [said.error or (theirs[row].error if other else None) for row, said in enumerate(ours)]
-    unreadable = tuple((p.name, error) for p, error in zip(test.pictures, errors, strict=True) if error)
-    if len(unreadable) > MOST_UNREADABLE * len(ours):
-        name, reason = unreadable[0]
-        raise RequestError(
-            f"{len(unreadable)} of {len(ours)} test pictures cannot be read, more than 1 %: {name} ({reason})"
-        )
-    rows = [row for row, error in enumerate(errors) if error is None]
-    pictures = [test.pictures[row] for row in rows]
-    labels = np.array([picture.label for picture in pictures])
-    patients = np.array([picture.patient for picture in pictures])
-    probabilities = np.array([ours[row].probability for row in rows], np.float64)
-    compared = np.array([theirs[row].probability for row in rows], np.float64) if other else None
-    threshold, spec = model.decision.threshold, experiment.promote
-    figures = compute_figures(labels, probabilities, patients, threshold)
+    reference_model = reference.load(folder) if reference.load else None
+    pairs = _predict(model, reference_model, test, progress)
+    readable = _readable(test, pairs)
+    labels, patients = readable.labels, readable.patients
+    threshold = model.decision.threshold
+    metrics = compute_figures(labels, readable.probabilities, patients, threshold)
     gate = apply_gate(
         labels,
         patients,
-        probabilities,
-        compared,
+        readable.probabilities,
+        readable.reference_probabilities,
         our_threshold=threshold,
-        their_threshold=other.decision.threshold if other else None,
-        against=against.said,
-        figures=figures,
-        floors=spec.floors,
-        significant=spec.gate == "significant",
+        their_threshold=reference_model.decision.threshold if reference_model else None,
+        against=reference.description,
+        figures=metrics,
+        floors=promote_block.floors,
+        significant=promote_block.gate == "significant",
     )
+    counts = {"num_rows": len(readable.pictures), "patients": len(set(patients.tolist()))}
+    counts |= {name: int((labels == label).sum()) for label, name in enumerate(test.classes)}
+    files = _files(readable, test, threshold, title=title, reference_name=reference.name)
+    return Evaluation(metrics, gate, counts, readable.unreadable, files)
+
+
+@dataclass(frozen=True, eq=False)
+class _Readable:
+    """The pictures that both models can read, in arrays of shape (n,), and name and error of the others.
+
+    `reference_probabilities` is None if there is no reference.
+    """
+
+    pictures: Sequence[Picture]
+    labels: NDArray[np.int64]
+    patients: NDArray[np.str_]
+    probabilities: NDArray[np.float64]
+    reference_probabilities: NDArray[np.float64] | None
+    unreadable: tuple[tuple[str, str], ...]
+
+
+def _predict(
+    model: Served, reference: Served | None, test: Source, progress: Callable[[int, int], None]
+) -> list[tuple[Prediction, Prediction | None]]:
+    """Return both models' predictions for every test picture. Each picture is read once."""
+    pairs: list[tuple[Prediction, Prediction | None]] = []
+    for start in range(0, len(test.pictures), BATCH):
+        encoded = [read_encoded(test, picture) for picture in test.pictures[start : start + BATCH]]
+        predictions = model.predict(encoded)
+        reference_predictions = reference.predict(encoded) if reference else [None] * len(encoded)
+        pairs += zip(predictions, reference_predictions, strict=True)
+        progress(len(pairs), len(test.pictures))
+    return pairs
+
+
+def _readable(test: Source, pairs: Sequence[tuple[Prediction, Prediction | None]]) -> _Readable:
+    """Keep the pictures that both models can read, so that both are compared on the same pictures."""
+    rows, unreadable = [], []
+    for picture, (prediction, reference_prediction) in zip(test.pictures, pairs, strict=True):
+        error = prediction.error or (reference_prediction.error if reference_prediction else None)
+        if error:
+            unreadable.append((picture.name, error))
+        else:
+            rows.append((picture, prediction.probability, reference_prediction and reference_prediction.probability))
+    if len(unreadable) > MOST_UNREADABLE * len(pairs):
+        name, error = unreadable[0]
+        raise RequestError(
+            f"{len(unreadable)} of {len(pairs)} test pictures cannot be read, more than {MOST_UNREADABLE:.0%}: {name} ({error})"
+        )
+    has_reference = pairs[0][1] is not None
+    return _Readable(
+        pictures=[picture for picture, _, _ in rows],
+        labels=np.array([picture.label for picture, _, _ in rows]),
+        patients=np.array([picture.patient for picture, _, _ in rows]),
+        probabilities=np.array([probability for _, probability, _ in rows], np.float64),
+        reference_probabilities=np.array([other for _, _, other in rows], np.float64) if has_reference else None,
+        unreadable=tuple(unreadable),
+    )
+
+
+def _files(
+    readable: _Readable, test: Source, threshold: float, *, title: str, reference_name: str
+) -> dict[str, str | bytes]:
+    """Return the plots and the table of predictions, by path within the run's artifacts."""
+    from pneumo.evidence.plots import picture_plots
+    from pneumo.evidence.tables import predictions_csv
+
+    names = [picture.name for picture in readable.pictures]
+    compared = readable.reference_probabilities
     plots = picture_plots(
         title=title,
-        labels=labels,
-        probabilities=probabilities,
-        names=[picture.name for picture in pictures],
-        pixels=_mistakes(test, pictures, labels, probabilities >= threshold),
+        labels=readable.labels,
+        probabilities=readable.probabilities,
+        names=names,
+        pixels=_pixels_of_mistakes(readable, test, threshold),
         threshold=threshold,
         phantom=test.kind == "phantom",
         classes=test.classes,
         part="test",
-        others={} if compared is None else {against.name: compared},
+        others={} if compared is None else {reference_name: compared},
     )
-    counts = {"num_rows": len(pictures), "patients": len(set(patients.tolist()))}
-    counts |= {name: int((labels == label).sum()) for label, name in enumerate(test.classes)}
-    names, of = [picture.name for picture in pictures], patients.tolist()
-    files: dict[str, str | bytes] = {f"plots/{name}": png for name, png in plots.items()}
-    files["predictions.csv"] = predictions_csv(names, of, labels, probabilities, test.classes)
-    return Evaluation(figures, gate, counts, unreadable, files)
+    files: dict[str, str | bytes] = {Artifacts.plot(name): png for name, png in plots.items()}
+    patients = readable.patients.tolist()
+    files[Artifacts.PREDICTIONS] = predictions_csv(
+        names, patients, readable.labels, readable.probabilities, test.classes
+    )
+    return files
 
 
-def _validation(store: Store, run: TrialRun, classes: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Labels and probabilities of the validation pictures, as the run recorded them."""
-    from pneumo.evidence.tables import csv_cell
-    from pneumo.tracking.study import artifact
-
-    rows = list(csv.DictReader(artifact(store, run.run_id, "predictions.csv").splitlines()))
-    labels = np.array([row["label"] == csv_cell(classes[1]) for row in rows], np.int64)
-    return labels, np.array([row["probability"] for row in rows], np.float32)
-
-
-def _example(source: Source) -> bytes:
-    """A small picture of the training pool, encoded: it goes with the model as an example of a request."""
-    return min(filter(None, (_bytes(source, picture) for picture in source.pictures[:AT_ONCE])), key=len)
-
-
-def _predictions(
-    model: Served, other: Served | None, test: Source, progress: Callable[[int, int], None]
-) -> tuple[list[Prediction], list[Prediction]]:
-    """What both models say of every test picture, each of which is read once."""
-    ours: list[Prediction] = []
-    theirs: list[Prediction] = []
-    for start in range(0, len(test.pictures), AT_ONCE):
-        encoded = [_bytes(test, picture) for picture in test.pictures[start : start + AT_ONCE]]
-        ours += model.predict(encoded)
-        theirs += other.predict(encoded) if other else []
-        progress(len(ours), len(test.pictures))
-    return ours, theirs
-
-
-def _bytes(source: Source, picture: Picture) -> bytes:
-    from pneumo.data.decoding import UnreadableError
-
-    try:
-        return source.encoded(picture)
-    except UnreadableError:
-        return b""  # which no decoder takes, so that it counts with the others that cannot be read
-
-
-def _mistakes(
-    test: Source, pictures: Sequence[Picture], labels: NDArray[np.int64], positive: NDArray[np.bool_]
-) -> NDArray[np.uint8]:
-    """Pixels (n, side, side) of the pictures that are judged wrongly; the others, which are not shown, are black."""
+def _pixels_of_mistakes(readable: _Readable, test: Source, threshold: float) -> NDArray[np.uint8]:
+    """Return pixels (n, side, side) of the misclassified pictures; the others are black, since no plot shows them."""
     from pneumo.data.decoding import decode
 
-    pixels = np.zeros((len(pictures), _SIDE, _SIDE), np.uint8)
-    for row in np.flatnonzero(positive != labels).tolist():
-        pixels[row] = decode(test.encoded(pictures[row]), [_SIDE]).squares[0]
+    pixels = np.zeros((len(readable.pictures), _SIDE, _SIDE), np.uint8)
+    predicted_positive = readable.probabilities >= threshold
+    for row in np.flatnonzero(predicted_positive != readable.labels).tolist():
+        pixels[row] = decode(test.encoded(readable.pictures[row]), [_SIDE]).squares[0]
     return pixels

@@ -1,4 +1,4 @@
-"""A recorded trial and the same trained again: what they do not have in common, and how far their figures differ."""
+"""Compare a recorded trial with the same trial trained again: first their environments, then their metrics."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pneumo.spec.names import Metrics, Tags
 from pneumo.spec.result import PARTS
 from pneumo.training import provenance
 
 if TYPE_CHECKING:
     from pneumo.data.prepare import Prepared
-    from pneumo.tracking.recorded import RecordedTrial
+    from pneumo.tracking.recorded import RecordedTraining
     from pneumo.training.task import TrainingResult
 
 NOT_RECORDED = "not recorded"
 
-TIMES = ("train_seconds", "images_per_second", "predict_ms")
-"""Metrics of the machine's speed, which no two trainings have in common."""
+SPEED_METRICS = (Metrics.TRAIN_SECONDS, Metrics.IMAGES_PER_SECOND, Metrics.PREDICT_MS)
+"""Metrics of the machine's speed, which are never equal in two trainings."""
 
-OF_ITS_OWN_PART = ("train_seconds", "epochs_trained")
-"""Metrics that a trial which goes on from another has of its own epochs only."""
+PER_CONTINUATION_METRICS = (Metrics.TRAIN_SECONDS, Metrics.EPOCHS_TRAINED)
+"""Metrics that a trial which continued another one records for its own epochs only."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """Something that a training's figures follow from, and that is not what it was. `certain`: they will differ."""
+    """A difference from the record that can change the metrics. If it is `certain`, the metrics will differ."""
 
     what: str
     recorded: str
@@ -36,115 +37,169 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One metric, recorded and replayed.
+class MetricPair:
+    """A recorded and a replayed value of one metric.
 
-    Of one that every epoch or every picture has it is the one where the two differ most, or the last where none differs;
-    `at` says which.
+    A metric with several values, one for each epoch or picture, is represented by the two values that differ most, or by
+    the last ones if none differ. `where` is that epoch or picture.
     """
 
     name: str
     recorded: float
     replayed: float
-    at: str = ""
+    where: str = ""
 
     @property
     def equal(self) -> bool:
-        """To the last bit; no number and no number are equal too."""
+        """Whether both values are equal to the last bit. NaN equals NaN."""
         return self.recorded == self.replayed or (math.isnan(self.recorded) and math.isnan(self.replayed))
 
     @property
     def distance(self) -> float:
-        """The absolute difference; infinity where one of the two is no number."""
+        """The absolute difference; infinite if one of the two values is NaN."""
         if self.equal:
             return 0.0
         difference = abs(self.replayed - self.recorded)
         return math.inf if math.isnan(difference) else difference
 
 
-def environment_changes(recorded: RecordedTrial, data: Prepared, device: str) -> list[Change]:
-    """What differs between the record and here, pictures first. Empty: all is known to be the same."""
-    found = []
+@dataclass(frozen=True)
+class Comparison:
+    """A recorded and a replayed training side by side.
+
+    Attributes:
+        metrics: The metrics that must be equal.
+        speed: The metrics of speed; the first is the sum of the epochs' seconds.
+        epochs: Number of epochs of both trainings.
+        common_pictures: Number of validation pictures that both trainings predicted.
+    """
+
+    metrics: list[MetricPair]
+    speed: list[MetricPair]
+    epochs: int
+    common_pictures: int
+
+    @property
+    def different(self) -> list[MetricPair]:
+        """The metrics that are not equal."""
+        return [pair for pair in self.metrics if not pair.equal]
+
+
+def environment_changes(recorded: RecordedTraining, data: Prepared, device: str) -> list[Change]:
+    """Return what differs between the record and this machine, pictures first; empty if nothing does.
+
+    Args:
+        recorded: The recorded trial.
+        data: The pictures that are about to be trained with.
+        device: Name of the device that is about to train.
+    """
+    changes = []
     for part in PARTS:
-        digest, before = data.digest(part), recorded.pictures.get(part)
-        if before is None:
-            found.append(Change(f"{part} pictures", NOT_RECORDED, digest))
-        elif before.digest != digest:
-            was, now = _counted(before.digest, before.pictures), _counted(digest, len(getattr(data, part)))
-            found.append(Change(f"{part} pictures", was, now, certain=True))
-    here = provenance.tags() | {"pneumo.device": device}
-    for what in ("code", "libraries", "device", "threads"):
-        was, now = recorded.tags.get(f"pneumo.{what}", NOT_RECORDED), here[f"pneumo.{what}"]
-        if was != now:
-            if what == "libraries" and was != NOT_RECORDED:
-                was, now = _unlike(was, now)
-            found.append(Change(what, was, now))
-    return found
+        digest, recorded_part = data.digest(part), recorded.pictures.get(part)
+        if recorded_part is None:
+            changes.append(Change(f"{part} pictures", NOT_RECORDED, digest))
+        elif recorded_part.digest != digest:
+            before = _describe_pictures(recorded_part.digest, recorded_part.pictures)
+            now = _describe_pictures(digest, len(getattr(data, part)))
+            changes.append(Change(f"{part} pictures", before, now, certain=True))
+    current_tags = provenance.tags() | {Tags.DEVICE: device}
+    compared = {"code": Tags.CODE, "libraries": Tags.LIBRARIES, "device": Tags.DEVICE, "threads": Tags.THREADS}
+    for what, tag in compared.items():
+        before, now = recorded.run.tags.get(tag, NOT_RECORDED), current_tags[tag]
+        if before == now:
+            continue
+        if what == "libraries" and before != NOT_RECORDED:
+            before, now = _different_entries(before, now)
+        changes.append(Change(what, before, now))
+    return changes
 
 
-def once(recorded: RecordedTrial, trained: TrainingResult) -> list[Figure]:
-    """The metrics that are known once, as the training names them, without those of speed."""
-    resumed = "pneumo.resumed_from" in recorded.tags
+def compare(recorded: RecordedTraining, trained: TrainingResult, data: Prepared) -> Comparison:
+    """Compare every metric of the record with the training that repeated it.
+
+    Args:
+        recorded: The recorded trial.
+        trained: The training.
+        data: The pictures that it was trained with.
+    """
+    from pneumo.evidence.tables import predictions_csv
+
+    rows = data.validation
+    names, patients = [data.names[row] for row in rows], [data.patients[row] for row in rows]
+    predictions = predictions_csv(names, patients, data.labels[rows], trained.probabilities, data.classes)
+    probability_pairs = _probability_pairs(recorded.predictions_csv, predictions)
+    largest_probability = [_largest_difference(probability_pairs)] if probability_pairs else []
+    return Comparison(
+        metrics=[*_final_metrics(recorded, trained), *_epoch_metrics(recorded, trained), *largest_probability],
+        speed=_speed(recorded, trained),
+        epochs=len(trained.history),
+        common_pictures=len(probability_pairs),
+    )
+
+
+def _final_metrics(recorded: RecordedTraining, trained: TrainingResult) -> list[MetricPair]:
+    """Return the metrics with one value for the training, without those of speed."""
     return [
-        Figure(name, recorded.metrics.get(name, math.nan), value)
+        MetricPair(name, recorded.run.metrics.get(name, math.nan), value)
         for name, value in trained.metrics.items()
-        if name not in TIMES and not (resumed and name in OF_ITS_OWN_PART)
+        if name not in SPEED_METRICS and _is_comparable(name, recorded)
     ]
 
 
-def by_epoch(recorded: RecordedTrial, trained: TrainingResult) -> list[Figure]:
-    """The metrics of each epoch."""
-    pairs = list(zip(recorded.epochs, trained.history, strict=True))
+def _epoch_metrics(recorded: RecordedTraining, trained: TrainingResult) -> list[MetricPair]:
+    """Return the metrics with one value for each epoch, at the epoch where they differ most."""
+    epochs = list(enumerate(zip(recorded.epochs, trained.history, strict=True), 1))
     return [
-        _furthest(
-            Figure(name, before.get(name, math.nan), now[name], f"epoch {epoch}")
-            for epoch, (before, now) in enumerate(pairs, 1)
+        _largest_difference(
+            MetricPair(name, before.get(name, math.nan), now[name], f"epoch {epoch}") for epoch, (before, now) in epochs
         )
         for name in trained.history[-1]
-        if name not in ("epoch", "epoch_seconds")
+        if name not in ("epoch", Metrics.EPOCH_SECONDS)
     ]
 
 
-def probability(recorded_csv: str, replayed_csv: str) -> tuple[list[Figure], int]:
-    """The probability of the validation pictures that two tables have in common, and how many pictures these are.
-
-    The tables are as `evidence.tables.predictions_csv` writes them. No figure: no picture in common.
-    """
+def _probability_pairs(recorded_csv: str, replayed_csv: str) -> list[MetricPair]:
+    """Return the probabilities of the pictures that are in both tables (see `evidence.tables.predictions_csv`)."""
     before, now = _probabilities(recorded_csv), _probabilities(replayed_csv)
-    common = [Figure("probability", before[name], now[name], name) for name in before if name in now]
-    return [_furthest(common)] if common else [], len(common)
+    return [MetricPair("probability", before[name], now[name], name) for name in before if name in now]
 
 
-def times(recorded: RecordedTrial, trained: TrainingResult) -> list[Figure]:
-    """The metrics of speed, and the seconds of all epochs; `epoch_seconds` is the one that every record has whole."""
-    resumed = "pneumo.resumed_from" in recorded.tags
+def _speed(recorded: RecordedTraining, trained: TrainingResult) -> list[MetricPair]:
+    """Return the sum of the epochs' seconds, which every record has for all epochs, and the metrics of speed."""
     before, now = (
-        sum(epoch.get("epoch_seconds", math.nan) for epoch in of) for of in (recorded.epochs, trained.history)
+        sum(epoch.get(Metrics.EPOCH_SECONDS, math.nan) for epoch in epochs)
+        for epochs in (recorded.epochs, trained.history)
     )
     return [
-        Figure("epoch_seconds", before, now, "all epochs"),
+        MetricPair(Metrics.EPOCH_SECONDS, before, now, "all epochs"),
         *(
-            Figure(name, recorded.metrics.get(name, math.nan), trained.metrics[name])
-            for name in TIMES
-            if not (resumed and name in OF_ITS_OWN_PART)
+            MetricPair(name, recorded.run.metrics.get(name, math.nan), trained.metrics[name])
+            for name in SPEED_METRICS
+            if _is_comparable(name, recorded)
         ),
     ]
 
 
-def _furthest(figures: Iterable[Figure]) -> Figure:
-    return max(reversed(list(figures)), key=lambda figure: figure.distance)
+def _is_comparable(name: str, recorded: RecordedTraining) -> bool:
+    """Check that the record has the metric for all epochs, also if the trial continued another one."""
+    return Tags.RESUMED_FROM not in recorded.run.tags or name not in PER_CONTINUATION_METRICS
 
 
-def _counted(digest: str, pictures: int | None) -> str:
-    return digest if pictures is None else f"{digest} ({pictures:,} pictures)"
+def _largest_difference(pairs: Iterable[MetricPair]) -> MetricPair:
+    """Return the pair that differs most; the last one of several."""
+    return max(reversed(list(pairs)), key=lambda pair: pair.distance)
 
 
-def _unlike(was: str, now: str) -> tuple[str, str]:
-    """Of two lists of names and versions what is not in the other."""
-    before, after = was.split(", "), now.split(", ")
+def _describe_pictures(digest: str, count: int | None) -> str:
+    return digest if count is None else f"{digest} ({count:,} pictures)"
+
+
+def _different_entries(before: str, now: str) -> tuple[str, str]:
+    """Return the entries of each of two lists of libraries that are not in the other, for example `keras 3.0.5`."""
+    before_entries, now_entries = before.split(", "), now.split(", ")
     return (
-        ", ".join(one for one in before if one not in after) or "none of them",
-        ", ".join(one for one in after if one not in before) or "none of them",
+        ", ".join(entry for entry in before_entries if entry not in now_entries) or "none of them",
+        ", ".join(entry for entry in now_entries if entry not in before_entries) or "none of them",
     )
 
 

@@ -2,12 +2,12 @@
 
 steps        what a search does, in order; start reading here
 loop         take a training from a schedule, let a place run it, hand back its result
-study        the schedule of a study: the engine proposes trials until the budget is spent
+schedule     the schedule of a study: the engine proposes trials until the budget is spent
 confirm      the schedule of confirmations: the best trials again, with other seeds
 recorder     the study's run in MLflow and the runs of its trainings; description the text at its head
 flush        send the outbox to MLflow and wait for it
 preflight    what is checked before a study starts or is resumed
-display      what is shown of the trials; summary what is said at the end; dry_run shows what would run
+screen       what is shown of the trials; summary what is said at the end; dry_run shows what would run
 retention    which models are kept
 integrity    --check: is the record of a study complete?
 """

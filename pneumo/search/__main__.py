@@ -142,7 +142,7 @@ def _check(name: str, storage: str) -> int:
     except service_errors() as error:
         print(f"pneumo.search: the record could not be read: {describe_error(error)}", file=sys.stderr)
         return NOTHING_FIT
-    for line in (*report.notes, *report.faults, report.said):
+    for line in (*report.notes, *report.faults, report.summary):
         print(line)
     return FAULTY if report.faults else OK
 

@@ -12,15 +12,16 @@ from rich.console import Console
 
 from pneumo.compute.place import Place
 from pneumo.console.display import say
-from pneumo.search.display import ConfirmationListener
 from pneumo.search.loop import Ending, Training, TrainingLoop
 from pneumo.search.recorder import StudyRecorder
-from pneumo.search.study import FailureStreak
+from pneumo.search.schedule import FailureStreak
+from pneumo.search.screen import ConfirmationListener
 from pneumo.spec.best import best_first
 from pneumo.spec.candidate import Candidate, Wait
 from pneumo.spec.experiment import Experiment
+from pneumo.spec.names import Params
 from pneumo.spec.result import Trial, TrialResult
-from pneumo.spec.run import TrialRun
+from pneumo.spec.run import RecordedRun
 from pneumo.spec.wording import count_of
 
 FIRST_SEED = 1_000_000
@@ -31,7 +32,7 @@ Every trial is trained with the same seeds.
 
 
 def missing_confirmations(
-    finished_trials: Sequence[Trial], experiment: Experiment, confirmations: Sequence[TrialRun]
+    finished_trials: Sequence[Trial], experiment: Experiment, confirmations: Sequence[RecordedRun]
 ) -> list[Training]:
     """Return the confirmations that are still to be trained, the best trial first, all seeds of a trial together.
 
@@ -43,7 +44,7 @@ def missing_confirmations(
     confirm = experiment.search.confirm
     if confirm is None:
         return []
-    done = {(run.number, int(run.parameters["seed"])) for run in confirmations}
+    done = {(run.number, int(run.parameters[Params.SEED])) for run in confirmations}
     seeds = [FIRST_SEED + experiment.search.seed + n for n in range(confirm.seeds)]
     best = best_first(finished_trials, experiment)[: confirm.top]
     return [

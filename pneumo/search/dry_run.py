@@ -10,7 +10,7 @@ from pneumo.compute.disk import describe_needs
 from pneumo.console.display import say
 from pneumo.data.pictures import Source
 from pneumo.data.split import count_split, describe_split
-from pneumo.engines.registry import open_engine
+from pneumo.engines.engine_table import open_engine
 from pneumo.search.preflight import disk_needs
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.experiment import Experiment

@@ -14,11 +14,12 @@ from rich.console import Console
 from pneumo.console.command import INTERRUPTED, NOTHING_FIT, TypedCommand
 from pneumo.console.display import say
 from pneumo.search.summary import describe_resume
+from pneumo.spec.names import Tags
 from pneumo.spec.result import Trial
 
 if TYPE_CHECKING:
     from pneumo.tracking.outbox import Outbox
-    from pneumo.tracking.sender import Away, Sender
+    from pneumo.tracking.sender import Outage, Sender
     from pneumo.tracking.store import Store
 
 
@@ -62,7 +63,7 @@ class Flush:
         """
         from pneumo.tracking.sender import check_same_store
 
-        if not (writes := self.outbox.left()):
+        if not (writes := self.outbox.remaining()):
             return True
         check_same_store(self.outbox, self.store)
         self._say(f"Sending to MLflow what an earlier search left: {writes:,} writes")
@@ -72,9 +73,11 @@ class Flush:
     def wait(self, sender: Sender, interrupted: Callable[[], bool] = never) -> bool:
         """Wait until everything has arrived, or MLflow was away for `outage` seconds. Return whether all arrived."""
 
-        def show_progress(away: Away | None) -> None:
+        def show_progress(away: Outage | None) -> None:
             if away is None:
-                self._say(f"Sending {self.outbox.left():,} writes to MLflow. Ctrl-C stops waiting and loses nothing.")
+                self._say(
+                    f"Sending {self.outbox.remaining():,} writes to MLflow. Ctrl-C stops waiting and loses nothing."
+                )
                 return
             until = datetime.now() + timedelta(seconds=self.outage - max(0.0, time.monotonic() - started))
             self._say(
@@ -83,22 +86,23 @@ class Flush:
             )
 
         started = time.monotonic()
-        return sender.flush(self.outage, hurry=interrupted, waiting=show_progress)
+        return sender.flush(self.outage, interrupted=interrupted, show_progress=show_progress)
 
     def remember_run_ids(self, study: str, finished_trials: Sequence[Trial]) -> None:
         """Look up in MLflow the run ids of trials that a new outbox knows by their keys only."""
-        from pneumo.tracking.outbox import KEY
         from pneumo.tracking.study import trial_runs
 
         if all(self.outbox.run_id(trial.result.run_id) for trial in finished_trials):
             return
         for run in trial_runs(self.store, study):
-            if key := run.tags.get(KEY):
-                self.outbox.keep_run_id(key, run.run_id)
+            if key := run.tags.get(Tags.KEY):
+                self.outbox.store_run_id(key, run.run_id)
 
     def report_unsent(self, command: TypedCommand, *, interrupted: bool) -> int:
         """Say how much was not sent, where it is and how to send it. Return the exit status."""
-        unsent = f"{self.outbox.left():,} writes that {self.store.shown} has not taken are in {self.outbox.path}"
+        unsent = (
+            f"{self.outbox.remaining():,} writes that {self.store.display_uri} has not taken are in {self.outbox.path}"
+        )
         if interrupted:
             self._say(f"Interrupted. Nothing is lost: {unsent}. {describe_resume(command)}")
             return INTERRUPTED

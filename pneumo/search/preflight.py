@@ -17,6 +17,7 @@ from pneumo.console.command import program_path
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.experiment_file import setting_changes
+from pneumo.spec.names import Tags
 from pneumo.spec.objective import objective_values
 from pneumo.spec.result import PARTS, Trial
 from pneumo.spec.sources import source_of_path
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pneumo.data.pictures import Source
     from pneumo.data.prepare import Prepared
     from pneumo.engines.protocol import Engine
-    from pneumo.tracking.study import Recorded
+    from pneumo.tracking.study import RecordedStudy
 
 MOST_LEAKS = 10
 """Leaks that the refusal of a study names."""
@@ -44,10 +45,10 @@ def check_leaks(source: Source, experiment: Experiment) -> tuple[Finding, ...]:
         RequestError: Training pictures are in the sealed test set too, and `data.allow_leaks` does not say why the study
             may start.
     """
-    from pneumo.data.audit import cheap, leaks, verdict
+    from pneumo.data.audit import last_audit, leaks, quick_findings
 
-    audit = verdict(source)
-    findings = audit.findings if audit else cheap(source)
+    audit = last_audit(source)
+    findings = audit.findings if audit else quick_findings(source)
     leaking = leaks(findings)
     if leaking and experiment.data.allow_leaks is None:
         messages = "; ".join(finding.message for finding in leaking[:MOST_LEAKS])
@@ -70,7 +71,7 @@ def _audit_command(experiment: Experiment) -> str:
     return shlex.join(command)
 
 
-def check_same_study(recorded: Recorded | None, name: str, engine: Engine, finished: int) -> None:
+def check_same_study(recorded: RecordedStudy | None, name: str, engine: Engine, finished: int) -> None:
     """Check that MLflow's record and the engine's state are of one study.
 
     Args:
@@ -87,14 +88,14 @@ def check_same_study(recorded: Recorded | None, name: str, engine: Engine, finis
             f"study {name}: its {finished} trials are in the study's database but not in this MLflow store; "
             f"set MLFLOW_TRACKING_URI to the store that has them, or choose another --name"
         )
-    if recorded is not None and recorded.tags.get("pneumo.id") != engine.id:
+    if recorded is not None and recorded.tags.get(Tags.STUDY_ID) != engine.id:
         raise RequestError(
             f"study {name}: MLflow has a study of this name whose trials are in another database; "
             f"give the --storage that has them, or choose another --name"
         )
 
 
-def check_same_experiment(recorded: Recorded | None, experiment: Experiment, finished: int) -> None:
+def check_same_experiment(recorded: RecordedStudy | None, experiment: Experiment, finished: int) -> None:
     """Check that a study with finished trials is resumed with the experiment that it began with.
 
     Raises:
@@ -111,14 +112,14 @@ def check_same_experiment(recorded: Recorded | None, experiment: Experiment, fin
         )
 
 
-def check_same_data(recorded: Recorded | None, data: Prepared, name: str, finished: int) -> None:
+def check_same_data(recorded: RecordedStudy | None, data: Prepared, name: str, finished: int) -> None:
     """Check that a study with finished trials is resumed on the pictures that it began with.
 
     Raises:
         RequestError: The pictures of a part differ.
     """
     for part in PARTS:
-        before = recorded.tags.get(f"pneumo.data.{part}") if recorded else None
+        before = recorded.tags.get(Tags.data(part)) if recorded else None
         if finished and before not in (None, data.digest(part)):
             raise RequestError(
                 f"study {name}: its {part} pictures are not the ones that it began with (the digest was {before}, now it "
@@ -127,7 +128,7 @@ def check_same_data(recorded: Recorded | None, data: Prepared, name: str, finish
             )
 
 
-def check_earlier_study(name: str, recorded: Recorded | None, trials: Sequence[Trial], data: Prepared) -> None:
+def check_earlier_study(name: str, recorded: RecordedStudy | None, trials: Sequence[Trial], data: Prepared) -> None:
     """Check that the study can learn from the study `name`.
 
     Args:
@@ -141,7 +142,7 @@ def check_earlier_study(name: str, recorded: Recorded | None, trials: Sequence[T
     """
     if not trials:
         raise RequestError(f"search.from: there is no study {name!r} with finished trials in this storage")
-    before = recorded.tags.get("pneumo.data.validation") if recorded else None
+    before = recorded.tags.get(Tags.data("validation")) if recorded else None
     if before != data.digest("validation"):
         raise RequestError(
             f"search.from: study {name} has other validation pictures (digest {before}, here "

@@ -15,10 +15,12 @@ from pneumo.search.loop import Training
 from pneumo.search.retention import removable_models
 from pneumo.spec.best import best_first, best_metric
 from pneumo.spec.experiment import Experiment
+from pneumo.spec.names import Artifacts, Metrics, Params, Tags
 from pneumo.spec.objective import objective_metric
 from pneumo.spec.result import PARTS, Trial, TrialResult
-from pneumo.spec.run import TrialRun
+from pneumo.spec.run import End, RecordedRun
 from pneumo.spec.selection import Confirmation
+from pneumo.tracking.operations import RemoveModel
 from pneumo.training.checkpoint_folder import CheckpointFolder
 from pneumo.training.task import TrialTask
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from pneumo.tracking.outbox import Outbox
     from pneumo.tracking.sender import Sender
     from pneumo.tracking.store import Store
-    from pneumo.tracking.study import DatasetPart, End
+    from pneumo.tracking.study import DatasetPart
 
 STATES = ("complete", "pruned", "failed")
 
@@ -85,7 +87,7 @@ class StudyRecorder:
             extra_tags=self._study_tags(),
         )
         audit = json.dumps({"findings": [asdict(finding) for finding in findings]}, indent=1)
-        outbox.append_files(self._run.run_id, {"audit.json": audit})
+        outbox.append_files(self._run.run_id, {Artifacts.AUDIT: audit})
         ends = {trial.result.run_id: (trial.result.state, trial.result.error) for trial in finished_trials}
         study.close_left_over(self._run, ends)
         self._confirmations = study.confirmations(store, experiment.name)
@@ -104,7 +106,7 @@ class StudyRecorder:
             self._datasets,
             self._experiment.to_yaml(),
             "trial" if is_trial else "confirm",
-            {"pneumo.resumed_from": str(candidate.resume_from)} if resumed else None,
+            {Tags.RESUMED_FROM: str(candidate.resume_from)} if resumed else None,
         )
         run_id = self._sender.run_id(key)
         self._under_way[run_id] = training
@@ -126,7 +128,7 @@ class StudyRecorder:
 
     def end(self, run_id: str, state: End, error: str | None = None, output: str = "") -> None:
         if output.strip():
-            self._outbox.append_files(run_id, {"output.txt": output})
+            self._outbox.append_files(run_id, {Artifacts.OUTPUT: output})
         self._mlflow.end_trial(self._run, run_id, state, error)
         training = self._under_way.pop(run_id)
         if state == "killed":
@@ -137,15 +139,21 @@ class StudyRecorder:
         if self._experiment.search.keep:
             self._remove_models(self._engine.trials())
 
-    def confirmations(self) -> list[TrialRun]:
+    def confirmations(self) -> list[RecordedRun]:
         """Return the runs of the complete confirmations, by the number of their trial."""
         runs = [replace(run, run_id=self._known_id(run.run_id)) for run in self._confirmations]
         return sorted(runs, key=lambda run: run.number)
 
     def add_confirmation(self, training: Training, result: TrialResult) -> None:
         """Remember a complete confirmation. MLflow, which will hold its run, may be away."""
-        number, parameters = training.candidate.number, {"seed": str(training.seed)}
-        run = TrialRun(result.run_id, number, "FINISHED", "complete", parameters, dict(result.metrics))
+        number, parameters = training.candidate.number, {Params.SEED: str(training.seed)}
+        run = RecordedRun(
+            result.run_id,
+            "FINISHED",
+            parameters=parameters,
+            metrics=dict(result.metrics),
+            tags={Tags.TRIAL: str(number), Tags.STATE: "complete"},
+        )
         self._confirmations.append(run)
 
     def close(
@@ -163,13 +171,13 @@ class StudyRecorder:
         self._remove_models(finished_trials)
         trials = [_with_run_id(trial, self._known_id(trial.result.run_id)) for trial in finished_trials]
         best = best_first(trials, self._experiment, confirmed)
-        metrics: dict[str, float] = {f"trials_{s}": sum(t.result.state == s for t in trials) for s in STATES}
+        metrics: dict[str, float] = {Metrics.trials(s): sum(t.result.state == s for t in trials) for s in STATES}
         if best:
-            metrics |= {"best_trial": best[0].number, "best_value": best[0].result.value or 0.0}
+            metrics |= {Metrics.BEST_TRIAL: best[0].number, Metrics.BEST_VALUE: best[0].result.value or 0.0}
         if confirmed:
             interval = {"mean": confirmed[0].mean, "low": confirmed[0].low, "high": confirmed[0].high}
-            metrics |= {f"confirmed_{name}": value for name, value in interval.items() if value is not None}
-        metrics["pictures_unreadable"] = len(self._data.unreadable)
+            metrics |= {Metrics.confirmed(name): value for name, value in interval.items() if value is not None}
+        metrics[Metrics.PICTURES_UNREADABLE] = len(self._data.unreadable)
         self._mlflow.end_study(
             self._run,
             "KILLED" if interrupted else "FINISHED" if best else "FAILED",
@@ -187,7 +195,7 @@ class StudyRecorder:
         with contextlib.suppress(Exception):
             self._mlflow.end_study(self._run, "KILLED", metrics={}, artifacts={})
             if wait:
-                self._sender.flush(0, hurry=lambda: True)
+                self._sender.flush(0, interrupted=lambda: True)
 
     def _seed(self, training: Training) -> int:
         """Return the seed of a training.
@@ -202,15 +210,15 @@ class StudyRecorder:
         return self._outbox.run_id(run) or run
 
     def _study_tags(self) -> dict[str, str]:
-        tags = {f"pneumo.data.{part}": self._data.digest(part) for part in PARTS} | {
-            "pneumo.data.test": self._data.test,
-            "pneumo.id": self._engine.id,
-            "pneumo.pruner": self._experiment.search.pruner,
-            "pneumo.data": self._data.kind,
-            "pneumo.audit": severity_counts(self._findings),
+        tags = {Tags.data(part): self._data.digest(part) for part in PARTS} | {
+            Tags.DATA_TEST: self._data.test,
+            Tags.STUDY_ID: self._engine.id,
+            Tags.PRUNER: self._experiment.search.pruner,
+            Tags.DATA: self._data.kind,
+            Tags.AUDIT: severity_counts(self._findings),
         }
         if reason := self._experiment.data.allow_leaks:
-            tags["pneumo.allow_leaks"] = reason
+            tags[Tags.ALLOW_LEAKS] = reason
         return tags
 
     def _dataset(self, part: Literal["training", "validation"]) -> DatasetPart:
@@ -226,7 +234,7 @@ class StudyRecorder:
         confirmed = [run.number for run in self._confirmations]
         for run_id, reason in removable_models(self._experiment, finished_trials, confirmed).items():
             if run_id not in self._runs_without_model:
-                self._outbox.append(run_id, "remove_model", why=reason)
+                self._outbox.append(run_id, RemoveModel(reason))
                 self._runs_without_model.add(run_id)
 
     def _artifacts(self, trials: Sequence[Trial], confirmed: Sequence[Confirmation]) -> dict[str, str | bytes]:
@@ -244,12 +252,15 @@ class StudyRecorder:
             phantom=self._data.kind == "phantom",
             confirmed=confirmed,
         )
-        files: dict[str, str | bytes] = {"study.html": page, "trials.csv": trials_csv([_trial_row(t) for t in trials])}
+        files: dict[str, str | bytes] = {
+            Artifacts.STUDY_PAGE: page,
+            Artifacts.TRIALS: trials_csv([_trial_row(t) for t in trials]),
+        }
         if len(objectives) > 1:
-            files["pareto.csv"] = pareto_csv(trials, objectives)
+            files[Artifacts.PARETO] = pareto_csv(trials, objectives)
         if confirmed:
             metric = objective_metric(best_metric(self._experiment)[0])
-            files["confirm.csv"] = confirm_csv([_confirmation_row(run, metric) for run in self.confirmations()])
+            files[Artifacts.CONFIRM] = confirm_csv([_confirmation_row(run, metric) for run in self.confirmations()])
         return files
 
 
@@ -257,8 +268,8 @@ def _with_run_id(trial: Trial, run_id: str) -> Trial:
     return replace(trial, result=replace(trial.result, run_id=run_id))
 
 
-def _confirmation_row(run: TrialRun, metric: str) -> dict[str, object]:
-    seed = int(run.parameters["seed"])
+def _confirmation_row(run: RecordedRun, metric: str) -> dict[str, object]:
+    seed = int(run.parameters[Params.SEED])
     return {"trial": run.number, "seed": seed, "value": run.metrics.get(metric), "run_id": run.run_id}
 
 

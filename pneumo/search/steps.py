@@ -16,7 +16,6 @@ from pneumo.console.command import INTERRUPTED, NOTHING_FIT, TypedCommand, descr
 from pneumo.console.display import progress_bar, say
 from pneumo.console.signals import Interruption
 from pneumo.search.confirm import confirm_best, missing_confirmations
-from pneumo.search.display import TrialListener, show_header
 from pneumo.search.flush import Flush
 from pneumo.search.loop import Ending, TrainingLoop
 from pneumo.search.preflight import (
@@ -28,7 +27,8 @@ from pneumo.search.preflight import (
     usable_trials,
 )
 from pneumo.search.recorder import StudyRecorder
-from pneumo.search.study import Study
+from pneumo.search.schedule import Study
+from pneumo.search.screen import TrialListener, show_header
 from pneumo.search.summary import describe_resume, summarize
 from pneumo.spec.best import rank_confirmed_trials
 from pneumo.spec.errors import FullDiskError, RequestError
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pneumo.data.prepare import Prepared
     from pneumo.engines.protocol import Engine
     from pneumo.tracking.store import Store
-    from pneumo.tracking.study import Recorded
+    from pneumo.tracking.study import RecordedStudy
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class OpenStudy:
     engine: Engine
     flush: Flush
     finished_trials: Sequence[Trial]
-    recorded: Recorded | None
+    recorded: RecordedStudy | None
 
     @property
     def store(self) -> Store:
@@ -81,7 +81,7 @@ class OpenStudy:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SearchOutcome:
     """What a search came to. `is_sent` is False if MLflow has not taken all of it."""
 
     ending: Ending
@@ -124,7 +124,7 @@ def run_search(request: SearchRequest) -> int:
 
 def service_errors() -> tuple[type[Exception], ...]:
     """Return what is raised if MLflow, the study's database or the disk fails."""
-    from pneumo.engines.registry import storage_errors
+    from pneumo.engines.engine_table import storage_errors
     from pneumo.engines.retrying import OutageError
     from pneumo.tracking.store import ERRORS
 
@@ -140,7 +140,7 @@ def _run_steps(request: SearchRequest, place: Place) -> int:
     if (confirmed := _confirmed_if_complete(study, request)) is not None:
         return summarize(experiment, study.finished_trials, study.store, command, console, confirmed=confirmed)
     data = _prepare(request, study)
-    show_header(console, experiment, _describe_data(data), study.store.shown, study.finished_trials)
+    show_header(console, experiment, _describe_data(data), study.store.display_uri, study.finished_trials)
     outcome = _train(request, study, data, place, interruption)
     if not outcome.is_sent:
         return study.flush.report_unsent(command, interrupted=interruption())
@@ -171,9 +171,9 @@ def _open_study(request: SearchRequest, flush: Flush, interruption: Interruption
     Raises:
         RequestError: The study began with another experiment, or its two records are not of one study.
     """
-    from pneumo.engines.registry import describe_storage, open_engine, reopen_engine
+    from pneumo.engines.engine_table import describe_storage, open_engine, reopen_engine
     from pneumo.engines.retrying import RetryingEngine
-    from pneumo.tracking.study import recorded
+    from pneumo.tracking.study import read_study
 
     experiment, storage = request.experiment, request.storage
     engine = RetryingEngine(
@@ -184,7 +184,7 @@ def _open_study(request: SearchRequest, flush: Flush, interruption: Interruption
         lambda line: say(request.console, line),
         interruption,
     )
-    finished_trials, record = engine.trials(), recorded(flush.store, experiment.name)
+    finished_trials, record = engine.trials(), read_study(flush.store, experiment.name)
     check_same_study(record, experiment.name, engine, len(finished_trials))
     check_same_experiment(record, experiment, len(finished_trials))
     flush.remember_run_ids(experiment.name, finished_trials)
@@ -217,7 +217,7 @@ def _prepare(request: SearchRequest, study: OpenStudy) -> Prepared:
         RequestError: The disk is too small, or the pictures are not those that the study began with.
     """
     from pneumo.data.prepare import prepare
-    from pneumo.tracking.study import recorded
+    from pneumo.tracking.study import read_study
 
     experiment, finished = request.experiment, len(study.finished_trials)
     check_disk(experiment, request.source, finished)
@@ -231,7 +231,7 @@ def _prepare(request: SearchRequest, study: OpenStudy) -> Prepared:
             say=lambda line: print(line, file=sys.stderr),
         )
     # Decoding takes minutes. Meanwhile another machine, with a database of its own, may have begun a study of this name.
-    record = recorded(study.store, experiment.name)
+    record = read_study(study.store, experiment.name)
     check_same_study(record, experiment.name, study.engine, finished)
     check_same_data(record, data, experiment.name, finished)
     if experiment.search.from_ and not finished:
@@ -241,11 +241,11 @@ def _prepare(request: SearchRequest, study: OpenStudy) -> Prepared:
 
 def _learn(request: SearchRequest, study: OpenStudy, data: Prepared, earlier: str) -> None:
     """Let the engine learn from the earlier study's trials that fit the space."""
-    from pneumo.engines.registry import read_finished_trials
-    from pneumo.tracking.study import recorded
+    from pneumo.engines.engine_table import read_finished_trials
+    from pneumo.tracking.study import read_study
 
     trials = read_finished_trials(earlier, request.storage)
-    check_earlier_study(earlier, recorded(study.store, earlier), trials, data)
+    check_earlier_study(earlier, read_study(study.store, earlier), trials, data)
     usable = usable_trials(trials, request.experiment)
     study.engine.learn(usable)
     say(
@@ -263,7 +263,7 @@ def _describe_data(data: Prepared) -> str:
 
 def _train(
     request: SearchRequest, study: OpenStudy, data: Prepared, place: Place, interruption: Interruption
-) -> Outcome:
+) -> SearchOutcome:
     """Run the trials and the confirmations, and close the study's record."""
     experiment, console, engine, flush = request.experiment, request.console, study.engine, study.flush
     with flush.sender() as sender:
@@ -292,7 +292,7 @@ def _train(
         except BaseException as error:
             recorder.abandon(wait=not isinstance(error, KeyboardInterrupt))
             raise
-    return Outcome(ending, trials, confirmed, is_sent)
+    return SearchOutcome(ending, trials, confirmed, is_sent)
 
 
 def _describe_failure(error: Exception) -> str:

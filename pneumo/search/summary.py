@@ -11,8 +11,8 @@ from rich.console import Console
 
 from pneumo.console.command import INTERRUPTED, NOTHING_FIT, OK, TypedCommand, program_path
 from pneumo.console.display import say
-from pneumo.search.display import show_results
 from pneumo.search.loop import Ending
+from pneumo.search.screen import show_results
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.result import Trial
 from pneumo.spec.selection import Confirmation
@@ -94,6 +94,6 @@ def _mlflow_page(store: Store, name: str) -> str:
 
     address = study_page_address(experiment_id(store, name))
     if store.uri.startswith("http"):
-        return store.shown.rstrip("/") + address
-    option = "" if store.default else f" --backend-store-uri {shlex.quote(store.shown)}"
+        return store.display_uri.rstrip("/") + address
+    option = "" if store.default else f" --backend-store-uri {shlex.quote(store.display_uri)}"
     return f"{shlex.quote(program_path('mlflow'))} ui{option}    and open http://127.0.0.1:5000{address}"

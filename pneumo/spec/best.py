@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.objective import OBJECTIVES, Direction, objective_metric
 from pneumo.spec.result import Trial
-from pneumo.spec.run import TrialRun
+from pneumo.spec.run import RecordedRun
 from pneumo.spec.selection import Confirmation, metric_value, pareto_front, rank_confirmations, rank_trials
 
 
@@ -59,7 +59,7 @@ def baseline_trial(trials: Sequence[Trial], experiment: Experiment) -> Trial | N
 
 
 def rank_confirmed_trials(
-    finished_trials: Sequence[Trial], experiment: Experiment, runs: Sequence[TrialRun]
+    finished_trials: Sequence[Trial], experiment: Experiment, runs: Sequence[RecordedRun]
 ) -> list[Confirmation]:
     """Return the confirmations of a study, best mean first.
 

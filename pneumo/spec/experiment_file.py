@@ -48,13 +48,17 @@ def read_experiment(path: Path, settings: Sequence[str] = (), options: Mapping[s
         raise RequestError(f"{path}: there is no such experiment file; examples are in {examples_folder()}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: cannot be read: {error}") from None
+    _refuse_removed_settings(_parse_yaml(text, str(path)), str(path))
     return parse_experiment(text, str(path), settings, options)
 
 
 def parse_experiment(
     text: str, where: str, settings: Sequence[str] = (), options: Mapping[str, Any] | None = None
 ) -> Experiment:
-    """Return the experiment in a YAML text. `where` starts an error message. The rest is as in `read_experiment`."""
+    """Return the experiment in a YAML text, which an earlier version may have recorded with settings removed since.
+
+    `where` starts an error message. The rest is as in `read_experiment`.
+    """
     document = _parse_yaml(text, where)
     if isinstance(document, dict):
         for setting in settings:
@@ -91,7 +95,7 @@ def is_same_experiment(recorded: str | None, current: str) -> bool:
         return recorded == current
     try:
         return bool(_drop_removed_settings(yaml.safe_load(recorded)) == yaml.safe_load(current))
-    except (yaml.YAMLError, RequestError):
+    except yaml.YAMLError:
         return False
 
 
@@ -131,20 +135,21 @@ def setting_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return changes
 
 
-def _drop_removed_settings(document: Any) -> Any:
-    """Return a document without `search.terminator: false`, which earlier versions recorded in every experiment.
+def _refuse_removed_settings(document: Any, where: str) -> None:
+    """Refuse `search.terminator: true` in a user's file. The value `false` asks for nothing and is accepted."""
+    search = document.get("search") if isinstance(document, dict) else None
+    if isinstance(search, dict) and search.get("terminator") not in (None, False):
+        raise RequestError(
+            f"{where}: search.terminator: was removed; use search.patience, which ends a search after so many finished "
+            "trials without a better value"
+        )
 
-    Raises:
-        RequestError: `search.terminator` has another value.
-    """
+
+def _drop_removed_settings(document: Any) -> Any:
+    """Return a document without `search.terminator`, which earlier versions recorded in every experiment."""
     search = document.get("search") if isinstance(document, dict) else None
     if not isinstance(search, dict) or "terminator" not in search:
         return document
-    if search["terminator"] is not False:
-        raise RequestError(
-            "search.terminator: was removed; use search.patience, which ends a search after so many finished trials "
-            "without a better value"
-        )
     return document | {"search": {key: value for key, value in search.items() if key != "terminator"}}
 
 

@@ -1,28 +1,34 @@
-"""All that MLflow holds of a study, as plain values, read without writing anything."""
+"""Everything that MLflow stores for a study, as plain values. Nothing is written."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mlflow import MlflowClient
-from mlflow.entities import FileInfo, Run
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from pneumo.tracking.models import REMOVED
-from pneumo.tracking.recorded import EPOCH_METRICS
+from pneumo.spec.names import Artifacts, Metrics, Tags
+from pneumo.spec.run import RecordedRun
+from pneumo.tracking.runs import read_artifact, recorded_run, runs_of
 from pneumo.tracking.store import Store, pages
-from pneumo.tracking.study import artifact, check_active, runs_of
+from pneumo.tracking.study import check_active
 
 DELETED = "DELETED"
-"""Status of a model that its run lists and MLflow has no more."""
 
-_OPENING = "pneumo.test_opening."
+"""Status of a model that a run still lists after MLflow deleted it."""
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A logged model: `status` as MLflow says it, READY where it is whole, or DELETED; `files` are paths within it."""
+    """A logged model.
+
+    Attributes:
+        model_id: The model's id in MLflow.
+        status: MLflow's status, READY for a complete one; or DELETED.
+        files: Paths of its files within the model.
+    """
 
     model_id: str
     status: str
@@ -30,37 +36,27 @@ class ModelEntry:
 
 
 @dataclass(frozen=True)
-class RunEntry:
-    """A run. `began` and `ended` are milliseconds since 1970. `steps` has the steps of each metric of an epoch as they were
-    logged, doubled ones too, in order; `artifacts` are paths. A run that was KILLED is listed without either, and without
-    models."""
+class RunContents:
+    """A run with its learning curves, artifacts and models.
 
-    run_id: str
-    role: str
-    status: str
-    began: int
-    ended: int | None
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
-    steps: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    artifacts: frozenset[str] = frozenset()
-    models: tuple[ModelEntry, ...] = ()
+    All three are empty for a trial or confirmation that was KILLED: they are not read then.
 
-    @property
-    def number(self) -> int | None:
-        """Of the trial; None where the run does not say it."""
-        said = self.tags.get("pneumo.trial", "")
-        return int(said) if said.isdigit() else None
+    Attributes:
+        run: The run.
+        steps: For each metric of an epoch, the sorted steps as they were logged, duplicates included.
+        artifacts: Paths of its artifacts, one folder deep.
+        models: The models that the run logged.
+    """
 
-    @property
-    def state(self) -> str | None:
-        return self.tags.get("pneumo.state")
+    run: RecordedRun
+    steps: Mapping[str, tuple[int, ...]]
+    artifacts: frozenset[str]
+    models: tuple[ModelEntry, ...]
 
 
 @dataclass(frozen=True)
 class AliasEntry:
-    """An alias of a registered model of this study, its version's number and tags (see `pneumo.promotion`)."""
+    """An alias of a registered model, with the number and the tags of its version."""
 
     model: str
     alias: str
@@ -70,81 +66,89 @@ class AliasEntry:
 
 @dataclass(frozen=True)
 class Inventory:
-    """`studies` are the runs of role `study`, of which there should be one; the texts are artifacts of the first, None
-    where they are not there. `openings` are the numbers of the openings of the test pictures that it lists."""
+    """Everything that MLflow stores for a study.
 
-    studies: tuple[RunEntry, ...]
-    trials: tuple[RunEntry, ...]
-    confirmations: tuple[RunEntry, ...]
-    promotions: tuple[RunEntry, ...]
+    Attributes:
+        studies: The runs of role `study`; there should be exactly one.
+        trials: The runs of role `trial`.
+        confirmations: The runs of role `confirm`.
+        promotions: The runs of role `promotion`.
+        aliases: Aliases of registered models whose versions belong to the study.
+        experiment_yaml: Text of this artifact of the first study run; None if it has none.
+        trials_csv: The same.
+        openings: Sorted numbers of the openings of the test pictures that the first study run lists in its tags.
+    """
+
+    studies: tuple[RunContents, ...]
+    trials: tuple[RunContents, ...]
+    confirmations: tuple[RunContents, ...]
+    promotions: tuple[RunContents, ...]
     aliases: tuple[AliasEntry, ...]
     experiment_yaml: str | None
     trials_csv: str | None
     openings: tuple[int, ...]
 
+    @property
+    def runs(self) -> tuple[RunContents, ...]:
+        """All runs, those of the study first."""
+        return (*self.studies, *self.trials, *self.confirmations, *self.promotions)
 
-def inventory(store: Store, name: str) -> Inventory | None:
-    """What MLflow holds of the study of this name; None where it has no such study.
 
-    Raises `RequestError` where MLflow's experiment of this name has been deleted.
+def read_inventory(store: Store, name: str) -> Inventory | None:
+    """Return everything that MLflow stores for the study of this name; None if it has no such study.
+
+    Raises:
+        RequestError: The MLflow experiment of this name was deleted.
     """
     client = store.client
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         return None
     check_active(store, experiment)
-    found: dict[str, list[RunEntry]] = {role: [] for role in ("study", "trial", "confirm", "promotion")}
+    by_role: dict[str, list[RunContents]] = {role: [] for role in ("study", "trial", "confirm", "promotion")}
     for run in runs_of(client, experiment.experiment_id):
-        if (role := run.data.tags.get("pneumo.role")) in found:
-            found[role].append(_entry(client, run, role))
-    studies = tuple(found["study"])
-    first = studies[0] if studies else None
-    texts = {
-        text: artifact(store, first.run_id, text) if first and text in first.artifacts else None
-        for text in ("experiment.yaml", "trials.csv")
-    }
-    listed = [key.removeprefix(_OPENING) for key in (first.tags if first else {}) if key.startswith(_OPENING)]
+        if (role := run.data.tags.get(Tags.ROLE)) in by_role:
+            by_role[role].append(_contents(client, run))
+    study = by_role["study"][0] if by_role["study"] else None
+    tags = study.run.tags if study else {}
+    openings = [tag.removeprefix(Tags.TEST_OPENING) for tag in tags if tag.startswith(Tags.TEST_OPENING)]
     return Inventory(
-        studies,
-        tuple(found["trial"]),
-        tuple(found["confirm"]),
-        tuple(found["promotion"]),
-        tuple(_aliases(client, name)),
-        texts["experiment.yaml"],
-        texts["trials.csv"],
-        tuple(sorted(map(int, listed))),
+        studies=tuple(by_role["study"]),
+        trials=tuple(by_role["trial"]),
+        confirmations=tuple(by_role["confirm"]),
+        promotions=tuple(by_role["promotion"]),
+        aliases=tuple(_aliases(client, name)),
+        experiment_yaml=_text(store, study, Artifacts.EXPERIMENT),
+        trials_csv=_text(store, study, Artifacts.TRIALS),
+        openings=tuple(sorted(map(int, openings))),
     )
 
 
-def _entry(client: MlflowClient, run: Run, role: str) -> RunEntry:
-    run_id, status = run.info.run_id, run.info.status
+def _text(store: Store, study: RunContents | None, name: str) -> str | None:
+    return read_artifact(store, study.run.run_id, name) if study and name in study.artifacts else None
+
+
+def _contents(client: MlflowClient, run: Run) -> RunContents:
+    recorded = recorded_run(run)
+    if recorded.status == "KILLED" and recorded.role != "study":
+        return RunContents(recorded, {}, frozenset(), ())
     steps: dict[str, tuple[int, ...]] = {}
+    if recorded.role in ("trial", "confirm"):
+        for name in Metrics.OF_EPOCH:
+            if name in recorded.metrics:
+                points = client.get_metric_history(recorded.run_id, name)
+                steps[name] = tuple(sorted(point.step for point in points))
     artifacts: set[str] = set()
+    for file in client.list_artifacts(recorded.run_id):
+        files = client.list_artifacts(recorded.run_id, file.path) if file.is_dir else [file]
+        artifacts.update(file.path for file in files)
     models: list[ModelEntry] = []
-    if status != "KILLED" or role == "study":
-        if role in ("trial", "confirm"):
-            logged = [name for name in EPOCH_METRICS if name in run.data.metrics]
-            steps = {name: tuple(sorted(m.step for m in client.get_metric_history(run_id, name))) for name in logged}
-        for file in client.list_artifacts(run_id):
-            found = client.list_artifacts(run_id, file.path) if file.is_dir else [file]
-            artifacts |= {one.path for one in found}
-        if run.outputs and REMOVED not in run.data.tags:
-            models = [_model(client, output.model_id) for output in run.outputs.model_outputs]
-        if not all(model.files for model in models):
-            run = client.get_run(run_id)  # a search at work may have removed one since, and then its tag says so
-    return RunEntry(
-        run_id,
-        role,
-        status,
-        run.info.start_time,
-        run.info.end_time,
-        run.data.params,
-        run.data.metrics,
-        run.data.tags,
-        steps,
-        frozenset(artifacts),
-        tuple(models),
-    )
+    if run.outputs and Tags.MODEL_REMOVED not in recorded.tags:
+        models = [_model(client, output.model_id) for output in run.outputs.model_outputs]
+    if not all(model.files for model in models):
+        # A running search may have removed a model in the meantime; then the run's tag says so now.
+        recorded = recorded_run(client.get_run(recorded.run_id))
+    return RunContents(recorded, steps, frozenset(artifacts), tuple(models))
 
 
 def _model(client: MlflowClient, model_id: str) -> ModelEntry:
@@ -152,15 +156,15 @@ def _model(client: MlflowClient, model_id: str) -> ModelEntry:
         status = str(client.get_logged_model(model_id).status)
         return ModelEntry(model_id, status, frozenset(_files(client, model_id)))
     except MlflowException as error:
-        # What a run lists of models stays when one is deleted: by hand, or of a trial that was killed.
+        # A run keeps listing a model that was deleted, by a user or because the trial was killed.
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return ModelEntry(model_id, DELETED, frozenset())
 
 
 def _files(client: MlflowClient, model_id: str, folder: str | None = None) -> Iterator[str]:
-    found: list[FileInfo] = client.list_logged_model_artifacts(model_id, folder)
-    for file in found:
+    """Yield the paths of a model's files, at any depth."""
+    for file in client.list_logged_model_artifacts(model_id, folder):
         if file.is_dir:
             yield from _files(client, model_id, file.path)
         else:
@@ -168,11 +172,11 @@ def _files(client: MlflowClient, model_id: str, folder: str | None = None) -> It
 
 
 def _aliases(client: MlflowClient, study: str) -> Iterator[AliasEntry]:
-    """The aliases of the models that pneumo has made, of versions that say they are of this study or do not say of which."""
+    """Yield the aliases of pneumo's registered models whose version names this study, or names none."""
     for model in pages(lambda token: client.search_registered_models(max_results=100, page_token=token)):
-        if "pneumo.data" not in model.tags:
+        if Tags.DATA not in model.tags:
             continue
         for alias, number in model.aliases.items():
             tags = dict(client.get_model_version(model.name, str(number)).tags)
-            if tags.get("pneumo.study", study) == study:
+            if tags.get(Tags.STUDY, study) == study:
                 yield AliasEntry(model.name, alias, str(number), tags)

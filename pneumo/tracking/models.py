@@ -1,4 +1,4 @@
-"""The models that runs logged: which there are, uploading one and removing one."""
+"""List, upload and remove the models that runs logged."""
 
 from __future__ import annotations
 
@@ -10,57 +10,61 @@ from mlflow.entities import LoggedModel
 from mlflow.models import Model
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from pneumo.spec.names import Tags
 from pneumo.tracking.registry import is_registered
 from pneumo.tracking.store import Store, pages
 from pneumo.tracking.study import experiment_id
 
-REMOVED = "pneumo.model_removed"
-"""Tag of a run whose model was removed: why."""
-
 
 def logged_models(store: Store, study: str) -> dict[str, str]:
-    """The models of a recorded study's runs, whole or not, that were not removed: the run's id to the model's."""
-    of = [experiment_id(store, study)]
-    found = pages(lambda token: store.client.search_logged_models(of, max_results=100, page_token=token))
-    return {str(model.source_run_id): str(model.model_id) for model in found}
+    """Return the models of a recorded study, complete or not: the id of each by the id of its run."""
+    experiments = [experiment_id(store, study)]
+    models = pages(lambda token: store.client.search_logged_models(experiments, max_results=100, page_token=token))
+    return {str(model.source_run_id): str(model.model_id) for model in models}
 
 
 def upload(client: MlflowClient, logged: LoggedModel, run_id: str, folder: Path) -> None:
-    """Uploads a saved model, a folder with its `MLmodel`, into one that a run has begun to log, and ends it as READY.
+    """Upload a saved model and mark it as READY.
 
-    The folder stays as it is: who is killed within this must find it whole the next time.
+    The folder is not changed, so that a process that is killed meanwhile can upload it again.
+
+    Args:
+        client: MLflow.
+        logged: The model that was created for the run.
+        run_id: The run.
+        folder: The saved model: a folder with its `MLmodel`.
     """
     description = Model.load(str(folder))
     description.artifact_path, description.run_id = logged.artifact_location, run_id
     description.model_uuid = description.model_id = logged.model_id
     client.log_model_artifacts(logged.model_id, str(folder))
-    with tempfile.TemporaryDirectory() as beside:
-        description.save(str(Path(beside, "MLmodel")))
-        client.log_model_artifact(logged.model_id, str(Path(beside, "MLmodel")))
+    with tempfile.TemporaryDirectory() as temporary:
+        description.save(str(Path(temporary, "MLmodel")))
+        client.log_model_artifact(logged.model_id, str(Path(temporary, "MLmodel")))
     client.finalize_logged_model(logged.model_id, "READY")
 
 
 def remove(store: Store, run_id: str, why: str) -> None:
-    """Removes the model of a run, unless a version of a registered model is made of it or of the run.
+    """Remove the model of a run, unless a version of a registered model was made from it or from the run.
 
-    Its files go, then MLflow's entry; all else of the run stays, and a tag says why it has no model. MLflow's
-    `delete_logged_model` marks the entry alone, and leaves the files for `mlflow gc`. The entry goes last, so that `models`
-    gives what a process that died has left half removed.
+    The rest of the run stays, and a tag says why it has no model. The files are deleted before MLflow's entry, so that
+    `logged_models` lists a model whose removal was interrupted. MLflow's `delete_logged_model` alone marks the entry and
+    leaves the files to `mlflow gc`.
     """
-    left = _of_run(store, run_id)
-    if left and not any(is_registered(store, run_id, str(model.model_id)) for model in left):
-        store.client.set_tag(run_id, REMOVED, why)
-        for model in left:
+    models = _models_of_run(store, run_id)
+    if models and not any(is_registered(store, run_id, str(model.model_id)) for model in models):
+        store.client.set_tag(run_id, Tags.MODEL_REMOVED, why)
+        for model in models:
             _delete(store, model)
 
 
 def discard(store: Store, run_id: str) -> None:
-    """Removes what a run that was ended before its end has left of a model, if anything."""
-    for model in _of_run(store, run_id):
+    """Remove what the run of a killed trial has of a model, if anything."""
+    for model in _models_of_run(store, run_id):
         _delete(store, model)
 
 
-def _of_run(store: Store, run_id: str) -> list[LoggedModel]:
+def _models_of_run(store: Store, run_id: str) -> list[LoggedModel]:
     experiment = store.client.get_run(run_id).info.experiment_id
     return list(store.client.search_logged_models([experiment], f"source_run_id = '{run_id}'"))
 

@@ -1,18 +1,16 @@
-"""What a study writes into MLflow: on disk first, in order, until it has arrived there.
+"""A queue on disk for everything that a study writes into MLflow.
 
-Every write takes this way, whether MLflow answers or not, so that no training waits for a server and nothing is lost with
-one. An operation is a row of an SQLite database, which any process may append; its files lie in a folder beside it.
-`sender.py` takes them from here, in the driver.
+Every write goes through it, so that no training waits for MLflow and no write is lost while MLflow is unreachable. An
+operation is a row of an SQLite database, to which any process may append. The files of an operation are in a folder beside
+the database. In the driver, `sender.py` takes the operations from here to MLflow.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import sqlite3
-import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -21,15 +19,23 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pneumo.tracking.operations import (
+    LogArtifacts,
+    LogModel,
+    Operation,
+    UnknownOperation,
+    call_name,
+    dump_arguments,
+    load_operation,
+)
+
 OUTBOXES = Path("mlruns", "outbox")
-"""Where the outboxes lie, each in a folder of its study's name."""
+"""Folder of the outboxes. Each is in a folder with its study's name."""
 
-KEY = "pneumo.key"
-"""Tag of a run: the key that it had before it had an id."""
+_KEY_PREFIX = "pending-"
 
-_BEGIN_OF_KEY = "pending-"
-_LOCKED = 60
-"""Seconds to wait for another process's append."""
+_LOCK_TIMEOUT = 60
+"""Seconds to wait for the transaction of another process."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS operations (
@@ -42,115 +48,133 @@ CREATE TABLE IF NOT EXISTS models (run_id TEXT PRIMARY KEY, model_id TEXT NOT NU
 
 
 @dataclass(frozen=True)
-class Operation:
-    """One write. `run` is a run's id in MLflow or a key of `new_key`; `call` and its JSON `arguments` are a function of
-    `delivery.py`; `folder` holds its files."""
+class QueuedOperation:
+    """An operation in an outbox.
+
+    Attributes:
+        number: Its place in the order.
+        run: The run's id in MLflow, or its key (see `new_key`).
+        operation: What to write.
+        folder: The operation's files; None if it has none.
+    """
 
     number: int
     run: str
-    call: str
-    arguments: Mapping[str, Any]
+    operation: Operation | UnknownOperation
     folder: Path | None
 
 
 @dataclass(frozen=True)
 class Outbox:
-    """The operations of one study that MLflow has not taken yet. Holds a path, so it can be sent to a worker.
+    """The operations of a study that have not arrived in MLflow.
 
-    An operation that was appended is kept, whatever happens to the process or the machine. Every method raises `OSError`
-    where the disk does not take or give it.
+    An appended operation survives the end of the process and of the machine. An outbox is no more than a path, so it can be
+    sent to a worker. Every method raises `OSError` if the disk cannot be read or written.
+
+    Attributes:
+        path: The outbox's folder.
     """
 
     path: Path
 
-    def append(self, run: str, call: str, **arguments: Any) -> None:
-        """Adds an operation after all others."""
-        self._insert(run, call, arguments, None)
+    def append(self, run: str, operation: Operation) -> None:
+        """Append an operation without files."""
+        self._insert(run, operation, None)
 
     @contextmanager
-    def filling(self, run: str, call: str, **arguments: Any) -> Iterator[Path]:
-        """A new folder to be filled with an operation's files; added on leaving, or deleted where that was by an error."""
+    def append_folder(self, run: str, operation: LogArtifacts | LogModel) -> Iterator[Path]:
+        """Yield an empty folder for the operation's files, and append the operation on leaving.
+
+        After an error, the folder is deleted and nothing is appended.
+        """
         folder = self._files / uuid.uuid4().hex
         folder.mkdir()
         try:
             yield folder
             for path in (self._files, folder, *folder.rglob("*")):
-                _to_disk(path)
-            self._insert(run, call, arguments, folder.name)
+                _sync(path)
+            self._insert(run, operation, folder.name)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
     def append_files(self, run: str, files: Mapping[str, str | bytes]) -> None:
-        """Adds artifacts of a run, named by their path in it (`plots/roc.png`).
+        """Append artifacts.
 
-        Raises `ValueError` where a name leads out of the run.
+        Args:
+            run: The run's id or key.
+            files: Contents by path in the run, such as `plots/roc.png`.
+
+        Raises:
+            ValueError: A path leads out of the run.
         """
         if not files:
             return
-        with self.filling(run, "log_artifacts") as folder:
-            fill(folder, files)
+        with self.append_folder(run, LogArtifacts()) as folder:
+            write_files(folder, files)
 
-    def first(self, most: int) -> list[Operation]:
-        """The operations that are next, in order."""
+    def first(self, limit: int) -> list[QueuedOperation]:
+        """Return the next operations to send, in order."""
         with self._database() as database:
             rows = database.execute(
                 "SELECT number, run, call, arguments, folder FROM operations WHERE refused IS NULL "
                 "ORDER BY number LIMIT ?",
-                (most,),
+                (limit,),
             ).fetchall()
         return [
-            Operation(number, run, call, json.loads(arguments), self._files / folder if folder else None)
+            QueuedOperation(number, run, load_operation(call, arguments), self._files / folder if folder else None)
             for number, run, call, arguments, folder in rows
         ]
 
-    def left(self) -> int:
-        """How many operations are still to be sent."""
-        return int(self._one("SELECT count(*) FROM operations WHERE refused IS NULL") or 0)
+    def remaining(self) -> int:
+        """Return the number of operations still to be sent."""
+        return int(self._fetch_value("SELECT count(*) FROM operations WHERE refused IS NULL") or 0)
 
     def waiting(self) -> dict[str, int]:
-        """How many operations of each run have not arrived, those that were refused too; by its id where it has one.
+        """Return the number of operations of each run that have not arrived, refused ones included.
 
-        Reads only; where there is no outbox, nothing waits.
+        A run goes by its id if it has one, else by its key. Nothing is written; without an outbox, the result is empty.
         """
         if not (self.path / "outbox.db").exists():
             return {}
         with self._database() as database:
             rows = database.execute("SELECT run, count(*) FROM operations GROUP BY run").fetchall()
-        found: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         for run, count in rows:
-            found[self.run_id(run) or run] += count
-        return dict(found)
+            counts[self.run_id(run) or run] += count
+        return dict(counts)
 
-    def remove(self, operation: Operation) -> None:
-        """It has arrived."""
+    def remove(self, queued: QueuedOperation) -> None:
+        """Remove an operation that has arrived."""
         with self._database() as database:
-            database.execute("DELETE FROM operations WHERE number = ?", (operation.number,))
-        if operation.folder:
-            shutil.rmtree(operation.folder, ignore_errors=True)
+            database.execute("DELETE FROM operations WHERE number = ?", (queued.number,))
+        if queued.folder:
+            shutil.rmtree(queued.folder, ignore_errors=True)
 
-    def refuse(self, operation: Operation, reason: str) -> None:
-        """It will not be taken: it stays, but those after it go on."""
+    def refuse(self, queued: QueuedOperation, reason: str) -> None:
+        """Mark an operation as refused: it is stored, and the next ones are sent."""
         with self._database() as database:
-            database.execute("UPDATE operations SET refused = ? WHERE number = ?", (reason, operation.number))
+            database.execute("UPDATE operations SET refused = ? WHERE number = ?", (reason, queued.number))
 
     def run_id(self, run: str) -> str | None:
-        """The id in MLflow of a run; None of a key whose run is not there yet."""
-        if not run.startswith(_BEGIN_OF_KEY):
+        """Return the id in MLflow of a run, given its id or key; None if the run has not been created."""
+        if not run.startswith(_KEY_PREFIX):
             return run
-        found: str | None = self._one("SELECT run_id FROM runs WHERE key = ?", run)
-        return found
+        run_id: str | None = self._fetch_value("SELECT run_id FROM runs WHERE key = ?", run)
+        return run_id
 
-    def keep_run_id(self, key: str, run_id: str) -> None:
+    def store_run_id(self, key: str, run_id: str) -> None:
+        """Store the id of the run that goes by a key."""
         with self._database() as database:
             database.execute("INSERT OR REPLACE INTO runs VALUES (?, ?)", (key, run_id))
 
     def model_id(self, run_id: str) -> str | None:
-        """The id of the model that a run logged; None as long as it is not there."""
-        found: str | None = self._one("SELECT model_id FROM models WHERE run_id = ?", run_id)
-        return found
+        """Return the id of the model that a run logged; None if none has arrived."""
+        model_id: str | None = self._fetch_value("SELECT model_id FROM models WHERE run_id = ?", run_id)
+        return model_id
 
-    def keep_model_id(self, run_id: str, model_id: str) -> None:
+    def store_model_id(self, run_id: str, model_id: str) -> None:
+        """Store the id of the model that a run logged."""
         with self._database() as database:
             database.execute("INSERT OR REPLACE INTO models VALUES (?, ?)", (run_id, model_id))
 
@@ -158,24 +182,27 @@ class Outbox:
     def _files(self) -> Path:
         return self.path / "files"
 
-    def _insert(self, run: str, call: str, arguments: Mapping[str, Any], folder: str | None) -> None:
+    def _insert(self, run: str, operation: Operation, folder: str | None) -> None:
         with self._database() as database:
             database.execute(
                 "INSERT INTO operations (run, call, arguments, folder) VALUES (?, ?, ?, ?)",
-                (run, call, json.dumps(arguments), folder),
+                (run, call_name(operation), dump_arguments(operation), folder),
             )
 
-    def _one(self, question: str, *values: str) -> Any:
+    def _fetch_value(self, query: str, *values: str) -> Any:
         with self._database() as database:
-            row = database.execute(question, values).fetchone()
+            row = database.execute(query, values).fetchone()
         return row[0] if row else None
 
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
-        """A transaction. Opened for each: that is a millisecond, and a connection must not be shared by threads."""
+        """Open the database for one transaction.
+
+        A connection takes a millisecond to open, and threads cannot share one.
+        """
         path = self.path / "outbox.db"
         try:
-            with closing(sqlite3.connect(path, timeout=_LOCKED)) as database, database:
+            with closing(sqlite3.connect(path, timeout=_LOCK_TIMEOUT)) as database, database:
                 yield database
         except sqlite3.Error as error:
             full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
@@ -183,25 +210,27 @@ class Outbox:
 
 
 def open_outbox(path: Path) -> Outbox:
-    """The outbox of a folder, made where there is none. For who is alone at work on the study.
+    """Return the outbox in a folder, which is created if it is missing. No other process may use the outbox meanwhile.
 
-    What MLflow refused before is tried again; files that a process left before it appended them are deleted. Raises
-    `OSError`.
+    Operations that MLflow refused are to be sent again. Files of operations that were never appended are deleted.
+
+    Raises:
+        OSError: The disk cannot be read or written.
     """
     outbox = Outbox(path.absolute())
     outbox._files.mkdir(parents=True, exist_ok=True)
     with outbox._database() as database:
         database.executescript(_SCHEMA)
         database.execute("UPDATE operations SET refused = NULL")
-        known = {folder for (folder,) in database.execute("SELECT folder FROM operations WHERE folder IS NOT NULL")}
+        appended = {folder for (folder,) in database.execute("SELECT folder FROM operations WHERE folder IS NOT NULL")}
     for folder in outbox._files.iterdir():
-        if folder.name not in known:
+        if folder.name not in appended:
             shutil.rmtree(folder, ignore_errors=True)
     return outbox
 
 
-def fill(folder: Path, files: Mapping[str, str | bytes]) -> None:
-    """Writes files into a folder, named by their path in it. Raises `ValueError` where a name leads out of it."""
+def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
+    """Write files into a folder, given their contents by path. Raises `ValueError` if a path leads out of the folder."""
     for name, content in files.items():
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise ValueError(f"artifact {name!r}: its name leads out of the run")
@@ -211,28 +240,14 @@ def fill(folder: Path, files: Mapping[str, str | bytes]) -> None:
 
 
 def new_key() -> str:
-    """A name of a run that MLflow has not made yet, unlike any other's."""
-    return f"{_BEGIN_OF_KEY}{uuid.uuid4().hex}"
+    """Return a new unique name for a run that MLflow has not created yet."""
+    return f"{_KEY_PREFIX}{uuid.uuid4().hex}"
 
 
-def _to_disk(path: Path) -> None:
-    """Has the system write a file, or the names in a folder, which it may otherwise keep in memory for half a minute."""
+def _sync(path: Path) -> None:
+    """Write a file, or the names in a folder, to the disk now. The system may keep them in memory for half a minute."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def now() -> int:
-    """Milliseconds since 1970, as MLflow counts."""
-    return int(time.time() * 1000)
-
-
-def timed(metrics: Mapping[str, float], step: int, after: int = 0) -> list[tuple[str, float, int, int]]:
-    """Metrics with the time at which they were known, `after` another: name, value, time, step.
-
-    Of two values of one step MLflow shows the later one, also where the clock was put back between them.
-    """
-    at = max(now(), after + 1)
-    return [(name, float(value), at, step) for name, value in metrics.items()]

@@ -1,15 +1,14 @@
-"""Promotion as MLflow records it: which study, each opening of its test pictures, a run for each promotion.
+"""What MLflow stores about promotions: a run for each, and each opening of a study's test pictures.
 
-Every opening stands on the study's run, from before the first test picture is read: as a tag `pneumo.test_opening.0001` (when,
-who, which run) and as the metric `test_openings`. A promotion that was interrupted and is taken up goes on in its own run
-and within its own opening.
+An opening is recorded in the study's run before the first test picture is read: in a tag such as `pneumo.test_opening.0001`
+(when, by whom, for which run) and in the metric `test_openings`. An interrupted promotion resumes its own run and its own
+opening.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -18,26 +17,43 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.exceptions import MlflowException
 
 from pneumo.spec.errors import RequestError
+from pneumo.spec.names import Metrics, Tags
+from pneumo.tracking.operations import now
+from pneumo.tracking.runs import close_run, log_files, user_name
 from pneumo.tracking.store import Store
-from pneumo.tracking.study import Recorded, close_run, experiment_id, log_files, recorded, user
+from pneumo.tracking.study import RecordedStudy, experiment_id, read_study
 
-_OPENING = "pneumo.test_opening."
-_JUDGED = "pneumo.judged"
 _RUN_ID_LENGTH = 32
+
+_MOST_STUDIES = 10
+"""Largest number of studies that an error lists."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a promotion is asked of: a study, and one of its runs where that was named."""
+class PromotionRequest:
+    """What is to be promoted.
+
+    Attributes:
+        study: Name of the study.
+        recorded: What the study's run says.
+        run_id: The trial's run; None for the best trial of the study.
+    """
 
     study: str
-    recorded: Recorded
+    recorded: RecordedStudy
     run_id: str | None = None
 
 
 @dataclass(frozen=True)
 class Opening:
-    """One opening of the sealed test pictures: `at`, in UTC, ISO 8601, `run_id` was judged; `promotion` is the run of it."""
+    """An opening of the sealed test pictures.
+
+    Attributes:
+        at: When, ISO 8601 in UTC.
+        who: Name of the user.
+        run_id: The trial's run that was judged.
+        promotion: The promotion's run.
+    """
 
     at: str
     who: str
@@ -47,88 +63,116 @@ class Opening:
 
 @dataclass(frozen=True)
 class PromotionRun:
-    """A promotion's run. `judged`: all that the test pictures had to say is recorded in it."""
+    """The run of a promotion.
+
+    Attributes:
+        run_id: Its id.
+        judged: Whether it has the complete evaluation on the test pictures.
+    """
 
     run_id: str
     judged: bool
 
 
-def asked(store: Store, what: str | None) -> Asked:
-    """The study of that name, or the one that a run belongs to, or without either the study that was begun last.
+def find_request(store: Store, what: str | None) -> PromotionRequest:
+    """Return what is to be promoted.
 
-    Raises `RequestError` where there is none.
+    Args:
+        store: MLflow.
+        what: Name of a study, or id of a study's or a trial's run; None for the study that was started last.
+
+    Raises:
+        RequestError: There is no such study or run.
     """
     if what is None:
-        what = _latest(store)
-    if found := recorded(store, what):
-        return Asked(what, found)
-    run = _run(store, what) if len(what) == _RUN_ID_LENGTH else None
+        what = _latest_study(store)
+    if recorded := read_study(store, what):
+        return PromotionRequest(what, recorded)
+    run = _find_run(store, what) if len(what) == _RUN_ID_LENGTH else None
     if run is None:
-        raise RequestError(f"{what}: neither a study nor a run in {store.shown}; there is {_known(store)}")
-    role, study = run.data.tags.get("pneumo.role"), run.data.tags.get("pneumo.study", "")
-    if role not in ("study", "trial", "confirm") or (found := recorded(store, study)) is None:
-        raise RequestError(f"{what}: a run of role {role}; wants the run of a trial or of a study")
-    return Asked(study, found, None if role == "study" else what)
+        raise RequestError(f"{what}: neither a study nor a run in {store.display_uri}; there is {_list_studies(store)}")
+    role, study = run.data.tags.get(Tags.ROLE), run.data.tags.get(Tags.STUDY, "")
+    if role not in ("study", "trial", "confirm") or (recorded := read_study(store, study)) is None:
+        raise RequestError(f"{what}: a run of role {role}; give the run of a trial or of a study")
+    return PromotionRequest(study, recorded, None if role == "study" else what)
 
 
-def openings(store: Store, study: Recorded) -> list[Opening]:
-    """Every opening of the study's test pictures so far, the first one first."""
+def read_openings(store: Store, study: RecordedStudy) -> list[Opening]:
+    """Return the openings of the study's test pictures, in order."""
     tags = store.client.get_run(study.run_id).data.tags
-    return [Opening(**json.loads(tags[key])) for key in sorted(tags) if key.startswith(_OPENING)]
+    return [Opening(**json.loads(tags[key])) for key in sorted(tags) if key.startswith(Tags.TEST_OPENING)]
 
 
-def elsewhere(store: Store, study: str, test: str) -> int:
-    """How often other studies of this store have opened the same test pictures."""
-    ids = [one.experiment_id for one in store.client.search_experiments(max_results=1000) if one.name != study]
+def count_openings_elsewhere(store: Store, study: str, test: str) -> int:
+    """Return how often other studies of this store opened the test pictures with the digest `test`."""
+    experiments = store.client.search_experiments(max_results=1000)
+    ids = [experiment.experiment_id for experiment in experiments if experiment.name != study]
     if not ids:
         return 0
-    opened = f"tags.`pneumo.role` = 'promotion' and tags.`pneumo.data.test` = '{test}'"
-    return len(store.client.search_runs(ids, opened, max_results=1000))
+    condition = f"tags.`{Tags.ROLE}` = 'promotion' and tags.`{Tags.DATA_TEST}` = '{test}'"
+    return len(store.client.search_runs(ids, condition, max_results=1000))
 
 
 def open_run(
     store: Store,
     study: str,
-    of: Recorded,
+    recorded: RecordedStudy,
     *,
     key: str,
     name: str,
     tags: Mapping[str, str],
     params: Mapping[str, object],
 ) -> PromotionRun:
-    """The run of the promotion that `key` tells: a new one, or the one that was begun before."""
+    """Open the run of a promotion: the one with the same key, or a new one.
+
+    Args:
+        store: MLflow.
+        study: Name of the study.
+        recorded: What the study's run says.
+        key: Identifies the promotion.
+        name: Name of a new run.
+        tags: Tags of a new run.
+        params: Parameters of a new run.
+    """
     client, experiment = store.client, experiment_id(store, study)
-    found = client.search_runs(
-        [experiment], f"tags.`pneumo.promotion_key` = '{key}'", run_view_type=ViewType.ACTIVE_ONLY, max_results=1
+    runs = client.search_runs(
+        [experiment], f"tags.`{Tags.PROMOTION_KEY}` = '{key}'", run_view_type=ViewType.ACTIVE_ONLY, max_results=1
     )
-    if found:
-        client.update_run(found[0].info.run_id, status="RUNNING")
-        return PromotionRun(found[0].info.run_id, _JUDGED in found[0].data.tags)
-    own = {
-        "pneumo.role": "promotion",
-        "pneumo.study": study,
-        "pneumo.promotion_key": key,
-        "mlflow.parentRunId": of.run_id,
-        "mlflow.user": user(),
-        "mlflow.source.name": "pneumo.promote",
-        "mlflow.source.type": "LOCAL",
+    if runs:
+        client.update_run(runs[0].info.run_id, status="RUNNING")
+        return PromotionRun(runs[0].info.run_id, Tags.JUDGED in runs[0].data.tags)
+    own_tags = {
+        Tags.ROLE: "promotion",
+        Tags.STUDY: study,
+        Tags.PROMOTION_KEY: key,
+        Tags.PARENT: recorded.run_id,
+        Tags.USER: user_name(),
+        Tags.SOURCE_NAME: "pneumo.promote",
+        Tags.SOURCE_TYPE: "LOCAL",
     }
-    run_id = client.create_run(experiment, tags=own | dict(tags), run_name=name).info.run_id
+    run_id = client.create_run(experiment, tags=own_tags | dict(tags), run_name=name).info.run_id
     client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
     return PromotionRun(run_id, False)
 
 
-def record_opening(store: Store, study: Recorded, run_id: str, promotion: str) -> list[Opening]:
-    """Puts on record that the test pictures are about to be opened, and gives every opening, this one last."""
-    before = openings(store, study)
-    if any(opening.promotion == promotion for opening in before):
-        return before  # its process died within this opening, before anybody saw a figure
-    opening = Opening(datetime.now(UTC).isoformat(timespec="seconds"), user(), run_id, promotion)
-    now = [*before, opening]
-    count = Metric("test_openings", len(now), int(time.time() * 1000), len(now))
-    named = RunTag(f"{_OPENING}{len(now):04d}", json.dumps(asdict(opening)))
-    store.client.log_batch(study.run_id, metrics=[count], tags=[named])
-    return now
+def record_opening(store: Store, study: RecordedStudy, run_id: str, promotion: str) -> list[Opening]:
+    """Record that the test pictures are about to be opened, and return all openings, this one last.
+
+    Args:
+        store: MLflow.
+        study: What the study's run says.
+        run_id: The trial's run that is to be judged.
+        promotion: The promotion's run.
+    """
+    openings = read_openings(store, study)
+    if any(opening.promotion == promotion for opening in openings):
+        return openings  # The promotion was interrupted within its opening, before anyone saw a result.
+    opening = Opening(datetime.now(UTC).isoformat(timespec="seconds"), user_name(), run_id, promotion)
+    openings = [*openings, opening]
+    count = Metric(Metrics.TEST_OPENINGS, len(openings), now(), len(openings))
+    tag = RunTag(f"{Tags.TEST_OPENING}{len(openings):04d}", json.dumps(asdict(opening)))
+    store.client.log_batch(study.run_id, metrics=[count], tags=[tag])
+    return openings
 
 
 def record_judged(
@@ -142,8 +186,19 @@ def record_judged(
     files: Mapping[str, str | bytes],
     tags: Mapping[str, str],
 ) -> None:
-    """Writes what the test pictures had to say, and last that all of it is there."""
-    client, now = store.client, int(time.time() * 1000)
+    """Record the evaluation on the test pictures. The tag that it is complete is written last.
+
+    Args:
+        store: MLflow.
+        run_id: The promotion's run.
+        test: Digest of the test pictures.
+        source: Path or address of the pictures.
+        counts: Numbers of test pictures and patients.
+        metrics: Metrics of the run.
+        files: Artifacts by path in the run.
+        tags: Tags of the run.
+    """
+    client, at = store.client, now()
     dataset = Dataset(
         name="test",
         digest=test,
@@ -151,45 +206,46 @@ def record_judged(
         source=json.dumps({"uri": source}),
         profile=json.dumps(dict(counts)),
     )
-    client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "test")])])
+    client.log_inputs(run_id, [DatasetInput(dataset, [InputTag(Tags.DATASET_CONTEXT, "test")])])
     log_files(client, run_id, files)
-    client.log_batch(run_id, metrics=[Metric(name, float(value), now, 0) for name, value in metrics.items()])
-    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in (dict(tags) | {_JUDGED: "true"}).items()])
+    client.log_batch(run_id, metrics=[Metric(name, float(value), at, 0) for name, value in metrics.items()])
+    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in (dict(tags) | {Tags.JUDGED: "true"}).items()])
 
 
 def record_end(store: Store, run_id: str, tags: Mapping[str, str]) -> None:
-    """Closes a promotion's run."""
+    """Set tags of a promotion's run, and close it as FINISHED."""
     store.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
     close_run(store.client, run_id, "FINISHED")
 
 
 def abandon(store: Store, run_id: str) -> None:
-    """Closes the run of a promotion that was interrupted, if MLflow can still be reached; the next one takes it up."""
+    """Close the run of an interrupted promotion as KILLED if MLflow can be reached. The same promotion can resume it."""
     with contextlib.suppress(Exception):
         close_run(store.client, run_id, "KILLED")
 
 
-def _run(store: Store, run_id: str) -> Run | None:
+def _find_run(store: Store, run_id: str) -> Run | None:
     try:
         return store.client.get_run(run_id)
     except MlflowException:
         return None
 
 
-def _studies(store: Store, most: int) -> list[Run]:
-    ids = [one.experiment_id for one in store.client.search_experiments(max_results=1000)]
+def _latest_study_runs(store: Store, limit: int) -> list[Run]:
+    ids = [experiment.experiment_id for experiment in store.client.search_experiments(max_results=1000)]
     return list(
         store.client.search_runs(
-            ids, "tags.`pneumo.role` = 'study'", max_results=most, order_by=["attributes.start_time DESC"]
+            ids, f"tags.`{Tags.ROLE}` = 'study'", max_results=limit, order_by=["attributes.start_time DESC"]
         )
     )
 
 
-def _latest(store: Store) -> str:
-    if found := _studies(store, 1):
-        return str(found[0].data.tags["pneumo.study"])
-    raise RequestError(f"{store.shown} has no study yet; python -m pneumo.search makes one")
+def _latest_study(store: Store) -> str:
+    if runs := _latest_study_runs(store, 1):
+        return str(runs[0].data.tags[Tags.STUDY])
+    raise RequestError(f"{store.display_uri} has no study yet; python -m pneumo.search makes one")
 
 
-def _known(store: Store) -> str:
-    return ", ".join(str(run.data.tags["pneumo.study"]) for run in _studies(store, 10)) or "no study"
+def _list_studies(store: Store) -> str:
+    runs = _latest_study_runs(store, _MOST_STUDIES)
+    return ", ".join(str(run.data.tags[Tags.STUDY]) for run in runs) or "no study"

@@ -1,71 +1,63 @@
-"""A trial as its run tells it: all that is needed to train it again and to compare."""
+"""What a trial's run says about its training: enough to repeat it and to compare."""
 
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from pneumo.spec.errors import RequestError
+from pneumo.spec.names import Artifacts, Metrics, Tags
 from pneumo.spec.result import PARTS, Part
+from pneumo.spec.run import RecordedRun
+from pneumo.tracking.runs import read_artifact, recorded_run
 from pneumo.tracking.store import Store
-
-EPOCH_METRICS = ("loss", "accuracy", "auc", "val_loss", "val_accuracy", "val_auc", "epoch_seconds")
 
 
 @dataclass(frozen=True)
 class Digest:
-    """What a run says of the pictures of one part: their digest, and how many they are where it says that."""
+    """The pictures of one part of the split, as a run records them.
+
+    Attributes:
+        digest: The first letters of the digest of pictures and split.
+        pictures: The number of pictures; None if the run does not record it.
+    """
 
     digest: str
     pictures: int | None
 
 
 @dataclass(frozen=True)
-class RecordedTrial:
-    """A trial that was trained, or a training that repeats one.
+class RecordedTraining:
+    """A trial's run with all that is needed to repeat its training.
 
-    `parameters` are texts, as MLflow keeps them, `seed` among them. `metrics` has those that are known once, `epochs` those
-    of each epoch from the first. `experiment_yaml` and `predictions_csv` are artifacts.
+    Attributes:
+        run: The run of a trial, complete or pruned, or of a confirmation.
+        store_uri: The address of MLflow, without a password.
+        epochs: The metrics of each epoch, from the first.
+        pictures: The pictures of each part.
+        experiment_yaml: Text of the artifact `experiment.yaml`.
+        predictions_csv: Text of the artifact `predictions.csv`.
     """
 
-    run_id: str
-    store: str
-    tags: Mapping[str, str]
-    parameters: Mapping[str, str]
-    metrics: Mapping[str, float]
+    run: RecordedRun
+    store_uri: str
     epochs: tuple[Mapping[str, float], ...]
     pictures: Mapping[Part, Digest]
     experiment_yaml: str
     predictions_csv: str
 
-    @property
-    def study(self) -> str:
-        return self.tags["pneumo.study"]
 
-    @property
-    def number(self) -> int:
-        return int(self.tags["pneumo.trial"])
+def read_training(store: Store, run_id: str) -> RecordedTraining:
+    """Return what the run of a trial says about its training.
 
-    @property
-    def role(self) -> str:
-        """`trial`, or `confirm` for one that repeats a trial with another seed."""
-        return self.tags["pneumo.role"]
-
-    @property
-    def state(self) -> str:
-        """`complete` or `pruned`."""
-        return self.tags["pneumo.state"]
-
-
-def recorded_trial(store: Store, run_id: str) -> RecordedTrial:
-    """The trial of a run. Raises `RequestError` where it is not one that was trained, or where its record has holes."""
+    Raises:
+        RequestError: There is no such run, it is not a trial that was trained, or its record is incomplete.
+    """
     client = store.client
     try:
         run = client.get_run(run_id)
@@ -73,69 +65,61 @@ def recorded_trial(store: Store, run_id: str) -> RecordedTrial:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
         raise RequestError(
-            f"{run_id}: there is no such run in {store.shown}; a trial's run id is on its page and in its study's trials.csv"
+            f"{run_id}: there is no such run in {store.display_uri}; a trial's run id is on its page and in its study's "
+            "trials.csv"
         ) from None
-    _check(run)
-    lasting = {name: value for name, value in run.data.metrics.items() if not name.startswith("system/")}
-    files = {name: _text(client, run_id, name) for name in ("experiment.yaml", "predictions.csv")}
-    return RecordedTrial(
-        run_id=run_id,
-        store=store.shown,
-        tags=dict(run.data.tags),
-        parameters=dict(run.data.params),
-        metrics={name: value for name, value in lasting.items() if name not in EPOCH_METRICS},
+    recorded = recorded_run(run)
+    _check_trained(recorded)
+    experiment_yaml = read_artifact(store, run_id, Artifacts.EXPERIMENT)
+    predictions_csv = read_artifact(store, run_id, Artifacts.PREDICTIONS)
+    return RecordedTraining(
+        run=recorded,
+        store_uri=store.display_uri,
         epochs=_epochs(client, run_id),
         pictures=_pictures(run),
-        experiment_yaml=files["experiment.yaml"],
-        predictions_csv=files["predictions.csv"],
+        experiment_yaml=experiment_yaml,
+        predictions_csv=predictions_csv,
     )
 
 
-def _check(run: Run) -> None:
-    tags, status = run.data.tags, run.info.status
-    role, state, where = tags.get("pneumo.role"), tags.get("pneumo.state"), run.info.run_id
-    if role == "study":
+def _check_trained(run: RecordedRun) -> None:
+    if run.role == "study":
         raise RequestError(
-            f"{where}: is the run of the study {tags.get('pneumo.study')}; give the run of one of its trials"
+            f"{run.run_id}: this is the run of the study {run.tags.get('pneumo.study')}; give the run of one of its trials"
         )
-    if role not in ("trial", "confirm"):
-        raise RequestError(f"{where}: is no run of a trial (it has no tag pneumo.role that says so); give one that is")
-    if status == "RUNNING":
-        raise RequestError(f"{where}: is still running, or was left so; give a trial that is complete or pruned")
-    if state == "failed":
-        why = " ".join(tags.get("pneumo.error", "").split())
+    if run.role not in ("trial", "confirm"):
+        raise RequestError(f"{run.run_id}: is not the run of a trial (it has no tag pneumo.role that says so)")
+    if run.status == "RUNNING":
+        raise RequestError(f"{run.run_id}: is still running, or was left so; give a trial that is complete or pruned")
+    if run.state == "failed":
+        error = " ".join(run.tags.get(Tags.ERROR, "").split())
         raise RequestError(
-            f"{where}: the trial failed{f' ({why})' if why else ''}, so there is nothing to compare with; "
+            f"{run.run_id}: the trial failed{f' ({error})' if error else ''}, so there is nothing to compare with; "
             "give one that is complete or pruned"
         )
-    if state not in ("complete", "pruned"):
-        raise RequestError(f"{where}: was ended before its end ({status}); give a trial that is complete or pruned")
-
-
-def _text(client: MlflowClient, run_id: str, name: str) -> str:
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            return Path(client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8")
-    except (MlflowException, OSError) as error:
+    if run.state not in ("complete", "pruned"):
         raise RequestError(
-            f"{run_id}: its artifact {name} cannot be had: {' '.join(str(error).split())[:200]}"
-        ) from None
+            f"{run.run_id}: was ended before its end ({run.status}); give a trial that is complete or pruned"
+        )
 
 
 def _epochs(client: MlflowClient, run_id: str) -> tuple[Mapping[str, float], ...]:
     epochs: dict[int, dict[str, float]] = {}
-    for name in EPOCH_METRICS:
+    for name in Metrics.OF_EPOCH:
         for metric in client.get_metric_history(run_id, name):
             epochs.setdefault(metric.step, {})[name] = metric.value
     if not epochs or sorted(epochs) != list(range(1, len(epochs) + 1)):
-        raise RequestError(f"{run_id}: its record has no metrics of every epoch from the first, got {sorted(epochs)}")
+        raise RequestError(
+            f"{run_id}: its record does not have the metrics of every epoch from the first on; "
+            f"it has epochs {sorted(epochs)}"
+        )
     return tuple(epochs[epoch] for epoch in sorted(epochs))
 
 
 def _pictures(run: Run) -> dict[Part, Digest]:
-    found: dict[str, Digest] = {}
-    for one in run.inputs.dataset_inputs if run.inputs else []:
-        context = next((tag.value for tag in one.tags if tag.key == "mlflow.data.context"), "")
-        count = json.loads(one.dataset.profile or "{}").get("num_rows")
-        found[context] = Digest(one.dataset.digest, count if isinstance(count, int) else None)
-    return {part: found[part] for part in PARTS if part in found}
+    digests: dict[str, Digest] = {}
+    for dataset_input in run.inputs.dataset_inputs if run.inputs else []:
+        part = next((tag.value for tag in dataset_input.tags if tag.key == Tags.DATASET_CONTEXT), "")
+        count = json.loads(dataset_input.dataset.profile or "{}").get("num_rows")
+        digests[part] = Digest(dataset_input.dataset.digest, count if isinstance(count, int) else None)
+    return {part: digests[part] for part in PARTS if part in digests}

@@ -1,4 +1,4 @@
-"""A registered model that takes pictures: made, kept, loaded. What it does itself is `served_model.py`."""
+"""Save, log and load a registered model that takes pictures. The model's own code is `served_model.py`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from pneumo.tracking.models import upload
 from pneumo.tracking.store import Store
 
 PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "pillow")
-"""What a loaded model needs beside MLflow, pinned to what it was judged with."""
+"""Packages that a loaded model needs besides MLflow, pinned to the versions that it was judged with."""
 
 DICOM_PACKAGES = ("pydicom", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg")
-"""The same, where they are installed: without them it takes no DICOM."""
+"""Packages for DICOM, pinned too if they are installed. Without them, the model takes no DICOM."""
 
 _CODE = Path(__file__).with_name("served_model.py")
 _NETWORK = "network"
@@ -36,9 +36,15 @@ _NAME = "served"
 
 @dataclass(frozen=True)
 class Decision:
-    """How a network's output becomes a label: `classes` of the labels 0 and 1, `temperature` that the probability is scaled
-    by, `threshold` from which on the second class is meant; `image_size` (pixels) and `channels` of the network's input.
-    `phantom`: trained on generated pictures.
+    """How a network's output becomes a label.
+
+    Attributes:
+        classes: Names of the labels 0 and 1.
+        threshold: Least probability of the second class.
+        temperature: Temperature by which the probability is scaled.
+        image_size: Side of the network's input, in pixels.
+        channels: Channels of the network's input.
+        phantom: Whether the network was trained on generated pictures.
     """
 
     classes: tuple[str, str]
@@ -51,7 +57,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one picture: `probability` of the second class and `label`, or `error`, why there is none."""
+    """The prediction for a picture: the probability of the second class and the label, or the error."""
 
     probability: float | None
     label: str | None
@@ -60,7 +66,13 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Served:
-    """A model that takes pictures, loaded. `uri` is how it was asked for, `network` its Keras model, a file."""
+    """A loaded model that takes pictures.
+
+    Attributes:
+        uri: The address that it was loaded from.
+        decision: How its output becomes a label.
+        network: File of its Keras model.
+    """
 
     uri: str
     decision: Decision
@@ -68,7 +80,7 @@ class Served:
     _pyfunc: Any = field(repr=False)
 
     def predict(self, pictures: Sequence[bytes | str | Path | np.ndarray[Any, Any]]) -> list[Prediction]:
-        """Of each picture (encoded, a path, or an array uint8 or uint16), in order. Decodes with a thread for each core."""
+        """Return the prediction for each picture: encoded bytes, a path, or an array of uint8 or uint16."""
         if not pictures:
             return []
         table = self._pyfunc.predict(list(pictures))
@@ -79,15 +91,19 @@ class Served:
 
 
 def save_served(network: Path, decoding: Path, decision: Decision, example: str, to: Path) -> Path:
-    """Writes a model that takes pictures into a new folder, `to`.
+    """Write a model that takes pictures into a new folder, and return the folder.
 
-    `network` is the folder of a trial's MLflow model, copied as it is; `decoding` that of the decoder; `example` a picture
-    in base64, kept as the model's example of a request.
+    Args:
+        network: Folder of a trial's MLflow model, which is copied.
+        decoding: Folder of the decoder, which is copied.
+        decision: How the network's output becomes a label.
+        example: A picture in base64, stored as the example of a request.
+        to: The new folder.
     """
     with tempfile.TemporaryDirectory() as folder:
         decoder, named = Path(folder, "decoding"), Path(folder, _NETWORK)
         shutil.copytree(decoding, decoder, ignore=shutil.ignore_patterns("__pycache__"))
-        # MLflow names its own copy by the last part of a path. What it pickled beside a network is not loaded again.
+        # MLflow names its copy by the last part of the path. The pickle beside a network is never loaded.
         shutil.copytree(network, named, ignore=shutil.ignore_patterns("*.cloudpickle"))
         mlflow.pyfunc.save_model(
             str(to),
@@ -95,7 +111,7 @@ def save_served(network: Path, decoding: Path, decision: Decision, example: str,
             artifacts={_NETWORK: str(named), "decoding": str(decoder)},
             model_config=asdict(decision) | {"classes": list(decision.classes)},
             pip_requirements=_requirements(),
-            # No schema of the input: MLflow's would refuse arrays of several sizes, or a path beside bytes.
+            # There is no schema of the input: it would refuse arrays of different sizes, or a path beside bytes.
             signature=ModelSignature(
                 outputs=Schema(
                     [
@@ -112,14 +128,14 @@ def save_served(network: Path, decoding: Path, decision: Decision, example: str,
 
 
 def log_served(store: Store, run_id: str, folder: Path, tags: Mapping[str, str]) -> str:
-    """Logs what `save_served` wrote as a model of a run, once: a whole one that is there already is taken. Its id."""
+    """Log what `save_served` wrote as a model of a run, unless the run has it already. Return the model's id."""
     client = store.client
     experiment = client.get_run(run_id).info.experiment_id
-    found = f"source_run_id = '{run_id}' and name = '{_NAME}'"
-    for left in client.search_logged_models([experiment], filter_string=found):
-        if left.status == LoggedModelStatus.READY:
-            return str(left.model_id)
-        client.delete_logged_model(left.model_id)  # a process died while it wrote this one
+    condition = f"source_run_id = '{run_id}' and name = '{_NAME}'"
+    for earlier in client.search_logged_models([experiment], filter_string=condition):
+        if earlier.status == LoggedModelStatus.READY:
+            return str(earlier.model_id)
+        client.delete_logged_model(earlier.model_id)  # A process died while it uploaded this one.
     logged = client.create_logged_model(
         experiment, name=_NAME, source_run_id=run_id, tags=dict(tags), model_type="pneumo"
     )
@@ -128,35 +144,41 @@ def log_served(store: Store, run_id: str, folder: Path, tags: Mapping[str, str])
 
 
 def load_folder(folder: Path, uri: str) -> Served:
-    """Loads what `save_served` wrote. Raises `RequestError` where a folder holds another kind of model."""
+    """Load what `save_served` wrote. Raises `RequestError` for another kind of model."""
     try:
         pyfunc = Model.load(str(folder)).flavors["python_function"]
         config, network = pyfunc["config"], folder / pyfunc["artifacts"][_NETWORK]["path"]
         decision = Decision(**config | {"classes": tuple(config["classes"])})
     except (KeyError, TypeError, MlflowException):
         raise RequestError(
-            f"{uri}: takes no pictures; wants a promoted model, as models:/NAME@champion or models:/NAME/VERSION"
+            f"{uri}: takes no pictures; give a promoted model, such as models:/NAME@champion or models:/NAME/VERSION"
         ) from None
     return Served(uri, decision, network / "data" / "model.keras", mlflow.pyfunc.load_model(str(folder)))
 
 
 def load_served(store: Store, uri: str) -> Served:
-    """The registered model at `models:/NAME@ALIAS` or `models:/NAME/VERSION`, or in a folder of this machine.
+    """Load the registered model at `models:/NAME@ALIAS` or `models:/NAME/VERSION`, or a model in a local folder.
 
-    Raises `RequestError` where there is none, or it takes no pictures.
+    Raises:
+        RequestError: There is no such model, or it takes no pictures.
     """
     if not uri.startswith("models:/"):
         if not Path(uri, "MLmodel").is_file():
-            raise RequestError(f"{uri}: neither a registered model, as models:/NAME@champion, nor the folder of one")
+            raise RequestError(
+                f"{uri}: neither a registered model, such as models:/NAME@champion, nor the folder of one"
+            )
         return load_folder(Path(uri), uri)
     try:
         return load_folder(model_folder(store, uri), uri)
     except MlflowException as error:
-        raise RequestError(f"{uri}: not in {store.shown}: {str(error).splitlines()[0]}") from None
+        raise RequestError(f"{uri}: not in {store.display_uri}: {str(error).splitlines()[0]}") from None
 
 
 def model_folder(store: Store, uri: str) -> Path:
-    """The folder of a model's files: of a store of this machine as it is, else a copy that goes with the process."""
+    """Return the folder of a model's files.
+
+    A server's files are downloaded into a folder that is deleted at the end of the process.
+    """
     if uri.startswith("models:/") and not uri.startswith("models:/m-"):
         uri = _source(store, uri)
     to = None
@@ -167,7 +189,7 @@ def model_folder(store: Store, uri: str) -> Path:
 
 
 def _source(store: Store, uri: str) -> str:
-    """The address of a registered version's files."""
+    """Return the address of a registered version's files."""
     name, at, alias = uri.removeprefix("models:/").partition("@")
     if at:
         return str(store.client.get_model_version_by_alias(name, alias).source)

@@ -1,8 +1,8 @@
-"""A registered model: pictures in, a table of probabilities and labels out.
+"""The code of a registered model, which takes pictures and returns a table of probabilities and labels.
 
-MLflow keeps this file with the model and runs it when the model is loaded (models from code); nothing is pickled, and
-nothing of the project has to be installed. Beside it lie the trial's own Keras model (`network`) and the decoder
-(`decoding`, a copy of `pneumo.data.decoding`); `model_config` has the operating point.
+MLflow stores this file with the model and runs it when the model is loaded (models from code). Nothing is pickled, and pneumo
+need not be installed. The model's other artifacts are the trial's Keras model (`network`) and the decoder (`decoding`, a copy
+of `pneumo.data.decoding`). `model_config` has the operating point.
 """
 
 from __future__ import annotations
@@ -22,34 +22,44 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-WANTED = "wants a JPEG, PNG or DICOM in base64, or an array of uint8"
-WANTED_HERE = "wants a JPEG, PNG or DICOM as bytes or base64, the path of one, or an array of uint8 or uint16"
+EXPECTED = "expected a JPEG, PNG or DICOM in base64, or an array of uint8"
+"""The kinds of pictures that a served model takes."""
+
+EXPECTED_HERE = "expected a JPEG, PNG or DICOM as bytes or base64, the path of one, or an array of uint8 or uint16"
+"""The kinds of pictures that a model takes in a process of its own."""
+
 LOGIT_EPSILON = 1e-7
+"""Probabilities are clipped this far from 0 and 1 before the temperature is applied."""
+
 LONGEST_PATH = 4096
+"""Number of letters from which on a text is not a path."""
 
 
 class PictureModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
-    """Takes a list, a one-column frame or an array of pictures of any sizes, of the kinds that `WANTED_HERE` names.
+    """A model that takes pictures of any sizes: a list, a frame with one column, or an array.
 
-    Gives a frame with a row for each: `probability` (of the second class), `label`, `threshold`, and `error`, which says
-    why a picture has no probability. Within `mlflow models serve` a text is never taken for a path.
+    The kinds of pictures are `EXPECTED_HERE`. The result is a frame with a row for each picture: `probability` (of the second
+    class), `label`, `threshold`, and `error`, the reason if there is no probability. In `mlflow models serve`, a text is not
+    taken for a path.
     """
 
     _skip_type_hint_validation = True
-    """Else MLflow advises, at every load, to give `predict` a type, by which it would refuse arrays of several sizes."""
+    """Keep MLflow from advising type hints for `predict`, with which it would refuse arrays of different sizes."""
 
     def load_context(self, context: Any) -> None:
+        """Load the network and the decoder."""
         config = context.model_config
         self.classes: list[str] = list(config["classes"])
         self.threshold, self.temperature = float(config["threshold"]), float(config["temperature"])
         self.size, self.channels = int(config["image_size"]), int(config["channels"])
         self.decoding = _folder_as_module(Path(context.artifacts["decoding"]))
         self.network = mlflow.tensorflow.load_model(context.artifacts["network"])
-        # Keras does not promise that a model may be called from several threads, as the server's are.
+        # Keras does not promise that several threads, such as the server's, can call a model at once.
         self.lock = threading.Lock()
         self.probability(np.zeros((self.size, self.size), np.uint8))  # the first call traces the network
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+        """Return the frame of predictions for an input of any supported form."""
         serving = os.environ.get("_MLFLOW_IS_IN_SERVING_ENVIRONMENT") == "true"
         rows = []
         for square in self.squares(pictures_in(model_input), paths=not serving):
@@ -65,7 +75,7 @@ class PictureModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc
         return table.astype(object).where(table.notna(), None) if serving else table
 
     def probability(self, square: np.ndarray[Any, Any]) -> float:
-        """Of one picture at a time: within a batch the last digits depend on the other pictures."""
+        """Return the probability of one picture. In a batch, the last digits would depend on the other pictures."""
         batch = np.repeat(square[None, :, :, None].astype(np.float32), self.channels, axis=-1)
         with self.lock:
             probability = float(self.network.predict_on_batch(batch)[0, 0])
@@ -76,7 +86,7 @@ class PictureModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc
         return float(1 / (1 + np.exp(-logit / self.temperature)))
 
     def squares(self, pictures: list[Any], *, paths: bool) -> Iterator[np.ndarray[Any, Any] | str]:
-        """Each picture decoded, or why it cannot be, in order; decoded by as many threads as there are cores."""
+        """Yield each picture decoded, or the reason why it cannot be, in order. Decodes with a thread for each core."""
         if len(pictures) == 1:
             yield self.square(pictures[0], paths=paths)
             return
@@ -97,29 +107,32 @@ class PictureModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc
             return " ".join(f"cannot be read: {getattr(error, 'strerror', None) or error}".split())
 
     def encoded(self, picture: Any, *, paths: bool) -> tuple[bytes, str | None]:
-        """The bytes of an encoded picture, and its file's name where it has one."""
-        wanted = WANTED_HERE if paths else WANTED
+        """Return the bytes of an encoded picture, and its file's name if it has one."""
+        expected = EXPECTED_HERE if paths else EXPECTED
         if isinstance(picture, bytes | bytearray | memoryview):
             return bytes(picture), None
         if isinstance(picture, os.PathLike) and paths:
             return Path(picture).read_bytes(), os.fspath(picture)
         if not isinstance(picture, str):
-            raise self.decoding.UnreadableError(f"no picture but {type(picture).__name__}; {wanted}")
+            raise self.decoding.UnreadableError(f"not a picture but {type(picture).__name__}; {expected}")
         if paths and len(picture) < LONGEST_PATH and "\0" not in picture and Path(picture).is_file():
             return Path(picture).read_bytes(), picture
         text = picture.partition(",")[2] if picture.startswith("data:") else picture
         if not text.strip():
-            raise self.decoding.UnreadableError(f"an empty text; {wanted}")
+            raise self.decoding.UnreadableError(f"an empty text; {expected}")
         try:
             return base64.b64decode("".join(text.split()), validate=True), None
         except ValueError:
-            said = "neither base64 nor the path of a file" if paths else "no base64"
-            raise self.decoding.UnreadableError(f"{said}: {text[:40]!r}; {wanted}") from None
+            problem = "neither base64 nor the path of a file" if paths else "not base64"
+            raise self.decoding.UnreadableError(f"{problem}: {text[:40]!r}; {expected}") from None
 
 
 def pictures_in(model_input: Any) -> list[Any]:
-    """The pictures of an input in whatever form it comes. Raises `MlflowException`, which a server answers with status 400,
-    where a table has no one column for them."""
+    """Return the pictures of an input of any supported form.
+
+    Raises:
+        MlflowException: A table has several columns, none of them `picture`. A server answers with status 400.
+    """
     if isinstance(model_input, dict):
         model_input = pd.DataFrame(model_input)
     if isinstance(model_input, pd.DataFrame):
@@ -128,12 +141,12 @@ def pictures_in(model_input: Any) -> list[Any]:
         )
         if column is None:
             got = ", ".join(map(str, model_input.columns))
-            raise mlflow.exceptions.MlflowException.invalid_parameter_value(f"wants one column, picture; got {got}")
+            raise mlflow.exceptions.MlflowException.invalid_parameter_value(f"expected one column, picture; got {got}")
         return list(model_input[column])
     if isinstance(model_input, str | bytes | bytearray | os.PathLike):
         return [model_input]
     if isinstance(model_input, np.ndarray) and model_input.dtype.kind in "OSU":
-        return [str(one) if isinstance(one, np.str_) else one for one in model_input.ravel()]
+        return [str(text) if isinstance(text, np.str_) else text for text in model_input.ravel()]
     if isinstance(model_input, np.ndarray):
         shape = model_input.shape
         return [model_input] if len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4)) else list(model_input)
@@ -141,7 +154,7 @@ def pictures_in(model_input: Any) -> list[Any]:
 
 
 def _folder_as_module(folder: Path) -> ModuleType:
-    """The decoder of this very model: under a name of its own, so that two models of one process keep theirs apart."""
+    """Import the model's decoder under a name of its own, so that models in one process do not share a decoder."""
     name = f"decoding_{abs(hash(folder)):x}"
     spec = importlib.util.spec_from_file_location(
         name, folder / "__init__.py", submodule_search_locations=[str(folder)]

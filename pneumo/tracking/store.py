@@ -1,4 +1,4 @@
-"""Which MLflow a command talks to, and whether it answers."""
+"""Connect to MLflow, and check that it answers."""
 
 from __future__ import annotations
 
@@ -25,40 +25,46 @@ from mlflow.utils.rest_utils import http_request
 
 from pneumo.spec.errors import RequestError
 from pneumo.spec.masking import mask_passwords
+from pneumo.tracking.failures import is_timeout
 
 ERRORS = (MlflowException, OSError)
-"""What calls raise where MLflow no longer answers; their text may hold its address: `mask_passwords` is for that."""
+"""What MLflow's client raises if MLflow does not answer. The text may have a password: use `mask_passwords`."""
 
 T = TypeVar("T")
 
 FIRST_ANSWER = 5
-"""Seconds that a server or a database has for its first answer."""
+"""Seconds to wait for the first answer of a server or a database."""
 
 
 @dataclass(frozen=True)
 class Store:
-    """An MLflow that has answered. `uri` is what a worker is handed; it can hold a password: print `shown`."""
+    """An MLflow that has answered.
+
+    Attributes:
+        uri: Its tracking URI. It may have a password: print `display_uri` instead.
+    """
 
     uri: str = field(repr=False)
 
     @property
-    def shown(self) -> str:
-        """The address without its password."""
+    def display_uri(self) -> str:
+        """The tracking URI without its password."""
         return mask_passwords(self.uri)
 
     @property
     def default(self) -> bool:
-        """Whether a bare `mlflow ui` in this folder shows the same runs."""
+        """Whether `mlflow ui` without options, in this folder, shows the same runs."""
         own = Path.cwd() / "mlflow.db"
         return self.uri.startswith("sqlite") and Path(sqlalchemy.make_url(self.uri).database or "") == own
 
     @property
     def client(self) -> MlflowClient:
-        return client(self.uri)
+        """A new client."""
+        return _client(self.uri)
 
 
 def pages(search: Callable[[str | None], PagedList[T]]) -> Iterator[T]:
-    """All that a search of MLflow's finds. It takes the token of a page, None for the first."""
+    """Yield the results of all pages of an MLflow search, a function of a page's token (None for the first page)."""
     token: str | None = None
     while True:
         page = search(token)
@@ -68,51 +74,54 @@ def pages(search: Callable[[str | None], PagedList[T]]) -> Iterator[T]:
 
 
 def connect(uri: str | None = None) -> Store:
-    """The MLflow at `uri`, else at `MLFLOW_TRACKING_URI`, else the one that a bare `mlflow ui` shows in this folder.
+    """Connect to the MLflow at `uri`, or by default to that of `MLFLOW_TRACKING_URI` or of this folder.
 
-    Creates a database that is not there yet. Raises `RequestError`, within seconds, where there is none to be had.
+    A missing database is created.
+
+    Raises:
+        RequestError: MLflow cannot be reached or used. This takes a few seconds at most.
     """
     uri = uri or get_tracking_uri()
     scheme = urlsplit(uri).scheme
     if scheme in ("http", "https"):
-        _ask(uri)
+        _check_server(uri)
     elif scheme.split("+")[0] in DATABASE_ENGINES:
-        _open(uri)
+        _open_database(uri)
     else:
         raise RequestError(
-            f"{_where(uri)}: not an address that runs can be kept at; give http(s)://host:port, sqlite:///path.db "
+            f"{_label(uri)}: runs cannot be stored at this address; give http(s)://host:port, sqlite:///path.db "
             "or postgresql://user:password@host/database"
         )
     return Store(uri)
 
 
 def connect_existing() -> Store:
-    """As `connect`, for who reads what is there: a database that is not there is not created but refused."""
+    """Connect as `connect` does, but raise `RequestError` for a database that does not exist."""
     uri = get_tracking_uri()
     if uri.startswith("sqlite:") and not Path(sqlalchemy.make_url(uri).database or "").is_file():
         raise RequestError(
-            f"{_where(uri)}: there are no runs here; go to the folder of the search, or set MLFLOW_TRACKING_URI"
+            f"{_label(uri)}: there are no runs here; go to the folder of the search, or set MLFLOW_TRACKING_URI"
         )
     return connect(uri)
 
 
-def client(uri: str) -> MlflowClient:
-    """A client that prints nothing below a warning, unless `MLFLOW_LOGGING_LEVEL` asks for it."""
+def _client(uri: str) -> MlflowClient:
+    """Return a client that prints warnings and errors only, unless `MLFLOW_LOGGING_LEVEL` is set."""
     if "MLFLOW_LOGGING_LEVEL" not in os.environ:
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        # The stack trace of an error that it raises as well; and of a cursor that an interruption has left open.
+        # These print stack traces: of an error that is raised too, and of a cursor that an interruption left open.
         for name in ("mlflow.store.db.utils", "sqlalchemy.pool"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
     return MlflowClient(uri)
 
 
-def _where(uri: str) -> str:
+def _label(uri: str) -> str:
     return f"tracking store {mask_passwords(uri)}"
 
 
-def _ask(uri: str) -> None:
-    """One request that needs the right to read, once: MLflow's client would try for minutes."""
+def _check_server(uri: str) -> None:
+    """Send one request that needs read access. MLflow's client would try again for minutes."""
     try:
         answer = http_request(
             get_default_host_creds(uri),
@@ -124,46 +133,43 @@ def _ask(uri: str) -> None:
             raise_on_status=False,
         )
     except MlflowException as error:
-        late = "timeout" in str(error) or "timed out" in str(error)
-        raise RequestError(
-            f"{_where(uri)}: {f'no answer within {FIRST_ANSWER} s' if late else 'cannot be reached'}; "
-            "start it, or set MLFLOW_TRACKING_URI right"
-        ) from None
+        problem = f"no answer within {FIRST_ANSWER} s" if is_timeout(error) else "cannot be reached"
+        raise RequestError(f"{_label(uri)}: {problem}; start it, or correct MLFLOW_TRACKING_URI") from None
     if answer.status_code in (401, 403):
         raise RequestError(
-            f"{_where(uri)}: refuses access (HTTP {answer.status_code}); set MLFLOW_TRACKING_USERNAME and "
+            f"{_label(uri)}: refuses access (HTTP {answer.status_code}); set MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, or let the server allow this host name"
         )
     if answer.status_code != 200 or "json" not in answer.headers.get("content-type", ""):
-        raise RequestError(f"{_where(uri)}: answers HTTP {answer.status_code}, not as an MLflow server does")
+        raise RequestError(f"{_label(uri)}: answers HTTP {answer.status_code}, and not as an MLflow server does")
 
 
-def _open(uri: str) -> None:
-    """Has MLflow open a database, and create its tables where there are none."""
+def _open_database(uri: str) -> None:
+    """Open a database with MLflow, and create its tables if there are none."""
     url = sqlalchemy.make_url(uri)
     sqlite = url.get_backend_name() == "sqlite"
     try:
-        # MLflow tries a database that cannot be opened for minutes, so it is opened here first.
+        # MLflow would try for minutes to open a database, so it is opened here first.
         if sqlite:
-            _writable(url.database or "")
+            _check_writable(url.database or "")
         else:
             with sqlalchemy.create_engine(url, connect_args={"connect_timeout": FIRST_ANSWER}).connect():
                 pass
-        # Of processes that create a database at once, all but one fail.
+        # If several processes create a database at once, all but one fail.
         lock = hashlib.sha256(str(Path(url.database or "").resolve()).encode()).hexdigest()[:16]
         with FileLock(Path(tempfile.gettempdir()) / f"pneumo-{os.getuid()}-{lock}.lock"):
             if sqlite and _is_empty(url.database or ""):
                 _create(url.database or "")
-            client(uri).search_experiments(max_results=1)
+            _client(uri).search_experiments(max_results=1)
     except ModuleNotFoundError as error:
-        raise RequestError(f"{_where(uri)}: needs the package {error.name}; pip install 'pneumo[postgres]'") from None
+        raise RequestError(f"{_label(uri)}: needs the package {error.name}; pip install 'pneumo[postgres]'") from None
     except (OSError, sqlite3.Error, sqlalchemy.exc.SQLAlchemyError, MlflowException) as error:
         reason = mask_passwords(str(getattr(error, "orig", None) or error)).strip().split("\n")[0]
-        raise RequestError(f"{_where(uri)}: cannot be opened: {reason}") from None
+        raise RequestError(f"{_label(uri)}: cannot be opened: {reason}") from None
 
 
-def _writable(path: str) -> None:
-    """Raises `OSError` or `sqlite3.Error` where a database cannot be written at a path."""
+def _check_writable(path: str) -> None:
+    """Raise `OSError` or `sqlite3.Error` if a database at this path cannot be written."""
     if not Path(path).parent.is_dir():
         raise FileNotFoundError(f"there is no folder {Path(path).parent}")
     with closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection:
@@ -177,13 +183,13 @@ def _is_empty(path: str) -> bool:
 
 
 def _create(path: str) -> None:
-    """Creates MLflow's tables in an SQLite database, all or none.
+    """Create MLflow's tables in an SQLite database in one transaction.
 
-    MLflow takes seconds for it, in many transactions, and cannot go on where it was killed between two of them ("table issues
-    already exists"). So it creates them elsewhere, and they come here in one.
+    MLflow takes seconds and many transactions. If it is killed between two of them, it cannot continue ("table issues
+    already exists"). So it creates the tables in another file, which is copied here in one transaction.
     """
     with tempfile.TemporaryDirectory(prefix="pneumo-") as folder:
-        made = Path(folder, "mlflow.db")
-        client(f"sqlite:///{made}").search_experiments(max_results=1)
-        with closing(sqlite3.connect(made)) as source, closing(sqlite3.connect(path, timeout=60)) as target:
+        complete = Path(folder, "mlflow.db")
+        _client(f"sqlite:///{complete}").search_experiments(max_results=1)
+        with closing(sqlite3.connect(complete)) as source, closing(sqlite3.connect(path, timeout=60)) as target:
             source.backup(target)

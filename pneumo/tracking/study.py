@@ -1,52 +1,58 @@
-"""The driver's side: one MLflow experiment a study, one parent run for it, a child run for each trial.
+"""The driver's runs: one MLflow experiment for a study, one run for the study in it, and a child run for each trial.
 
-A study is opened in MLflow itself, which must be there then; all that is written later goes by the study's outbox.
-Every call names its run; there is no active run. The names of tags, parameters and metrics are a contract with those
-who read them (README, "What a study leaves in MLflow").
+`open_study` writes into MLflow directly, so MLflow must answer then. Everything later goes through the study's outbox. Every
+function names the run that it writes to; MLflow's active run is not used.
 """
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, Run, RunTag, ViewType
+from mlflow.entities import Experiment, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from pneumo.spec.errors import RequestError
 from pneumo.spec.hyperparameters import Value
-from pneumo.spec.run import TrialRun
-from pneumo.tracking.outbox import KEY, Outbox, fill, new_key, now, timed
-from pneumo.tracking.store import Store, pages
+from pneumo.spec.names import Artifacts, Params, Tags
+from pneumo.spec.run import STATUS, End, RecordedRun, Role, Status, format_parameter
+from pneumo.tracking.operations import (
+    CreateRun,
+    DiscardModel,
+    LogBatch,
+    LogInputs,
+    SetTerminated,
+    UsedDataset,
+    metric_points,
+    now,
+)
+from pneumo.tracking.outbox import Outbox, new_key
+from pneumo.tracking.runs import read_artifact, recorded_run, runs_of, user_name
+from pneumo.tracking.store import Store
 from pneumo.tracking.views import view_tags
 
-Role = Literal["trial", "confirm"]
-"""What a child run is: a trial of the search, or a trial trained again with another seed."""
+_LONGEST_TAG = 5000
+"""Largest number of letters of a tag. MLflow stores 8,000, its servers before 2.15 store 5,000."""
 
-End = Literal["complete", "pruned", "failed", "killed"]
-"""How a trial ended. A killed one has no state: it can be run again."""
-
-Status = Literal["FINISHED", "FAILED", "KILLED"]
-
-STATUS: Mapping[End, Status] = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
-
-_EXPERIMENT_FILE = "experiment.yaml"
-_LONGEST_TAG = 5000  # MLflow keeps 8,000 letters, its servers before 2.15 keep 5,000
 _LONGEST_DIGEST = 36
+"""Largest number of letters of a dataset's digest in MLflow."""
 
 
 @dataclass(frozen=True)
 class StudyRun:
-    """A study's run, under way. `outbox` takes what is written; `tags` are those that the run shares with its trials.
+    """The open run of a study.
 
-    `newest` is the time of the last of its metrics when it was taken up, in milliseconds since 1970.
+    Attributes:
+        store: The MLflow that has the run.
+        outbox: Where writes are appended.
+        experiment_id: Id of the study's MLflow experiment.
+        run_id: Id of the run.
+        resumed: Whether the run existed before.
+        tags: The tags that every run of the study has.
+        newest: Time of the run's latest metric when it was opened, in milliseconds since 1970; 0 if it had none.
     """
 
     store: Store
@@ -59,8 +65,15 @@ class StudyRun:
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """What a study's run says of how the study was started, and whether it was closed."""
+class RecordedStudy:
+    """What a study's run says about the study.
+
+    Attributes:
+        run_id: Id of the study's run.
+        experiment_yaml: The experiment; None if the study was killed before it was written.
+        tags: Tags of the run.
+        closed: Whether the search came to its end.
+    """
 
     run_id: str
     experiment_yaml: str | None
@@ -72,8 +85,12 @@ class Recorded:
 class DatasetPart:
     """The pictures of one part of the split, as MLflow shows a dataset.
 
-    `digest` covers pictures and split, at most 36 letters are kept. `source` is a path or an address, `counts` what
-    there is of what (`{"num_rows": 4578, "NORMAL": 1180, ...}`).
+    Attributes:
+        part: The part.
+        name: Name of the dataset.
+        digest: Digest of pictures and split; MLflow stores the first 36 letters.
+        source: Path or address of the pictures.
+        counts: Numbers, such as `{"num_rows": 4578, "NORMAL": 1180, ...}`.
     """
 
     part: Literal["training", "validation"]
@@ -83,44 +100,30 @@ class DatasetPart:
     counts: Mapping[str, int]
 
 
-def recorded(store: Store, name: str) -> Recorded | None:
-    """What MLflow holds of a study of this name; None where there is no such study.
+def read_study(store: Store, name: str) -> RecordedStudy | None:
+    """Return what MLflow has about the study of this name; None if there is no such study.
 
-    Raises `RequestError` where MLflow's experiment of this name has been deleted.
+    Raises:
+        RequestError: The MLflow experiment of this name was deleted.
     """
     client = store.client
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         return None
     check_active(store, experiment)
-    run = _parent(client, experiment.experiment_id)
+    run = _study_run(client, experiment.experiment_id)
     if run is None:
         return None
-    text = None
-    # Without it, the study's first process died before it wrote the file.
-    if any(file.path == _EXPERIMENT_FILE for file in client.list_artifacts(run.info.run_id)):
-        text = artifact(store, run.info.run_id, _EXPERIMENT_FILE)
-    return Recorded(run.info.run_id, text, dict(run.data.tags), run.info.status in ("FINISHED", "FAILED"))
-
-
-def artifact(store: Store, run_id: str, name: str) -> str:
-    """A text file of a run. Raises `RequestError` where it is not there, or not to be had."""
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            return Path(store.client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8")
-    except (MlflowException, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RequestError(f"{run_id}: its artifact {name} cannot be had: {reason}") from None
-
-
-def model_of(store: Store, run_id: str) -> str | None:
-    """The id of the model that a run logged; None where it logged none."""
-    outputs = store.client.get_run(run_id).outputs
-    return str(outputs.model_outputs[0].model_id) if outputs and outputs.model_outputs else None
+    experiment_yaml = None
+    # The file is missing if the study's first process died before writing it.
+    if any(file.path == Artifacts.EXPERIMENT for file in client.list_artifacts(run.info.run_id)):
+        experiment_yaml = read_artifact(store, run.info.run_id, Artifacts.EXPERIMENT)
+    closed = run.info.status in ("FINISHED", "FAILED")
+    return RecordedStudy(run.info.run_id, experiment_yaml, dict(run.data.tags), closed)
 
 
 def experiment_id(store: Store, name: str) -> str:
-    """The id of a recorded study's MLflow experiment."""
+    """Return the id of a recorded study's MLflow experiment."""
     experiment = store.client.get_experiment_by_name(name)
     assert experiment is not None, name
     return str(experiment.experiment_id)
@@ -140,36 +143,49 @@ def open_study(
     description: str,
     extra_tags: Mapping[str, str] | None = None,
 ) -> StudyRun:
-    """Starts a study's run, or takes up the one that is there.
+    """Start the run of a study, or open the run that it has.
 
-    `searched` names the hyperparameters that vary, which become columns. `description` is Markdown. Raises
-    `RequestError` where MLflow's experiment of this name has been deleted.
+    Args:
+        store: MLflow.
+        outbox: The study's outbox.
+        name: The study's name, which its MLflow experiment has too.
+        engine: The engine that proposes.
+        algorithm: The engine's algorithm.
+        version: Version of pneumo.
+        objectives: The objectives, shown as columns and charts.
+        searched: The hyperparameters that are searched, shown as columns.
+        experiment_yaml: The experiment, written as an artifact.
+        description: Markdown at the top of the run's page.
+        extra_tags: Further tags of the study's run.
+
+    Raises:
+        RequestError: The MLflow experiment of this name was deleted.
     """
     client = store.client
-    in_experiment = _experiment(store, name)
+    mlflow_experiment = _open_experiment(store, name)
     for key, value in view_tags(objectives, searched).items():
-        client.set_experiment_tag(in_experiment, key, value)
-    shared = {
-        "pneumo.study": name,
-        "pneumo.engine": engine,
-        "pneumo.algorithm": algorithm,
-        "pneumo.version": version,
-        "mlflow.user": user(),
-        "mlflow.source.name": "pneumo.search",
-        "mlflow.source.type": "LOCAL",
+        client.set_experiment_tag(mlflow_experiment, key, value)
+    shared_tags = {
+        Tags.STUDY: name,
+        Tags.ENGINE: engine,
+        Tags.ALGORITHM: algorithm,
+        Tags.VERSION: version,
+        Tags.USER: user_name(),
+        Tags.SOURCE_NAME: "pneumo.search",
+        Tags.SOURCE_TYPE: "LOCAL",
     }
-    own = {"pneumo.role": "study", "mlflow.note.content": description} | dict(extra_tags or {})
-    run, newest = _parent(client, in_experiment), 0
+    tags = shared_tags | {Tags.ROLE: "study", Tags.NOTE: description} | dict(extra_tags or {})
+    run, newest = _study_run(client, mlflow_experiment), 0
     if run is None:
-        run_id = client.create_run(in_experiment, tags=shared | own, run_name=name).info.run_id
+        run_id = client.create_run(mlflow_experiment, tags=tags, run_name=name).info.run_id
     else:
         run_id = run.info.run_id
         client.update_run(run_id, status="RUNNING")
-        client.log_batch(run_id, tags=_tags(shared | own))
-        times = (m.timestamp for name in run.data.metrics for m in client.get_metric_history(run_id, name))
+        client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        times = (point.timestamp for metric in run.data.metrics for point in client.get_metric_history(run_id, metric))
         newest = max(times, default=0)
-    client.log_text(run_id, experiment_yaml, _EXPERIMENT_FILE)
-    return StudyRun(store, outbox, in_experiment, run_id, run is not None, shared, newest)
+    client.log_text(run_id, experiment_yaml, Artifacts.EXPERIMENT)
+    return StudyRun(store, outbox, mlflow_experiment, run_id, run is not None, shared_tags, newest)
 
 
 def start_trial(
@@ -182,64 +198,81 @@ def start_trial(
     role: Role = "trial",
     extra_tags: Mapping[str, str] | None = None,
 ) -> str:
-    """Starts a trial's run and says what it is about to do. Returns the key that the run goes by.
+    """Append the start of a trial's run, and return the run's key.
 
-    With role `confirm` it is trial `number` once more, with another seed.
+    Args:
+        study: The study.
+        number: Number of the trial, also for a confirmation of it.
+        parameters: The trial's hyperparameters.
+        seed: The seed that it is trained with.
+        pictures: The pictures that it is trained on.
+        experiment_yaml: The experiment, written as an artifact.
+        role: `confirm` if the trial is trained again with another seed.
+        extra_tags: Further tags of the run.
     """
     outbox, key = study.outbox, new_key()
-    own = {"pneumo.role": role, "pneumo.trial": str(number), "mlflow.parentRunId": study.run_id}
     name = f"trial-{number:04d}" if role == "trial" else f"confirm-{number:04d}-seed-{seed}"
-    tags = {**study.tags, **own, **(extra_tags or {})}
-    outbox.append(key, "create_run", experiment_id=study.experiment_id, name=name, start_time=now(), tags=tags)
-    said = {name: value if isinstance(value, str) else json.dumps(value) for name, value in parameters.items()}
-    outbox.append(key, "log_batch", params=said | {"seed": str(seed)})
+    tags = {
+        **study.tags,
+        Tags.ROLE: role,
+        Tags.TRIAL: str(number),
+        Tags.PARENT: study.run_id,
+        **(extra_tags or {}),
+    }
+    outbox.append(key, CreateRun(study.experiment_id, name, now(), tags))
+    params = {parameter: format_parameter(value) for parameter, value in parameters.items()}
+    outbox.append(key, LogBatch(params=params | {Params.SEED: str(seed)}))
     if pictures:
-        outbox.append(key, "log_inputs", datasets=[_input(one) for one in pictures])
+        outbox.append(key, LogInputs([_used_dataset(part) for part in pictures]))
     if experiment_yaml:
-        outbox.append_files(key, {_EXPERIMENT_FILE: experiment_yaml})
+        outbox.append_files(key, {Artifacts.EXPERIMENT: experiment_yaml})
     return key
 
 
 def end_trial(study: StudyRun, run: str, end: End, error: str | None = None) -> None:
-    """Closes a trial's run, by its id or its key, with the status that follows from how it ended.
+    """Append the end of a trial's run, given by its id or key.
 
-    What a killed one has left of a model is removed.
+    The run's status follows from `end`. The model of a killed trial is deleted.
     """
-    tags: dict[str, str] = {} if end == "killed" else {"pneumo.state": end}
+    tags: dict[str, str] = {} if end == "killed" else {Tags.STATE: end}
     if error:
-        tags["pneumo.error"] = error[:_LONGEST_TAG]
+        tags[Tags.ERROR] = error[:_LONGEST_TAG]
     if tags:
-        study.outbox.append(run, "log_batch", tags=tags)
+        study.outbox.append(run, LogBatch(tags=tags))
     if end == "killed":
-        study.outbox.append(run, "discard_model")
-    study.outbox.append(run, "set_terminated", status=STATUS[end], end_time=now())
+        study.outbox.append(run, DiscardModel())
+    study.outbox.append(run, SetTerminated(STATUS[end], now()))
 
 
-def close_left_over(study: StudyRun, known: Mapping[str, tuple[End, str | None]]) -> list[str]:
-    """Closes the trials' runs that a process left RUNNING when it died: as `known` says, end and error, else as killed.
+def close_left_over(study: StudyRun, finished: Mapping[str, tuple[End, str | None]]) -> list[str]:
+    """Close the trials' runs that are still RUNNING because their process died, and return their ids.
 
-    `known` has a run's id, or its key where it was made later than the trial began. For whoever takes the study up alone:
-    every run that is RUNNING counts as left over. Returns their ids.
+    Call it only while no other process works on the study: every run that is RUNNING is taken for left over.
+
+    Args:
+        study: The study.
+        finished: End and error of the finished trials, by the id of their run; or by its key if MLflow created the run after
+            the trial had started. Runs of other trials are closed as killed.
     """
-    running = "attributes.status = 'RUNNING'"
-    left = list(_children(study.store.client, study.experiment_id, study.run_id, running))
-    for run in left:
-        named = (run.info.run_id, run.data.tags.get(KEY, ""))
-        end_trial(study, run.info.run_id, *next((known[name] for name in named if name in known), ("killed", None)))
-    return [run.info.run_id for run in left]
+    running = list(_children(study.store.client, study.experiment_id, study.run_id, "attributes.status = 'RUNNING'"))
+    for run in running:
+        names = (run.info.run_id, run.data.tags.get(Tags.KEY, ""))
+        end, error = next((finished[name] for name in names if name in finished), ("killed", None))
+        end_trial(study, run.info.run_id, end, error)
+    return [run.info.run_id for run in running]
 
 
-def trial_runs(store: Store, name: str, role: Role = "trial") -> list[TrialRun]:
-    """A recorded study's child runs of a role, in the order of their numbers and starts."""
-    in_experiment = experiment_id(store, name)
-    study = _parent(store.client, in_experiment)
+def trial_runs(store: Store, name: str, role: Role = "trial") -> list[RecordedRun]:
+    """Return the child runs of a recorded study that have a role, by number and start."""
+    mlflow_experiment = experiment_id(store, name)
+    study = _study_run(store.client, mlflow_experiment)
     assert study is not None, name
-    children = _children(store.client, in_experiment, study.info.run_id, f"tags.`pneumo.role` = '{role}'")
-    return sorted((_trial_run(run) for run in children), key=lambda run: run.number)
+    children = _children(store.client, mlflow_experiment, study.info.run_id, f"tags.`{Tags.ROLE}` = '{role}'")
+    return sorted(map(recorded_run, children), key=lambda run: run.number)
 
 
-def confirmations(store: Store, name: str) -> list[TrialRun]:
-    """The finished runs that trained a trial of a recorded study again."""
+def confirmations(store: Store, name: str) -> list[RecordedRun]:
+    """Return the runs of a recorded study's complete confirmations."""
     return [run for run in trial_runs(store, name, "confirm") if run.state == "complete"]
 
 
@@ -252,102 +285,60 @@ def end_study(
     description: str | None = None,
     best_run_id: str | None = None,
 ) -> None:
-    """Closes a study's run: `best_trial`, `best_value` and the counts as metrics, plots and tables as artifacts."""
-    outbox, tags = study.outbox, {"mlflow.note.content": description, "pneumo.best_run": best_run_id}
-    said = {key: value for key, value in tags.items() if value}
-    outbox.append(study.run_id, "log_batch", metrics=timed(metrics, 0, after=study.newest), tags=said)
-    outbox.append_files(study.run_id, artifacts)
-    outbox.append(study.run_id, "set_terminated", status=status, end_time=now())
+    """Append the end of a study's run.
 
-
-def log_files(client: MlflowClient, run_id: str, files: Mapping[str, str | bytes]) -> None:
-    """Writes artifacts, named by their path in the run (`plots/roc.png`), in one go.
-
-    Raises `ValueError` where a name leads out of the run.
+    Args:
+        study: The study.
+        status: MLflow's status.
+        metrics: Metrics of the study.
+        artifacts: Plots and tables, by path in the run.
+        description: Markdown at the top of the run's page; None to leave it as it is.
+        best_run_id: Run of the best trial.
     """
-    if not files:
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        fill(Path(folder), files)
-        client.log_artifacts(run_id, folder)
-
-
-def close_run(client: MlflowClient, run_id: str, status: Status) -> None:
-    """Ends a run, not before its beginning, whatever the clock says."""
-    began = client.get_run(run_id).info.start_time
-    client.set_terminated(run_id, status, max(now(), began))
-
-
-def runs_of(client: MlflowClient, experiment_id: str, condition: str = "") -> Iterator[Run]:
-    """The runs of an MLflow experiment that were not deleted, by their start."""
-    return pages(
-        lambda token: client.search_runs(
-            [experiment_id],
-            condition,
-            run_view_type=ViewType.ACTIVE_ONLY,
-            max_results=1000,
-            order_by=["attributes.start_time ASC"],
-            page_token=token,
-        )
-    )
-
-
-def user() -> str:
-    """Who runs this process."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return str(os.getuid())
+    outbox = study.outbox
+    tags = {Tags.NOTE: description, Tags.BEST_RUN: best_run_id}
+    points = metric_points(metrics, 0, after=study.newest)
+    outbox.append(study.run_id, LogBatch(points, tags={key: value for key, value in tags.items() if value}))
+    outbox.append_files(study.run_id, artifacts)
+    outbox.append(study.run_id, SetTerminated(status, now()))
 
 
 def check_active(store: Store, experiment: Experiment) -> None:
-    """Raises `RequestError` where MLflow's experiment has been deleted."""
+    """Raise `RequestError` if the MLflow experiment was deleted."""
     if experiment.lifecycle_stage == "deleted":
         raise RequestError(
-            f"study {experiment.name}: its MLflow experiment is deleted in {store.shown}; bring it back with "
+            f"study {experiment.name}: its MLflow experiment is deleted in {store.display_uri}; bring it back with "
             f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`, or take another name with --name"
         )
 
 
-def _experiment(store: Store, name: str) -> str:
+def _open_experiment(store: Store, name: str) -> str:
+    """Return the id of the MLflow experiment of this name, which is created if it is missing."""
     experiment = store.client.get_experiment_by_name(name)
     if experiment is None:
         try:
             return str(store.client.create_experiment(name))
         except MlflowException:
-            experiment = store.client.get_experiment_by_name(name)  # another process was faster
+            # Another process may have created it in the meantime.
+            experiment = store.client.get_experiment_by_name(name)
             if experiment is None:
                 raise
     check_active(store, experiment)
     return str(experiment.experiment_id)
 
 
-def _parent(client: MlflowClient, experiment_id: str) -> Run | None:
-    found = client.search_runs(
-        [experiment_id], "tags.`pneumo.role` = 'study'", max_results=1, order_by=["attributes.start_time ASC"]
+def _study_run(client: MlflowClient, experiment_id: str) -> Run | None:
+    runs = client.search_runs(
+        [experiment_id], f"tags.`{Tags.ROLE}` = 'study'", max_results=1, order_by=["attributes.start_time ASC"]
     )
-    return found[0] if found else None
+    return runs[0] if runs else None
 
 
-def _children(client: MlflowClient, experiment_id: str, run_id: str, condition: str = "") -> Iterator[Run]:
-    of_study = f"tags.`mlflow.parentRunId` = '{run_id}'"
-    return runs_of(client, experiment_id, f"{of_study} and {condition}" if condition else of_study)
+def _children(client: MlflowClient, experiment_id: str, run_id: str, condition: str) -> Iterator[Run]:
+    return runs_of(client, experiment_id, f"tags.`{Tags.PARENT}` = '{run_id}' and {condition}")
 
 
-def _trial_run(run: Run) -> TrialRun:
-    tags = run.data.tags
-    return TrialRun(
-        run_id=run.info.run_id,
-        number=int(tags["pneumo.trial"]),
-        status=run.info.status,
-        state=tags.get("pneumo.state"),
-        parameters=run.data.params,
-        metrics=run.data.metrics,
-        tags=tags,
-    )
-
-
-def _input(pictures: DatasetPart) -> tuple[str, dict[str, str]]:
+def _used_dataset(pictures: DatasetPart) -> UsedDataset:
     dataset = {
         "name": pictures.name,
         "digest": pictures.digest[:_LONGEST_DIGEST],
@@ -355,8 +346,4 @@ def _input(pictures: DatasetPart) -> tuple[str, dict[str, str]]:
         "source": json.dumps({"uri": pictures.source}),
         "profile": json.dumps(dict(pictures.counts)),
     }
-    return pictures.part, dataset
-
-
-def _tags(tags: Mapping[str, str]) -> list[RunTag]:
-    return [RunTag(key, value) for key, value in tags.items()]
+    return UsedDataset(pictures.part, dataset)

@@ -1,4 +1,4 @@
-"""A worker's side: what one trial writes into its run while it trains."""
+"""What a worker writes into the run of the trial that it trains."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-import mlflow.tensorflow
 import numpy as np
 from mlflow.models import Model, ModelSignature
 from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
@@ -21,59 +20,80 @@ from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 from mlflow.types import Schema, TensorSpec
 from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
 
-from pneumo.tracking.outbox import Outbox, timed
+from pneumo.spec.names import Metrics
+from pneumo.tracking.operations import LogBatch, LogModel, metric_points
+from pneumo.tracking.outbox import Outbox
 
 MODEL_PACKAGES = ("tensorflow", "keras", "numpy")
-"""What a loaded model needs beside MLflow, pinned to what trained it."""
+"""Packages that a loaded model needs besides MLflow, pinned to the versions that trained it."""
 
-_INTERVAL = "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL"
+_SAMPLING_INTERVAL = "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL"
+
+_LONGEST_INTERVAL = 30.0
+"""Largest number of seconds between two samples of system metrics."""
 
 
-def warm_up() -> None:
-    """Does once, while a worker still waits for its data, what the first model would wait a second for."""
-    # MLflow lists the files of every installed package to check the requirements that it is given, then remembers.
+def list_packages() -> None:
+    """Make MLflow list the files of all installed packages, which takes a second.
+
+    MLflow checks a model's requirements against that list and remembers it. So the first trial does not wait for it.
+    """
+    import mlflow.tensorflow  # noqa: F401  (it imports TensorFlow, and only a worker pays for that)
+
     warn_dependency_requirement_mismatches(_requirements())
 
 
 @dataclass(frozen=True)
 class TrialLog:
-    """Writes into one run, by its id or its key, which its driver started and will end; by the outbox, so that no training
-    waits for MLflow. Can be sent to a worker. Every method raises `OSError` where the disk takes no more.
+    """A worker's writes into the run of a trial.
+
+    The driver starts and closes the run. Everything goes through the outbox, so that no training waits for MLflow. A log can
+    be sent to a worker. Every method raises `OSError` if the disk is full or fails.
+
+    Attributes:
+        outbox: The study's outbox.
+        run: The run's id or key.
     """
 
     outbox: Outbox
     run: str
 
     def tag(self, tags: Mapping[str, str]) -> None:
-        """Sets tags of the run."""
-        self.outbox.append(self.run, "log_batch", tags=dict(tags))
+        """Set tags."""
+        self.outbox.append(self.run, LogBatch(tags=dict(tags)))
 
     def epoch(self, metrics: Mapping[str, float], epoch: int) -> None:
-        """Logs the metrics of one epoch, counted from 1."""
-        self.outbox.append(self.run, "log_batch", metrics=timed(metrics, epoch))
+        """Log the metrics of an epoch, counted from 1."""
+        self.outbox.append(self.run, LogBatch(metric_points(metrics, epoch)))
 
     def finish(self, metrics: Mapping[str, float], *, of_model: bool = False) -> None:
-        """Logs what is known once, at the end; `of_model`: the page of the model that was logged shows it too."""
-        self.outbox.append(self.run, "log_batch", metrics=timed(metrics, 0), of_model=of_model)
+        """Log the metrics that are known at the end; with `of_model`, for the page of the run's model too."""
+        self.outbox.append(self.run, LogBatch(metric_points(metrics, 0), of_model=of_model))
 
     def artifacts(self, files: Mapping[str, str | bytes]) -> None:
-        """Writes files, named by their path in the run (`plots/roc.png`)."""
+        """Log artifacts, given their contents by path in the run, such as `plots/roc.png`."""
         self.outbox.append_files(self.run, files)
 
     def model(self, model: Any, example: np.ndarray[Any, np.dtype[np.uint8]]) -> int:
-        """Logs a Keras model that takes raw pictures, of type uint8 and shape (n, side, side, channels), and gives
-        float32 probabilities of shape (n, 1). `example` is one such batch; one picture is enough. Registers nothing.
+        """Log a Keras model. It is not registered.
 
-        Returns its size in bytes.
+        Args:
+            model: Takes pictures, uint8 of shape (n, side, side, channels). Returns probabilities, float32 of shape (n, 1).
+            example: A batch of pictures, stored with the model; one picture is enough.
+
+        Returns:
+            The model's size in bytes.
         """
-        # The steps of mlflow.tensorflow.log_model that need no MLflow to be there; the others are `delivery`'s. It would
-        # also load the model a second time to try the example.
+        import mlflow.tensorflow
+
+        # These are the steps of mlflow.tensorflow.log_model that do not need MLflow; `delivery` does the others.
+        # log_model would also load the model again to try the example.
         pictures, probabilities = (-1, *example.shape[1:]), (-1, 1)
         signature = ModelSignature(
             inputs=Schema([TensorSpec(np.dtype(np.uint8), pictures)]),
             outputs=Schema([TensorSpec(np.dtype(np.float32), probabilities)]),
         )
-        with self.outbox.filling(self.run, "log_model") as folder:
+        with self.outbox.append_folder(self.run, LogModel()) as folder:
             mlflow.tensorflow.save_model(
                 model,
                 str(folder),
@@ -82,16 +102,16 @@ class TrialLog:
                 input_example=example,
                 pip_requirements=_requirements(),
             )
-            # What else this process has registered with Keras, as Keras Tuner does. A network of standard layers needs none
-            # of it, and nothing pickled is loaded again.
+            # MLflow pickles all objects that this process registered with Keras, also those of Keras Tuner. A network of
+            # standard layers needs none of them, and no pickle is loaded again.
             (folder / "data" / "global_custom_objects.cloudpickle").unlink(missing_ok=True)
             return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
     @contextmanager
     def system_metrics(self) -> Iterator[None]:
-        """Logs CPU, memory and, where there is one, GPU from a thread: first every second, in the end every 30.
+        """Log CPU, memory, disk, network and, if there is one, GPU from a thread while the context lasts.
 
-        `MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL` (seconds) replaces the first interval.
+        The first interval is a second, or `MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL` seconds; it grows to 30 seconds.
         """
         ended = threading.Event()
         thread = threading.Thread(target=self._monitor, args=(ended,), name="system-metrics", daemon=True)
@@ -103,23 +123,27 @@ class TrialLog:
             thread.join()
 
     def _monitor(self, ended: threading.Event) -> None:
-        """MLflow's own loop asks its server before each sample whether the run goes on."""
+        # MLflow's own loop asks the server before each sample whether the run is active.
         monitors: list[BaseMetricsMonitor] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
-        with suppress(Exception):  # no driver, no GPU, or not the extra
+        with suppress(Exception):  # no driver, no GPU, or its package is not installed
             monitors.append(GPUMonitor())
-        interval, step = float(os.environ.get(_INTERVAL) or 1.0), 0
+        interval, step = float(os.environ.get(_SAMPLING_INTERVAL) or 1.0), 0
         while True:
             for monitor in monitors:
                 monitor.collect_metrics()
             if ended.wait(interval):
                 return
-            found = {f"system/{name}": value for one in monitors for name, value in one.aggregate_metrics().items()}
-            with suppress(OSError):  # what the trial itself writes next will say that the disk is full
-                self.outbox.append(self.run, "log_batch", metrics=timed(found, step))
+            sample = {
+                f"{Metrics.SYSTEM}{name}": value
+                for monitor in monitors
+                for name, value in monitor.aggregate_metrics().items()
+            }
+            with suppress(OSError):  # The trial's own next write reports a full disk.
+                self.outbox.append(self.run, LogBatch(metric_points(sample, step)))
             for monitor in monitors:
                 monitor.clear_metrics()
-            # A short trial has a few samples, and a long one does not have thousands.
-            interval, step = max(interval, min(interval * 1.1, 30.0)), step + 1
+            # The interval grows, so that a short trial has several samples and a long one does not have thousands.
+            interval, step = max(interval, min(interval * 1.1, _LONGEST_INTERVAL)), step + 1
 
 
 def _requirements() -> list[str]:

@@ -1,8 +1,8 @@
-"""What MLflow's pages show of a study: its columns, its order, its first charts.
+"""Named views of a study in MLflow's pages: columns, order and charts.
 
-MLflow's page of an experiment shows no metric as a column by itself, and begins its charts with the first in the
-alphabet. It keeps named views, a choice of columns, order and charts, in tags of the experiment, lists them under
-"Views", and opens one by its address.
+By default, MLflow's page of an experiment shows no metric as a column, and its charts are in alphabetical order. A named view
+sets columns, order and charts. MLflow stores it in a tag of the experiment, lists it under "Views", and opens it by its
+address.
 """
 
 from __future__ import annotations
@@ -11,48 +11,58 @@ import json
 import time
 from collections.abc import Sequence
 
+from pneumo.spec.names import Tags
 from pneumo.spec.objective import OBJECTIVES, epoch_objective, objective_metric
 
 STUDY_VIEW = "study"
-BEST_VIEW = "best-first"
+"""Name of the view of the study and its trials, latest first."""
 
-_TAG = "mlflow.sharedViewState."
+BEST_VIEW = "best-first"
+"""Name of the view of the trials, best first."""
+
+_VIEW_TAG = "mlflow.sharedViewState."
 
 
 def view_tags(objectives: Sequence[str], searched: Sequence[str]) -> dict[str, str]:
-    """Tags of an experiment: two named views, the second ordered by the first objective, and that it trains models."""
+    """Return the tags of an MLflow experiment: two named views, and that the experiment trains models.
+
+    Args:
+        objectives: The study's objectives; `BEST_VIEW` is ordered by the first.
+        searched: The hyperparameters that are searched.
+    """
     metrics = [f"metrics.`{objective_metric(objective)}`" for objective in objectives]
     columns = [*metrics, *(f"params.`{name}`" for name in searched)]
     by_trial = {"orderByKey": "attributes.start_time", "orderByAsc": False}
     best_first = {
         "orderByKey": metrics[0],
         "orderByAsc": OBJECTIVES[objectives[0]] == "minimize",
-        "searchFilter": "tags.`pneumo.role` = 'trial'",
+        "searchFilter": f"tags.`{Tags.ROLE}` = 'trial'",
         **_first_charts(objectives, searched),
     }
     return {
         "mlflow.experimentKind": "custom_model_development",
-        _TAG + STUDY_VIEW: _view("Study and its trials", by_trial | {"selectedColumns": columns}),
-        _TAG + BEST_VIEW: _view("Trials, best first", best_first | {"selectedColumns": columns}),
+        _VIEW_TAG + STUDY_VIEW: _view("Study and its trials", by_trial | {"selectedColumns": columns}),
+        _VIEW_TAG + BEST_VIEW: _view("Trials, best first", best_first | {"selectedColumns": columns}),
     }
 
 
 def study_page_address(experiment_id: str, view: str = STUDY_VIEW) -> str:
-    """The address of an experiment's page with a view, to be put behind the address of the MLflow server."""
+    """Return the address of an experiment's page with a view, relative to the address of the MLflow server."""
     return f"/#/experiments/{experiment_id}/runs?viewStateShareKey={view}"
 
 
 def _first_charts(objectives: Sequence[str], searched: Sequence[str]) -> dict[str, object]:
-    """A chart of the learning curves and one of what was tried; MLflow adds one for each other metric after them."""
-    metric, last = epoch_objective(objectives), [objective_metric(objective) for objective in objectives]
+    """Return a chart of learning curves and one of hyperparameters. MLflow adds a chart for each other metric."""
+    metric, trial_metrics = epoch_objective(objectives), [objective_metric(objective) for objective in objectives]
     learning_curves = {"type": "LINE", "metricKey": metric, "xAxisKey": "step", "lineSmoothness": 0}
-    tried = {"type": "PARALLEL", "selectedParams": list(searched), "selectedMetrics": last}
+    hyperparameters = {"type": "PARALLEL", "selectedParams": list(searched), "selectedMetrics": trial_metrics}
     section = {"uuid": "model", "name": "Model metrics", "display": True}
     return {
         "compareRunCharts": [
-            {"uuid": chart["type"], "metricSectionId": section["uuid"]} | chart for chart in (learning_curves, tried)
+            {"uuid": chart["type"], "metricSectionId": section["uuid"]} | chart
+            for chart in (learning_curves, hyperparameters)
         ],
-        # In a section that says it is not reordered, MLflow puts the charts by their names.
+        # Without isReordered, MLflow sorts the charts by name.
         "compareRunSections": [section | {"isReordered": True}],
     }
 

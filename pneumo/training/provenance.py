@@ -12,6 +12,8 @@ from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
+from pneumo.spec.names import Tags
+
 TRAINING_FILES = (
     "cnn/augment.py",
     "cnn/build.py",
@@ -37,9 +39,9 @@ THREADS_VARIABLE = "TF_NUM_INTRAOP_THREADS"
 def tags() -> dict[str, str]:
     """Return the tags of a trial that is trained in this process."""
     return {
-        "pneumo.code": code_digest(),
-        "pneumo.libraries": library_versions(),
-        "pneumo.threads": str(thread_count()),
+        Tags.CODE: code_digest(),
+        Tags.LIBRARIES: library_versions(),
+        Tags.THREADS: str(thread_count()),
     }
 
 

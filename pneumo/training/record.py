@@ -13,6 +13,7 @@ from pneumo.cnn.build import without_optimizer
 from pneumo.evidence.plots import trial_plots
 from pneumo.evidence.tables import history_csv, predictions_csv
 from pneumo.spec.hyperparameters import Hyperparameters
+from pneumo.spec.names import Artifacts, Metrics
 from pneumo.tracking.trial_log import TrialLog
 from pneumo.training.task import TrainingResult, TrialTask
 
@@ -37,7 +38,7 @@ def record_training(
     """
     metrics = dict(training.metrics)
     if not training.pruned:
-        metrics["model_bytes"] = float(log.model(without_optimizer(model), _example_picture(task, values)))
+        metrics[Metrics.MODEL_BYTES] = float(log.model(without_optimizer(model), _example_picture(task, values)))
     log.artifacts(_artifacts(task, training))
     log.finish(metrics, of_model=not training.pruned)
     return metrics
@@ -58,17 +59,17 @@ def _artifacts(task: TrialTask, training: TrainingResult) -> dict[str, str | byt
     plots = trial_plots(
         title=f"{task.study} trial {task.candidate.number}",
         history=training.history,
-        best_epoch=int(training.metrics["best_epoch"]),
+        best_epoch=int(training.metrics[Metrics.BEST_EPOCH]),
         labels=labels,
         probabilities=training.probabilities,
         names=names,
         pixels=data.pixels(task.candidate.values.image_size)[data.validation],
-        threshold=training.metrics["threshold"],
+        threshold=training.metrics[Metrics.THRESHOLD],
         phantom=data.kind == "phantom",
         classes=data.classes,
     )
     return {
-        **{f"plots/{name}": png for name, png in plots.items()},
-        "history.csv": history_csv(training.history),
-        "predictions.csv": predictions_csv(names, patients, labels, training.probabilities, data.classes),
+        **{Artifacts.plot(name): png for name, png in plots.items()},
+        Artifacts.HISTORY: history_csv(training.history),
+        Artifacts.PREDICTIONS: predictions_csv(names, patients, labels, training.probabilities, data.classes),
     }

@@ -27,6 +27,7 @@ from pneumo.cnn.fit import EpochOutcome, Examples, FitResult, fit, steps_per_epo
 from pneumo.compute.place import Channel
 from pneumo.evidence.metrics import epoch_metrics, validation_metrics
 from pneumo.spec.hyperparameters import Hyperparameters
+from pneumo.spec.names import Metrics, Tags
 from pneumo.spec.objective import EPOCH_OBJECTIVES, OBJECTIVES, epoch_objective
 from pneumo.training.task import TrainingResult, TrialTask, one_line_error
 
@@ -176,12 +177,12 @@ def _load_progress(task: TrialTask, model: Any, recipe: Mapping[str, object], lo
             errors.append(one_line_error(error))
             continue
         if path == own:
-            log.tag({"pneumo.continued": f"after epoch {len(checkpoint.history)}"})
+            log.tag({Tags.CONTINUED: f"after epoch {len(checkpoint.history)}"})
         else:
             checkpoint = replace(checkpoint, cost=TrainingCost())  # another trial trained these epochs
         break
     if errors:
-        log.tag({"pneumo.restarted": "; ".join(errors)})
+        log.tag({Tags.RESTARTED: "; ".join(errors)})
     for epoch in checkpoint.history if checkpoint else []:
         log.epoch(_without_number(epoch), int(epoch["epoch"]))
     return checkpoint
@@ -195,13 +196,13 @@ def _without_number(epoch: Mapping[str, float]) -> dict[str, float]:
 def _final_metrics(model: Any, best: Mapping[str, float], validation: Examples, result: FitResult) -> dict[str, float]:
     """Return the metrics that are known at the end. `best` is the best epoch of the history."""
     metrics = {
-        "best_epoch": result.best_epoch,
+        Metrics.BEST_EPOCH: result.best_epoch,
         **{f"best_{name}": best[name] for name in EPOCH_OBJECTIVES},
         **validation_metrics(validation.labels, result.probabilities),
-        "parameters": network_parameters(model),
-        "predict_ms": result.cost.predict_ms,
-        "epochs_trained": result.cost.epochs,
-        "train_seconds": result.cost.seconds,
-        "images_per_second": result.images_per_second,
+        Metrics.PARAMETERS: network_parameters(model),
+        Metrics.PREDICT_MS: result.cost.predict_ms,
+        Metrics.EPOCHS_TRAINED: result.cost.epochs,
+        Metrics.TRAIN_SECONDS: result.cost.seconds,
+        Metrics.IMAGES_PER_SECOND: result.images_per_second,
     }
     return {name: float(value) for name, value in metrics.items()}

@@ -16,6 +16,7 @@ from pneumo.compute import disk
 from pneumo.compute.place import Channel
 from pneumo.spec.errors import LESS_MEMORY, FullDiskError, TrialError
 from pneumo.spec.masking import mask_passwords
+from pneumo.spec.names import Artifacts, Tags
 from pneumo.spec.objective import objective_metric
 from pneumo.spec.result import State, TrialResult
 from pneumo.training import provenance
@@ -41,7 +42,7 @@ def _warm_up_recording() -> None:
     from pneumo.tracking import trial_log
 
     plots.warm_up()
-    trial_log.warm_up()
+    trial_log.list_packages()
 
 
 @contextmanager
@@ -71,7 +72,7 @@ def run_trial(task: TrialTask, channel: Channel) -> Iterator[TrialResult | FullD
     model = None
     result: TrialResult | FullDiskError
     try:
-        log.tag({"pneumo.device": device.name, "pneumo.precision": values.precision, **provenance.tags()})
+        log.tag({Tags.DEVICE: device.name, Tags.PRECISION: values.precision, **provenance.tags()})
         with log.system_metrics():
             model = build_network(task, values)
             training = train(task, values, model, channel, log)
@@ -109,7 +110,7 @@ def _failure(task: TrialTask, channel: Channel, log: TrialLog, error: Exception)
         # Free what the frames of the training hold; logging needs memory too.
         traceback.clear_frames(error.__traceback__)
     try:
-        log.artifacts({"error.txt": mask_passwords(stack_trace)})
+        log.artifacts({Artifacts.ERROR: mask_passwords(stack_trace)})
     except Exception as log_error:
         if not disk.is_full_disk(log_error):
             raise

@@ -1,4 +1,4 @@
-"""pneumo.spec.footprint: what it says a network needs is what Keras and MLflow make of it."""
+"""Estimates of footprint: parameters as Keras counts them, and bounds that every network of a space keeps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pneumo.spec.experiment_file import build_experiment
 from pneumo.spec.hyperparameters import TUTORIAL, Hyperparameters, count_parameters
 
 
-def asked(hyperparameters: dict[str, Any], **search: Any) -> Experiment:
+def build_request(hyperparameters: dict[str, Any], **search: Any) -> Experiment:
     return build_experiment({"name": "s", "hyperparameters": hyperparameters, "search": search}, "test")
 
 
@@ -33,7 +33,7 @@ def test_parameters_are_those_that_keras_counts(values: Hyperparameters) -> None
     assert count_parameters(values) == build.network_parameters(build.build(values, seed=0))
 
 
-def test_what_cannot_be_built_has_none() -> None:
+def test_a_network_that_cannot_be_built_has_no_parameters() -> None:
     assert count_parameters(Hyperparameters(layers=5)) == 0
 
 
@@ -48,23 +48,23 @@ def test_no_network_of_a_space_is_beyond_its_extremes() -> None:
         "head": ["flatten", "average"],
         "dense_units": [8, 64],
     }
-    space = asked(block).space
+    space = build_request(block).space
     networks = [Hyperparameters(**values) for values in space.grid()]  # type: ignore[arg-type]
     sizes = [model_bytes(values) for values in networks if count_parameters(values)]
     assert tuple(map(model_bytes, extreme_networks(space))) == (min(sizes), max(sizes))
 
 
-def test_models_of_all_trials_or_of_those_that_are_kept() -> None:
+def test_all_models_count_or_only_those_that_are_kept() -> None:
     block = {"filters": [8, 32]}
     small, large = (model_bytes(Hyperparameters(filters=filters)) for filters in (8, 32))
 
-    def models(told: int = 0, **search: Any) -> tuple[int, int]:
-        first = trials_bytes(asked(block, trials=10, **search), told)[0]
+    def models(finished_trials: int = 0, **search: Any) -> tuple[int, int]:
+        first = trials_bytes(build_request(block, trials=10, **search), finished_trials)[0]
         return first.least, first.most
 
-    assert models() == (large + 9 * small, 10 * large)  # the first is the tutorial's
-    assert models(told=4) == (6 * small, 6 * large)
-    assert models(told=12) == (0, 0)
+    assert models() == (large + 9 * small, 10 * large)  # the first is the baseline
+    assert models(finished_trials=4) == (6 * small, 6 * large)
+    assert models(finished_trials=12) == (0, 0)
     assert models(pruner="median") == (large, 10 * large)
     assert models(keep={"best": 2}) == (4 * small, 4 * large)
     assert models(keep={"best": 2}, workers=3) == (6 * small, 6 * large)
@@ -75,10 +75,10 @@ def test_pictures_take_a_byte_each_pixel() -> None:
     assert pictures_bytes(3, (2, 10)) == 3 * 104
 
 
-def test_settings_of_what_is_kept() -> None:
-    assert asked({}).search.keep is None
-    assert asked({}, keep={"best": 3}).search.keep is not None
+def test_settings_of_keep() -> None:
+    assert build_request({}).search.keep is None
+    assert build_request({}, keep={"best": 3}).search.keep is not None
     wrong = {"search.keep.best: ": {"best": 0}, "did you mean 'best'": {"best": 1, "bset": 3}, "best is missing": {}}
-    for said, given in wrong.items():
-        with pytest.raises(RequestError, match=said):
-            asked({}, keep=given)
+    for message, given in wrong.items():
+        with pytest.raises(RequestError, match=message):
+            build_request({}, keep=given)

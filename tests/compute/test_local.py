@@ -1,4 +1,4 @@
-"""Worker processes: real ones, with small functions in place of training."""
+"""Real worker processes that run small functions instead of trainings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pneumo.spec.errors import LESS_MEMORY
 STEPS = 20_000
 
 PATIENCE = 60
-"""Seconds after which a test gives up on an event; none waits so long."""
+"""Seconds to wait for an event before a test fails. No event takes that long."""
 
 
 def ready() -> None:
@@ -84,12 +84,12 @@ def runs_out(payload: bool, channel: Channel) -> Iterator[int]:
         channel.retire()
     yield os.getpid()
     if payload:
-        signal.pause()  # what the process holds is free all the same
+        signal.pause()  # the process is killed all the same
 
 
 @contextmanager
 def talks(payload: str, channel: Channel) -> Iterator[str]:
-    """Says more than a pipe holds, then that it has."""
+    """Send more than fits into a pipe, then create the file that the payload names."""
     worker.PROGRESS_SECONDS = 0
     for step in range(1, STEPS + 1):
         channel.progress(1, step, STEPS)
@@ -123,17 +123,17 @@ def start() -> Iterator[Start]:
 
 
 def event(place: LocalProcesses) -> Event:
-    found = place.next_event(PATIENCE)
-    assert found is not None
-    return found
+    next_event = place.next_event(PATIENCE)
+    assert next_event is not None
+    return next_event
 
 
 def after(place: LocalProcesses, kind: type) -> Event:
     """The next event of this kind."""
     while True:
-        found = place.next_event(PATIENCE)
-        if isinstance(found, kind):
-            return found  # type: ignore[return-value]
+        next_event = place.next_event(PATIENCE)
+        if isinstance(next_event, kind):
+            return next_event  # type: ignore[return-value]
 
 
 def test_a_task_runs_elsewhere_and_its_result_comes_back(start: Start) -> None:
@@ -151,13 +151,13 @@ def test_reports_wait_for_their_answers(start: Start) -> None:
     place = start(epochs)
     place.submit(Task(0, 3))
     seen = []
-    while not isinstance(found := event(place), Ended):
-        seen.append(found)
-        if isinstance(found, Report):
-            place.answer(0, found.epoch < 2)
+    while not isinstance(next_event := event(place), Ended):
+        seen.append(next_event)
+        if isinstance(next_event, Report):
+            place.answer(0, next_event.epoch < 2)
     assert [e for e in seen if isinstance(e, Report)] == [Report(0, n, n / 10, {"val_auc": n / 10}) for n in (1, 2, 3)]
     assert Progress(0, 1, 1, 2) in seen
-    assert found.result == [True, False, False]
+    assert next_event.result == [True, False, False]
 
 
 def test_slots_work_at_once_each_on_a_gpu_of_its_own(start: Start) -> None:
@@ -256,14 +256,14 @@ def test_a_trial_that_takes_too_long_is_ended_and_the_others_go_on(start: Start)
     for number in (2, 3):
         place.submit(Task(number, "short"))
     assert {event(place).number, event(place).number} == {2, 3}
-    assert place.next_event(2.5) is None  # a worker that is idle has all the time
+    assert place.next_event(2.5) is None  # an idle worker has no timeout
 
 
-def test_time_in_which_nobody_looks_is_not_the_trials(start: Start) -> None:
+def test_time_between_two_calls_does_not_count_for_the_timeout(start: Start) -> None:
     place = start(epochs, limit=2.0)
     place.submit(Task(0, 2))
     assert isinstance(after(place, Report), Report)
-    time.sleep(2.5)  # as where the driver waits for a server that is away
+    time.sleep(2.5)  # as if the driver waited for an unreachable server
     assert place.next_event(0) is None
     place.answer(0, True)
     assert isinstance(after(place, Report), Report)
@@ -271,7 +271,7 @@ def test_time_in_which_nobody_looks_is_not_the_trials(start: Start) -> None:
     assert isinstance(after(place, Ended), Ended)
 
 
-def test_a_worker_that_cannot_start_is_said(start: Start) -> None:
+def test_a_worker_that_cannot_start_is_reported(start: Start) -> None:
     place = start(double, cannot_start)
     with pytest.raises(PlaceError, match="could not start: ImportError: no module named tensorflow"):
         event(place)
@@ -294,7 +294,7 @@ def test_closing_ends_a_trial_under_way(start: Start) -> None:
 
 
 class Interrupting:
-    """Something to warm up whose way into a new process is interrupted by a Ctrl-C."""
+    """A warm-up function that sends Ctrl-C to this process when it is pickled for a new process."""
 
     def __reduce__(self) -> tuple[object, ...]:
         os.kill(os.getpid(), signal.SIGINT)
@@ -320,11 +320,11 @@ def test_ctrl_c_leaves_workers_alone(start: Start) -> None:
     assert ended.result == [True]
 
 
-def test_a_trial_goes_on_while_nobody_reads_what_it_says(start: Start, tmp_path: Path) -> None:
-    place, said_all = start(talks), tmp_path / "said all"
-    place.submit(Task(1, str(said_all)))
+def test_a_trial_continues_while_nobody_reads_its_progress(start: Start, tmp_path: Path) -> None:
+    place, marker = start(talks), tmp_path / "marker"
+    place.submit(Task(1, str(marker)))
     until = time.monotonic() + PATIENCE
-    while not said_all.exists():
+    while not marker.exists():
         assert time.monotonic() < until
         os.sched_yield()
     steps = []

@@ -1,4 +1,4 @@
-"""Ctrl-C where Python or a library would pass over it: a command ends by it all the same."""
+"""Ctrl-C ends a command even at an instant when Python or a library would swallow `KeyboardInterrupt`."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def ctrl_c(*_):
         pass
 
 @app.command()
-def main(where: str, seconds: int) -> int:
-    if where == "an import":
+def main(instant: str, seconds: int) -> int:
+    if instant == "an import":
         import swallows
-        print(swallows.done)
-    elif where == "the end of an object":
+        print(swallows.outcome)
+    elif instant == "the end of an object":
         thing = Thing()
-        kept = weakref.ref(thing, ctrl_c)
+        reference = weakref.ref(thing, ctrl_c)
         del thing
     else:
         ctrl_c()
@@ -39,30 +39,33 @@ def main(where: str, seconds: int) -> int:
 
 run_command(app, "search")
 """
+"""A command that sends itself Ctrl-C at the given instant, then sleeps for so many seconds."""
 
 SWALLOWS = """
 import __main__
 try:
     __main__.ctrl_c()
 except BaseException:
-    done = "broken off"
+    outcome = "interrupted"
 else:
-    done = "whole"
+    outcome = "complete"
 """
+"""A module that is sent Ctrl-C while it is imported, and swallows the exception."""
 
 
-@pytest.mark.parametrize("where", ["an import", "the end of an object", "anywhere else"])
-def test_an_interruption_is_not_lost(where: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("instant", ["an import", "the end of an object", "anywhere else"])
+def test_an_interruption_is_not_lost(instant: str, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     (tmp_path / "swallows.py").write_text(SWALLOWS)
     done = subprocess.run(
-        [sys.executable, "program.py", where, "60"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "program.py", instant, "60"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (130, "")
-    assert done.stdout == ("whole\n" if where == "an import" else "")
+    assert done.stdout == ("complete\n" if instant == "an import" else "")
 
 
-def test_who_runs_it_in_the_background_may_have_it_ignored(tmp_path: Path) -> None:
+def test_ctrl_c_is_ignored_if_the_caller_ignores_it(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
-    ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", sys.executable, "program.py", "anywhere else", "0"]
-    assert subprocess.run(ignoring, cwd=tmp_path, check=False).returncode == 0
+    # A shell script that runs a command in the background does so.
+    arguments = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", sys.executable, "program.py", "anywhere else", "0"]
+    assert subprocess.run(arguments, cwd=tmp_path, check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""DICOM as hospitals write it: read as a viewer shows it, and the patient's id kept nowhere."""
+"""DICOM as hospitals write it: the pixels are those of a viewer, and patient ids are stored nowhere."""
 
 from __future__ import annotations
 
@@ -50,23 +50,23 @@ def test_narrow_values_without_a_window_fill_the_range() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (dicom(ramp(12), 12, NumberOfFrames=2), "2 frames"),
         (dicom(ramp(12), 12, Rows=60_000, Columns=60_000), "too many"),
-        (dicom(ramp(12), 12, "YBR_FULL"), "wants grey"),
+        (dicom(ramp(12), 12, "YBR_FULL"), "expected MONOCHROME1"),
         (dicom(ramp(12), 12)[:700], None),
         (dicom(ramp(12), 12)[:132], None),
         (dicom(ramp(12), 12).replace(b"DICM", b"DICN"), "neither"),
     ],
 )
-def test_what_cannot_be_read_says_why(content: bytes, said: str | None) -> None:
-    with pytest.raises(UnreadableError, match=said):
+def test_an_unreadable_file_says_why(content: bytes, message: str | None) -> None:
+    with pytest.raises(UnreadableError, match=message):
         decode(content, (64,), "a.dcm")
 
 
 def hospital(folder: Path, patients: int = 10) -> Path:
-    """`<class>/...` of two pictures a patient, of every kind that is read, some without a suffix."""
+    """Write `<class>/...` with two pictures of each patient, in every supported encoding, some without a suffix."""
     for label, name in enumerate(("NORMAL", "PNEUMONIA")):
         (folder / name).mkdir(parents=True)
         for number in range(2 * patients):
@@ -85,10 +85,11 @@ def hospital(folder: Path, patients: int = 10) -> Path:
 
 
 def secrets_in(folder: Path) -> list[Path]:
+    """Return the files that contain the patient id."""
     return [path for path in folder.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
 
 
-def test_patients_are_told_by_their_headers_and_their_ids_kept_nowhere(
+def test_patients_are_read_from_headers_and_their_ids_are_stored_nowhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PNEUMO_CACHE", str(tmp_path / "cache"))
@@ -105,9 +106,8 @@ def test_patients_are_told_by_their_headers_and_their_ids_kept_nowhere(
         prepared.patients[row] for row in prepared.validation
     }
     assert secrets_in(tmp_path / "cache") == []
-    # Opened again, the headers are not read: only the digits are known.
-    again = source_at(str(path))
-    assert again.pictures == source.pictures
+    # Opened again, the patients come from the cache.
+    assert source_at(str(path)).pictures == source.pictures
 
 
 def test_without_pydicom_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A folder of one's own: layouts, classes, patients, and what is set aside."""
+"""A user's own folder: layouts, classes, patients, and the validation and test parts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def opened(path: Path, **spec: object) -> Source:
 
 
 def flat(patients: int = 20, classes: tuple[str, str] = ("normal", "Pneumonia")) -> dict[str, bytes]:
-    """`<class>/...` with one picture a patient."""
+    """Return files in the layout `<class>/...`, with one picture of each patient."""
     numbered = [(label, name, n) for label, name in enumerate(classes) for n in range(patients)]
     return {f"{name}/p{n:02d}.png": encoded(n + 100 * label, kind="PNG") for label, name, n in numbered}
 
@@ -113,10 +113,10 @@ def test_errors_name_the_classes_of_the_experiment(
     assert not {"NORMAL", "PNEUMONIA"} & set(str(error.value).replace(":", " ").replace("/", " ").split())
 
 
-def test_patients_csv_is_honoured(tmp_path: Path) -> None:
+def test_patients_csv_states_patients(tmp_path: Path) -> None:
     path = write_folder(tmp_path, flat(8), "")
     table = path / "patients.csv"
-    # By a path and by a bare name are both ways; a table of a spreadsheet begins with a mark.
+    # A spreadsheet writes a byte order mark at the beginning.
     table.write_text(
         "\ufefffile,patient,note\nnormal/p00.png,anna,x\nnormal/p01.png,anna,\nPneumonia/p01.png,ben,\n", "utf-8"
     )
@@ -129,7 +129,7 @@ def test_patients_csv_is_honoured(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
+    ("table", "message"),
     [
         ("name,who\n", "expected the columns file,patient"),
         ("file,patient\nnormal/p77.png,anna\n", r"patients.csv:2: .*p77.png.* is no picture"),
@@ -138,10 +138,10 @@ def test_patients_csv_is_honoured(tmp_path: Path) -> None:
         ("file,patient\nnormal/p00.png,a\nnormal/p00.png,b\n", r"patients.csv:3: .* twice"),
     ],
 )
-def test_a_wrong_patients_csv_is_refused_by_line(tmp_path: Path, table: str, said: str) -> None:
+def test_a_wrong_patients_csv_is_refused_by_line(tmp_path: Path, table: str, message: str) -> None:
     path = write_folder(tmp_path, flat(4), "")
     (path / "patients.csv").write_text(table)
-    with pytest.raises(RequestError, match=said):
+    with pytest.raises(RequestError, match=message):
         opened(path)
 
 
@@ -153,12 +153,12 @@ def with_val(size: int, shared: bool = False) -> dict[str, bytes]:
     return files
 
 
-def test_a_val_folder_is_kept_where_it_is_large_enough_and_has_patients_of_its_own(tmp_path: Path) -> None:
-    kept = opened(write_zip(tmp_path / "a.zip", with_val(40)))
-    assert kept.validation == {name for name in with_val(40) if name.startswith("val/")}
-    training, validation = split(kept.pictures, 0.12, 0, kept.validation)
-    assert {kept.pictures[row].name for row in validation} == kept.validation
-    assert len(training) + len(validation) == len(kept.pictures)
+def test_a_val_folder_is_used_if_it_is_large_enough_and_has_patients_of_its_own(tmp_path: Path) -> None:
+    large = opened(write_zip(tmp_path / "a.zip", with_val(40)))
+    assert large.validation == {name for name in with_val(40) if name.startswith("val/")}
+    training, validation = split(large.pictures, 0.12, 0, large.validation)
+    assert {large.pictures[row].name for row in validation} == large.validation
+    assert len(training) + len(validation) == len(large.pictures)
     small = opened(write_zip(tmp_path / "b.zip", with_val(8)))
     assert small.validation == frozenset()
     assert any("too few to choose by" in note for note in small.notes)
@@ -168,7 +168,7 @@ def test_a_val_folder_is_kept_where_it_is_large_enough_and_has_patients_of_its_o
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
         ({"normal/a.png": b""}, "no training pictures of PNEUMONIA"),
         ({"readme.txt": b""}, "there are no pictures"),
@@ -179,8 +179,8 @@ def test_a_val_folder_is_kept_where_it_is_large_enough_and_has_patients_of_its_o
         ),
     ],
 )
-def test_what_is_no_layout_is_refused(tmp_path: Path, files: Mapping[str, bytes], said: str) -> None:
-    with pytest.raises(RequestError, match=said):
+def test_other_layouts_are_refused(tmp_path: Path, files: Mapping[str, bytes], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
         opened(write_zip(tmp_path / "a.zip", files, ""))
 
 
@@ -194,11 +194,11 @@ def test_every_picture_once_and_no_patient_on_two_sides(tmp_path: Path, data: st
     layout = data.draw(st.sampled_from(["{label}", "train/{label}", "Training/{label}/deeper"]))
     files = {}
     for label, name in enumerate(data.draw(st.sampled_from([("NORMAL", "PNEUMONIA"), ("normal", "pneumonia")]))):
-        # Two patients at least whom the other class does not share; three where a third goes to the test set.
+        # Each class has patients that the other does not share, enough for all three parts.
         for stem in [f"IM-900{label}{n}-1" for n in range(4)] + data.draw(st.lists(STEMS, max_size=12)):
             files[f"{layout.format(label=name)}/{stem}.png"] = f"{label}{stem}".encode()
     order = data.draw(st.permutations(sorted(files)))
-    sides = []
+    splits = []
     for number, listed in enumerate((sorted(files), order)):
         source = opened(write_zip(tmp_path / f"{number}.zip", {name: files[name] for name in listed}, ""))
         training, validation = split(source.pictures, 0.2, seed, source.validation)
@@ -211,5 +211,5 @@ def test_every_picture_once_and_no_patient_on_two_sides(tmp_path: Path, data: st
         patients = [{picture.patient for picture in part} for part in parts]
         assert not patients[0] & patients[1]
         assert not (patients[0] | patients[1]) & patients[2]
-        sides.append([{picture.name for picture in part} for part in parts])
-    assert sides[0] == sides[1]
+        splits.append([{picture.name for picture in part} for part in parts])
+    assert splits[0] == splits[1]

@@ -1,4 +1,4 @@
-"""Input from whoever it comes: named and left out, or refused in one line; nothing is written outside the cache."""
+"""Hostile input is named and left out, or refused in one line. Nothing is written outside the cache."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from pneumo.spec.errors import RequestError
 from tests.support.pictures import archive_files, encoded, write_folder, write_zip
 
 FILES = archive_files(patients=60, pictures=1)
-"""So many that one bad picture is less than 1 %."""
+"""Enough pictures that one bad one is less than 1 %."""
 
 NORMAL = "train/NORMAL"
 
 
-def zipped(path: Path, *entries: tuple[zipfile.ZipInfo | str, bytes]) -> Path:
-    write_zip(path / "a.zip", FILES, "")
-    with zipfile.ZipFile(path / "a.zip", "a", zipfile.ZIP_DEFLATED) as archive:
+def zipped(folder: Path, *entries: tuple[zipfile.ZipInfo | str, bytes]) -> Path:
+    path = write_zip(folder / "a.zip", FILES, "")
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         for name, content in entries:
             archive.writestr(name, content)
-    return path / "a.zip"
+    return path
 
 
 def tree(path: Path, name: str = "", content: bytes = b"") -> Path:
@@ -46,21 +46,21 @@ def link_entry(path: Path) -> Path:
 
 
 def patched(offset_of: bytes, offset: int, value: bytes) -> Callable[[Path], Path]:
-    """A zip with one more picture, `evil.jpeg`, whose directory entry is changed at an offset."""
+    """Return a function that writes a zip with one more picture, `evil.jpeg`, and changes its directory entry at an offset."""
 
     def make(path: Path) -> Path:
-        made = zipped(path, (f"{NORMAL}/evil.jpeg", encoded(900)))
-        whole = bytearray(made.read_bytes())
-        at = whole.rindex(offset_of)
-        whole[at + offset : at + offset + len(value)] = value
-        made.write_bytes(whole)
-        return made
+        zip_path = zipped(path, (f"{NORMAL}/evil.jpeg", encoded(900)))
+        content = bytearray(zip_path.read_bytes())
+        at = content.rindex(offset_of)
+        content[at + offset : at + offset + len(value)] = value
+        zip_path.write_bytes(content)
+        return zip_path
 
     return make
 
 
 DIRECTORY = b"PK\x01\x02"
-"""Begins the directory's entries; the last one is that of `evil.jpeg`."""
+"""The bytes at the beginning of each directory entry. The last entry is that of `evil.jpeg`."""
 
 
 def twice(path: Path) -> Path:
@@ -69,15 +69,15 @@ def twice(path: Path) -> Path:
 
 
 def bomb(path: Path) -> Path:
-    made = zipped(path, (f"{NORMAL}/evil.jpeg", encoded(900)))
-    whole = bytearray(made.read_bytes())
-    # Every entry claims 400 MB, as where members overlap.
-    at = whole.find(DIRECTORY)
+    zip_path = zipped(path, (f"{NORMAL}/evil.jpeg", encoded(900)))
+    content = bytearray(zip_path.read_bytes())
+    # Every entry claims 400 MB, as if the members overlapped.
+    at = content.find(DIRECTORY)
     while at >= 0:
-        whole[at + 24 : at + 28] = struct.pack("<I", 400 * 2**20)
-        at = whole.find(DIRECTORY, at + 4)
-    made.write_bytes(whole)
-    return made
+        content[at + 24 : at + 28] = struct.pack("<I", 400 * 2**20)
+        at = content.find(DIRECTORY, at + 4)
+    zip_path.write_bytes(content)
+    return zip_path
 
 
 def png_of(width: int, height: int) -> bytes:
@@ -89,35 +89,35 @@ def png_of(width: int, height: int) -> bytes:
 
 
 def link_out(path: Path) -> Path:
-    made = tree(path)
+    root = tree(path)
     (path / "outside.jpeg").write_bytes(encoded(900))
-    (made / NORMAL / "evil.jpeg").symlink_to(path / "outside.jpeg")
-    return made
+    (root / NORMAL / "evil.jpeg").symlink_to(path / "outside.jpeg")
+    return root
 
 
 def link_circle(path: Path) -> Path:
-    made = tree(path)
-    (made / NORMAL / "evil.jpeg").symlink_to(made / NORMAL / "evil.jpeg")
-    return made
+    root = tree(path)
+    (root / NORMAL / "evil.jpeg").symlink_to(root / NORMAL / "evil.jpeg")
+    return root
 
 
 def link_to_a_folder_above(path: Path) -> Path:
-    made = tree(path)
-    (made / NORMAL / "evil").symlink_to(made)
-    return made
+    root = tree(path)
+    (root / NORMAL / "evil").symlink_to(root)
+    return root
 
 
 def pipe(path: Path) -> Path:
-    made = tree(path)
-    os.mkfifo(made / NORMAL / "evil.jpeg")
-    return made
+    root = tree(path)
+    os.mkfifo(root / NORMAL / "evil.jpeg")
+    return root
 
 
 def sparse(path: Path) -> Path:
-    made = tree(path)
-    with (made / NORMAL / "evil.jpeg").open("wb") as file:
+    root = tree(path)
+    with (root / NORMAL / "evil.jpeg").open("wb") as file:
         file.truncate(600 * 2**20)
-    return made
+    return root
 
 
 def zip_in_zip(path: Path) -> Path:
@@ -128,9 +128,9 @@ def zip_in_zip(path: Path) -> Path:
 
 
 def not_utf8(path: Path) -> Path:
-    made = tree(path)
-    Path(os.fsdecode(os.fsencode(made / NORMAL) + b"/evil\xff.jpeg")).write_bytes(encoded(900))
-    return made
+    root = tree(path)
+    Path(os.fsdecode(os.fsencode(root / NORMAL) + b"/evil\xff.jpeg")).write_bytes(encoded(900))
+    return root
 
 
 def half(content: bytes) -> bytes:
@@ -172,14 +172,14 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
 }
 
 
-@pytest.mark.parametrize(("make", "said"), HOSTILE.values(), ids=HOSTILE.keys())
+@pytest.mark.parametrize(("make", "reason"), HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_input_is_named_and_left_out_or_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Path], said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Path], reason: str
 ) -> None:
     monkeypatch.setenv("PNEUMO_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     path = make(tmp_path)
-    before = everything(tmp_path)
+    before = paths_below(tmp_path)
     lines: list[str] = []
     try:
         prepared = prepare(source_at(str(path), "kaggle"), [32], 0.2, 0, say=lines.append)
@@ -189,14 +189,15 @@ def test_hostile_input_is_named_and_left_out_or_refused(
     except RequestError as error:
         lines = [str(error)]
     (line,) = lines
-    assert said in line
+    assert reason in line
     assert line.isprintable()
     if "left out" in line:
         assert any(word in line for word in ("evil", "link.jpeg"))
     else:
         assert str(path) in line
-    assert {name for name in everything(tmp_path) - before if not name.startswith("cache")} == set()
+    assert {name for name in paths_below(tmp_path) - before if not name.startswith("cache")} == set()
 
 
-def everything(folder: Path) -> set[str]:
+def paths_below(folder: Path) -> set[str]:
+    """Return the paths of all files and folders below a folder, relative to it."""
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}

@@ -47,7 +47,7 @@ def test_real_archive(archive: Path) -> None:
     assert source.description == "chest-xray-pneumonia.zip"
 
 
-def test_zip_and_folder_agree_and_pass_over_what_is_no_picture(tmp_path: Path) -> None:
+def test_zip_and_folder_agree_and_ignore_other_files(tmp_path: Path) -> None:
     files = archive_files()
     zipped = opened(write_zip(tmp_path / "a.zip", files | JUNK))
     folder = opened(write_folder(tmp_path / "tree", files | JUNK))
@@ -59,7 +59,7 @@ def test_zip_and_folder_agree_and_pass_over_what_is_no_picture(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("outer", ["", "chest_xray", "some/where/else"])
-def test_whatever_lies_around_the_layout(tmp_path: Path, outer: str) -> None:
+def test_the_layout_is_found_below_any_folder(tmp_path: Path, outer: str) -> None:
     files = archive_files(2, 1)
     write_folder(tmp_path / "tree", files, outer)
     write_zip(tmp_path / "a.zip", files, f"{outer}/" if outer else "")
@@ -97,7 +97,7 @@ def test_suffixes_and_class_folders_in_any_case(tmp_path: Path) -> None:
         ("train/NORMAL/notperson12_virus_3.png", "train/NORMAL/notperson12_virus_3.png"),
     ],
 )
-def test_the_name_tells_the_patient(name: str, patient: str) -> None:
+def test_the_patient_is_taken_from_the_file_name(name: str, patient: str) -> None:
     assert patient_of(name) == patient
 
 
@@ -106,26 +106,26 @@ def test_opening_a_test_set_that_is_not_there(tmp_path: Path) -> None:
         open_sealed_test(opened(write_zip(tmp_path / "a.zip", archive_files(test=0))))
 
 
-def test_a_damaged_member_is_unreadable_by_itself(tmp_path: Path) -> None:
+def test_only_the_damaged_member_is_unreadable(tmp_path: Path) -> None:
     files = archive_files()
     path = write_zip(tmp_path / "a.zip", files)
-    whole = path.read_bytes()
+    content = path.read_bytes()
     with zipfile.ZipFile(path) as opened_zip:
         member = opened_zip.getinfo("chest_xray/train/NORMAL/IM-0001-0001.jpeg")
     middle = member.header_offset + 30 + len(member.filename) + member.file_size // 2
-    path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :])
+    path.write_bytes(content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :])
     source = opened(path)
     with pytest.raises(UnreadableError, match="CRC"):
         source.encoded(source.pictures[0])
     assert source.encoded(source.pictures[1])
 
 
-def test_a_folder_is_read_once_and_again_where_it_changed(tmp_path: Path) -> None:
+def test_only_changed_files_of_a_folder_are_read_again(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "tree", archive_files(2, 1))
     before = opened(root)
     changed = root / "chest_xray" / before.pictures[0].name
     untouched = root / "chest_xray" / before.pictures[1].name
-    # Other content of the same size and time is the one change that is not seen: so the file was not read again.
+    # A change that keeps size and time is not noticed, which shows that the file is not read again.
     state = untouched.stat()
     untouched.write_bytes(bytes(state.st_size))
     os.utime(untouched, ns=(state.st_atime_ns, state.st_mtime_ns))
@@ -143,7 +143,7 @@ def _without(part: str) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("write", [write_zip, write_folder], ids=["zip", "folder"])
 @pytest.mark.parametrize(
-    ("files", "wanted"),
+    ("files", "message"),
     [
         (_without("train/PNEUMONIA"), "chest_xray/train/PNEUMONIA has no pictures"),
         (_without("test/NORMAL"), "test/NORMAL has no pictures"),
@@ -153,15 +153,15 @@ def _without(part: str) -> dict[str, bytes]:
     ],
     ids=["empty class", "empty test class", "no train", "no pictures", "twice"],
 )
-def test_wrong_contents(tmp_path: Path, write: object, files: dict[str, bytes], wanted: str) -> None:
+def test_wrong_contents(tmp_path: Path, write: object, files: dict[str, bytes], message: str) -> None:
     assert callable(write)
     path = write(tmp_path / "data", files)
-    with pytest.raises(RequestError, match=wanted) as caught:
+    with pytest.raises(RequestError, match=message) as caught:
         opened(path)
     assert str(path) in str(caught.value)
 
 
-def test_two_sets_side_by_side(tmp_path: Path) -> None:
+def test_two_sets_of_pictures_side_by_side_are_refused(tmp_path: Path) -> None:
     for outer in ("one", "two"):
         write_folder(tmp_path, archive_files(2, 1), outer)
     with pytest.raises(RequestError, match=r"several sets of pictures \(one, two\)"):

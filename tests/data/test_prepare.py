@@ -1,4 +1,4 @@
-"""Decoding, the cache, and phantoms."""
+"""Decoding, the cache of decoded pictures, and phantoms."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.support.pictures import archive_files, encoded, write_folder, write_z
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of the test's own."""
+    """Set an empty cache folder and return its path."""
     monkeypatch.setenv("PNEUMO_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -59,7 +59,7 @@ def saved(image: Image.Image, kind: str = "PNG") -> bytes:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("size", [(1300, 1000), (64, 64), (90, 200)])
-def test_a_square_looks_like_the_picture(kind: str, mode: str, size: tuple[int, int]) -> None:
+def test_a_square_resembles_the_picture(kind: str, mode: str, size: tuple[int, int]) -> None:
     content = encoded(3, size, mode, kind)
     plain = Image.open(io.BytesIO(content)).convert("L").resize((64, 64), Image.Resampling.BOX)
     square = decode(content, [64], f"a.{kind.lower()}").squares[0]
@@ -68,7 +68,7 @@ def test_a_square_looks_like_the_picture(kind: str, mode: str, size: tuple[int, 
     assert np.abs(square.astype(int) - np.asarray(plain, int)).mean() < 3
 
 
-def test_a_size_does_not_depend_on_the_sizes_beside_it() -> None:
+def test_a_size_does_not_depend_on_the_other_sizes() -> None:
     content = encoded(1, (1300, 1000))
     together = decode(content, [48, 64, 96, 128, 300], "a.jpeg").squares
     for size, square in zip([48, 64, 96, 128, 300], together, strict=True):
@@ -88,15 +88,15 @@ def test_modes_become_8_bit_grey() -> None:
     assert set(np.unique(decode(saved(grey.convert("1")), [64], "a.png").squares[0])) <= {0, 255}
 
 
-def test_what_is_no_picture_is_unreadable() -> None:
-    whole = encoded(0, (400, 300))
+def test_content_that_is_no_picture_is_unreadable() -> None:
+    complete = encoded(0, (400, 300))
     png = encoded(0, kind="PNG")
     huge = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0)
     chunk = struct.pack(">I", len(huge)) + b"IHDR" + huge + struct.pack(">I", zlib.crc32(b"IHDR" + huge))
     for content in (
         b"",
         b"text",
-        whole[: len(whole) // 2],
+        complete[: len(complete) // 2],
         png[:60],
         saved(Image.new("L", (9, 9)), "BMP"),
         png[:8] + chunk,
@@ -146,12 +146,12 @@ def test_no_test_picture_is_decoded(cache: Path, tmp_path: Path, monkeypatch: py
     sealed = {files[picture.name] for picture in source.sealed}
     decoded: set[bytes] = set()
 
-    def watched(content: bytes, sizes: Sequence[int], name: str) -> Decoded:
+    def recording_decode(content: bytes, sizes: Sequence[int], name: str) -> Decoded:
         assert content not in sealed
         decoded.add(content)
         return decode(content, sizes, name)
 
-    monkeypatch.setattr(prepare_module, "decode", watched)
+    monkeypatch.setattr(prepare_module, "decode", recording_decode)
     prepare(source, [32], 0.3, 0)
     assert decoded == {files[picture.name] for picture in source.pictures}
     with pytest.raises(AssertionError):
@@ -163,23 +163,23 @@ def test_a_second_start_decodes_nothing_and_one_more_size_only_that(
 ) -> None:
     files = archive_files()
     first = prepare(opened(write_zip(tmp_path / "a.zip", files)), [32], 0.3, 0)
-    wanted: list[list[int]] = []
+    decoded_sizes: list[list[int]] = []
 
-    def watched(content: bytes, sizes: Sequence[int], name: str) -> Decoded:
-        wanted.append(list(sizes))
+    def recording_decode(content: bytes, sizes: Sequence[int], name: str) -> Decoded:
+        decoded_sizes.append(list(sizes))
         return decode(content, sizes, name)
 
-    monkeypatch.setattr(prepare_module, "decode", watched)
-    # The unpacked folder has the same content, so it finds the zip's cache.
+    monkeypatch.setattr(prepare_module, "decode", recording_decode)
+    # The unpacked folder has the same content, so it uses the zip's cache.
     folder = opened(write_folder(tmp_path / "tree", files))
     again = prepare(folder, [32], 0.3, 0)
-    assert wanted == []
+    assert decoded_sizes == []
     assert again.digest("validation") == first.digest("validation")
     prepare(folder, [32, 48], 0.3, 0)
-    assert wanted == [[48]] * 24
+    assert decoded_sizes == [[48]] * 24
 
 
-def test_the_digest_tells_content_names_and_split(cache: Path, tmp_path: Path) -> None:
+def test_the_digest_depends_on_content_names_and_split(cache: Path, tmp_path: Path) -> None:
     files = archive_files()
     base = prepare(opened(write_zip(tmp_path / "a.zip", files)), [32], 0.3, 0)
     other_seed = prepare(opened(tmp_path / "a.zip"), [32], 0.3, 1)
@@ -199,10 +199,10 @@ def test_unreadable_pictures_are_named_each_time_and_left_out(
     bad = "train/PNEUMONIA/person7_virus_2.jpeg"
     source = opened(write_zip(tmp_path / "a.zip", files | {bad: b"no picture"}))
     for _ in range(2):
-        said: list[str] = []
-        prepared = prepare(source, [32], 0.2, 0, say=said.append)
-        assert len(said) == 1
-        assert bad in said[0]
+        lines: list[str] = []
+        prepared = prepare(source, [32], 0.2, 0, say=lines.append)
+        assert len(lines) == 1
+        assert bad in lines[0]
         row = prepared.names.index(bad)
         assert prepared.unreadable == ((bad, "neither a JPEG nor a PNG nor a DICOM"),)
         assert row not in {*prepared.training, *prepared.validation}
@@ -221,17 +221,17 @@ def test_over_one_percent_unreadable_is_refused(cache: Path, tmp_path: Path) -> 
             prepare(source, [32], 0.2, 0)
 
 
-@pytest.mark.parametrize("left", [0, 100])
+@pytest.mark.parametrize("remaining_bytes", [0, 100])
 @pytest.mark.parametrize("name", ["32.npy", "unreadable.json", "split-*.npz"])
-def test_a_damaged_cache_is_made_again(cache: Path, tmp_path: Path, name: str, left: int) -> None:
+def test_a_damaged_cache_is_filled_again(cache: Path, tmp_path: Path, name: str, remaining_bytes: int) -> None:
     files = archive_files(patients=60) | {"train/NORMAL/IM-0001-0001.jpeg": b"no picture"}
     source = opened(write_zip(tmp_path / "a.zip", files))
     before = prepare(source, [32], 0.3, 0)
-    whole = np.array(before.pixels(32))
+    complete = np.array(before.pixels(32))
     (damaged,) = before.folder.glob(name)
-    os.truncate(damaged, min(left, damaged.stat().st_size - 1))
+    os.truncate(damaged, min(remaining_bytes, damaged.stat().st_size - 1))
     after = prepare(source, [32], 0.3, 0)
-    assert np.array_equal(after.pixels(32), whole)
+    assert np.array_equal(after.pixels(32), complete)
     assert after.unreadable == before.unreadable
     assert after.digest("validation") == before.digest("validation")
 
@@ -243,7 +243,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
         prepare(open_source(DataSpec(source="phantom")), [64], 0.2, 0)
 
 
-def test_the_place_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = open_source(DataSpec(source="phantom", phantom=PhantomSpec(patients=8, size=64)))
     monkeypatch.delenv("PNEUMO_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
@@ -268,20 +268,20 @@ print(json.dumps([prepared.digest("training"), int(prepared.pixels(32).sum()), i
 """
 
 
-def start(path: Path, kill_at: int) -> subprocess.Popen[str]:
+def start_preparing(path: Path, kill_at: int) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", PREPARING, str(path), str(kill_at)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
-def test_a_killed_writer_leaves_nothing_half_and_two_at_once_agree(cache: Path, tmp_path: Path) -> None:
+def test_a_killed_process_leaves_no_partial_array_and_two_at_once_agree(cache: Path, tmp_path: Path) -> None:
     path = write_zip(tmp_path / "a.zip", archive_files(20, 2))
-    assert start(path, 40).wait() == -signal.SIGKILL
+    assert start_preparing(path, 40).wait() == -signal.SIGKILL
     assert len(list(cache.glob("pictures/*/.*.tmp"))) == 2
     assert not list(cache.glob("pictures/*/[0-9]*.npy"))
-    both = [start(path, 10**9) for _ in range(2)]
-    said = [json.loads(process.communicate()[0]) for process in both]
+    both = [start_preparing(path, 10**9) for _ in range(2)]
+    lines = [json.loads(process.communicate()[0]) for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert said[0] == said[1]
+    assert lines[0] == lines[1]
     assert not list(cache.glob("pictures/*/.*.tmp"))
     assert len(list(cache.glob("pictures/*/[0-9]*.npy"))) == 2
 
@@ -289,7 +289,7 @@ def test_a_killed_writer_leaves_nothing_half_and_two_at_once_agree(cache: Path, 
 # phantoms
 
 
-def test_phantoms_are_called_so_and_follow_from_their_seed() -> None:
+def test_phantoms_are_named_so_and_depend_only_on_their_seed() -> None:
     spec = DataSpec(source="phantom", phantom=PhantomSpec(patients=30, size=64, seed=3))
     source, again = open_source(spec), open_source(spec)
     more = open_source(DataSpec(source="phantom", phantom=PhantomSpec(patients=60, size=64, seed=3)))
@@ -299,7 +299,7 @@ def test_phantoms_are_called_so_and_follow_from_their_seed() -> None:
     assert all("/phantom" in picture.name for picture in source.pictures + source.sealed)
     assert {picture.patient for picture in source.pictures}.isdisjoint(picture.patient for picture in source.sealed)
     assert {picture.label for picture in source.pictures} == {picture.label for picture in source.sealed} == {0, 1}
-    # More patients are added to the same ones.
+    # With more patients, the pictures of the first ones are the same.
     assert set(source.pictures) <= set(more.pictures)
     assert not {p.digest for p in source.pictures} & {p.digest for p in other.pictures}
     for picture in source.pictures[:5]:
@@ -332,7 +332,7 @@ def test_pictures_of_one_patient_look_alike() -> None:
     assert likeness[same].mean() > likeness[patients[:, None] != patients].mean()
 
 
-def test_what_is_still_to_be_decoded_is_known_before(cache: Path) -> None:
+def test_the_sizes_to_decode_are_known_before(cache: Path) -> None:
     source = open_source(DataSpec(source="phantom", phantom=PhantomSpec(patients=12, size=64)))
     assert sizes_to_decode(source, [64, 32, 64]) == (32, 64)
     assert not cache.exists()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pneumo.data.audit import audit
+from pneumo.data.audit import audit_source
 from pneumo.data.decoding import decode
 from pneumo.data.pictures import SealedError, Source
 from pneumo.data.prepare import prepare
@@ -69,9 +69,9 @@ def test_the_table_has_the_sources_that_an_experiment_can_name() -> None:
 
 
 def test_every_fetch_command_exists() -> None:
-    from pneumo.data.__main__ import fetch
+    from pneumo.data.__main__ import fetch_app
 
-    assert {command.name for command in fetch.registered_commands} == set(FETCHES)
+    assert {command.name for command in fetch_app.registered_commands} == set(FETCHES)
 
 
 def test_pictures_are_listed_by_name_once_with_labels_and_patients(spec: DataSpec, source: Source) -> None:
@@ -116,7 +116,7 @@ def test_test_pictures_are_sealed(source: Source) -> None:
 
 
 def test_a_source_can_be_audited_and_prepared(source: Source) -> None:
-    result, _ = audit(source)
+    result, _ = audit_source(source)
     assert sum(row.pictures for row in result.rows) == len(source.pictures) + len(source.sealed)
     assert [finding for finding in result.findings if finding.kind in ("unreadable", "left-out")] == []
     prepared = prepare(source, [32], 0.3, 0)

@@ -1,4 +1,4 @@
-"""The cut by patient, over any names."""
+"""The split by patient, with any names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pneumo.spec.experiment import DataSpec, PhantomSpec
 
 @st.composite
 def pools(draw: st.DrawFn) -> list[Picture]:
-    """Pictures of at least two patients a class, some patients with pictures of both classes, in any order."""
+    """Draw pictures of at least two patients of each class, some with pictures of both classes, in any order."""
     sizes = [draw(st.lists(st.integers(1, 4), min_size=2, max_size=12)) for _ in range(2)]
     pool = [
         Picture(name := f"train/{label}/{patient}-{number}", label, f"p{label}-{patient}", name)
@@ -33,11 +33,11 @@ def pools(draw: st.DrawFn) -> list[Picture]:
 
 @settings(deadline=None, max_examples=60)
 @given(pools(), st.floats(0.01, 0.89), st.integers(0, 2**31 - 1))
-def test_no_patient_on_two_sides_and_every_picture_once(pool: list[Picture], share: float, seed: int) -> None:
+def test_no_patient_is_in_two_parts_and_every_picture_in_one(pool: list[Picture], share: float, seed: int) -> None:
     training, validation = split(pool, share, seed)
     assert sorted([*training, *validation]) == list(range(len(pool)))
-    sides = [{pool[row].patient for row in rows} for rows in (training, validation)]
-    assert not sides[0] & sides[1]
+    parts = [{pool[row].patient for row in rows} for rows in (training, validation)]
+    assert not parts[0] & parts[1]
     assert training.dtype == validation.dtype == np.int64
     assert all(np.all(np.diff(rows) > 0) for rows in (training, validation))
     for rows in (training, validation):
@@ -59,7 +59,7 @@ def test_the_share_is_of_each_class_and_the_seed_matters() -> None:
     assert split(pool, 0.12, 1)[1].tolist() != validation.tolist()
 
 
-def test_the_same_on_every_machine() -> None:
+def test_the_split_is_the_same_on_every_machine() -> None:
     pool = [Picture(f"{label}/{n}", label, f"{label}-{n:02d}", f"{label}/{n}") for label in (0, 1) for n in range(10)]
     assert split(pool, 0.2, 0)[1].tolist() == PINNED
 
@@ -77,7 +77,7 @@ def test_too_few_patients() -> None:
         split(pool, 0.2, 0, classes=("healthy", "ill"))
 
 
-def test_the_counts_of_a_cut_add_up() -> None:
+def test_the_counts_of_a_split_add_up() -> None:
     source = open_source(DataSpec(source="phantom", phantom=PhantomSpec(patients=40)))
     counts = count_split(source, 0.25, 0)
     assert [(count.part, count.label) for count in counts] == [
@@ -89,25 +89,25 @@ def test_the_counts_of_a_cut_add_up() -> None:
 
 
 @pytest.mark.parametrize("patients", range(8, 20))
-def test_the_fewest_phantoms_can_be_cut(patients: int) -> None:
+def test_the_fewest_phantoms_can_be_split(patients: int) -> None:
     source = open_source(DataSpec(source="phantom", phantom=PhantomSpec(patients=patients)))
     assert all(count.pictures for count in count_split(source, 0.12, 0)[:4])
 
 
-def test_equal_pictures_of_two_patients_go_to_one_side() -> None:
+def test_equal_pictures_of_two_patients_go_to_one_part() -> None:
     pool = [Picture(f"{label}/{n}", label, f"{label}-{n:02d}", f"{label}/{n}") for label in (0, 1) for n in range(20)]
     copied = [Picture(f"1/copy-{n}", 1, f"twin-{n:02d}", f"1/{n}") for n in range(20)]
     for seed in range(20):
         training, validation = split(pool + copied, 0.3, seed)
-        sides = [{(pool + copied)[row].digest for row in rows} for rows in (training, validation)]
-        assert sides[0]
-        assert sides[1]
-        assert not sides[0] & sides[1]
+        parts = [{(pool + copied)[row].digest for row in rows} for rows in (training, validation)]
+        assert parts[0]
+        assert parts[1]
+        assert not parts[0] & parts[1]
 
 
-def test_a_validation_of_its_own_is_kept() -> None:
+def test_the_validation_of_a_source_is_used() -> None:
     pool = [Picture(f"{label}/{n}", label, f"{label}-{n:02d}", f"{label}/{n}") for label in (0, 1) for n in range(20)]
-    kept = frozenset({"0/3", "1/4", "1/5"})
-    training, validation = split(pool, 0.12, 0, kept)
-    assert {pool[row].name for row in validation} == kept
+    validation_names = frozenset({"0/3", "1/4", "1/5"})
+    training, validation = split(pool, 0.12, 0, validation_names)
+    assert {pool[row].name for row in validation} == validation_names
     assert sorted([*training, *validation]) == list(range(len(pool)))

@@ -1,4 +1,4 @@
-"""What every engine promises, over every engine, algorithm and pruner."""
+"""The contract of an engine, tested for every engine, algorithm and pruner."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, cast
 import pytest
 from hypothesis import given, settings
 
-from pneumo.engines import registry, retrying
+from pneumo.engines import engine_table, retrying
+from pneumo.engines.engine_table import open_engine, reopen_engine
 from pneumo.engines.protocol import Engine
-from pneumo.engines.registry import open_engine, reopen_engine
 from pneumo.engines.retrying import RetryingEngine
 from pneumo.spec.algorithms import ALGORITHMS
 from pneumo.spec.candidate import Candidate, Done
@@ -25,65 +25,69 @@ from tests.support.spaces import blocks
 
 ENGINES = [
     pytest.param((engine, algorithm), id=f"{engine}/{algorithm}", marks=[without_torch] if algorithm == "gp" else [])
-    for engine in registry.ENGINES
+    for engine in engine_table.ENGINES
     for algorithm in ALGORITHMS[engine]
 ]
 ENGINES.append(pytest.param(("scripted", "random"), id="scripted"))
 ENGINES += [pytest.param(("retrying", algorithm), id=f"retrying/{algorithm}") for algorithm in ("tpe", "bayesian")]
 
 Open = Callable[[Experiment, str], Engine]
-"""Opens an engine on a storage."""
+"""Function that opens an engine on a storage."""
 
 
-def open_scripted(asked: Experiment, storage: str) -> Engine:
+def open_scripted(request: Experiment, storage: str) -> Engine:
     file = Path(storage.removeprefix("sqlite:///")).with_suffix(".json")
     file.parent.mkdir(parents=True, exist_ok=True)
-    return ScriptedEngine(asked, file)
+    return ScriptedEngine(request, file)
 
 
-def open_retrying(asked: Experiment, storage: str) -> Engine:
-    """A `RetryingEngine` whose storage fails at every tenth call or so: before it is carried out, or after."""
-    chance = Random(0)
+def open_retrying(request: Experiment, storage: str) -> Engine:
+    """Open a `RetryingEngine` whose storage fails in about every tenth call, before or after the call was carried out."""
+    random = Random(0)
 
-    def fails(made: Engine) -> Engine:
-        return cast(Engine, Failing(made, chance))
+    def failing(engine: Engine) -> Engine:
+        return cast(Engine, FailingEngine(engine, random))
 
     engine: RetryingEngine = RetryingEngine(
-        fails(open_engine(asked, storage)), lambda: fails(reopen_engine(asked, storage, engine.id)), "it", 60, print
+        failing(open_engine(request, storage)),
+        lambda: failing(reopen_engine(request, storage, engine.id)),
+        "it",
+        60,
+        print,
     )
     return engine
 
 
-class Failing:
-    """An engine whose every method fails at times, as where a database goes away or an answer is lost."""
+class FailingEngine:
+    """An engine whose methods sometimes fail, as if a database were unreachable or an answer were lost."""
 
-    def __init__(self, engine: Engine, chance: Random) -> None:
-        self.id, self._engine, self._chance = engine.id, engine, chance
+    def __init__(self, engine: Engine, random: Random) -> None:
+        self.id, self._engine, self._random = engine.id, engine, random
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
-            if self._chance.random() < 0.05:
+            if self._random.random() < 0.05:
                 raise OSError("away")
             answer = getattr(self._engine, name)(*arguments)
-            if self._chance.random() < 0.05:
+            if self._random.random() < 0.05:
                 raise OSError("the answer is lost")
             return answer
 
         return call
 
 
-def holds(asked: Experiment, candidate: Candidate) -> bool:
-    """Whether the space holds a candidate, or that of which it is a rung."""
+def in_space(request: Experiment, candidate: Candidate) -> bool:
+    """Return whether the space contains a candidate, or the full training of which it is a rung."""
     values = dict(candidate.hyperparameters)
     if candidate.full_epochs is not None:
         assert 0 <= candidate.first_epoch < candidate.epochs <= candidate.full_epochs
         values["epochs"] = candidate.full_epochs
-    return asked.space.contains(values)
+    return request.space.contains(values)
 
 
 @pytest.fixture(params=ENGINES)
 def which(request: pytest.FixtureRequest) -> tuple[str, str]:
-    """Engine and algorithm."""
+    """Return the engine and the algorithm."""
     engine, algorithm = request.param
     return engine, algorithm
 
@@ -100,13 +104,13 @@ def begin(which: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> Open:
 
 
 def test_the_table_has_every_engine_that_an_experiment_may_name() -> None:
-    assert set(registry.ENGINES) == set(ALGORITHMS)
+    assert set(engine_table.ENGINES) == set(ALGORITHMS)
 
 
-@pytest.mark.parametrize("name", registry.ENGINES)
+@pytest.mark.parametrize("name", engine_table.ENGINES)
 def test_a_stored_study_is_read_without_its_engine(folder: Path, name: str) -> None:
     storage = f"sqlite:///{folder}/studies.db"
-    kind = registry.engine_kind(name)
+    kind = engine_table.engine_kind(name)
     assert kind.read_study("study", storage) is None
     assert list(folder.iterdir()) == []  # reading creates nothing
     request = experiment(name, "random")
@@ -118,31 +122,31 @@ def test_a_stored_study_is_read_without_its_engine(folder: Path, name: str) -> N
     assert (study.id, study.experiment) == (engine.id, request.to_yaml())
     assert (study.numbers, study.lost) == ((0, 1, 2), ())
     assert [trial.result for trial in study.trials] == [trial.result for trial in trials]
-    assert registry.stored_studies("study", storage) == (study,)
-    assert registry.read_finished_trials("study", storage) == study.trials
+    assert engine_table.stored_studies("study", storage) == (study,)
+    assert engine_table.read_finished_trials("study", storage) == study.trials
     assert kind.read_id("study", storage) == engine.id
     assert kind.read_id("another", storage) is None
-    assert registry.stored_studies("another", storage) == ()
+    assert engine_table.stored_studies("another", storage) == ()
     assert str(folder) in kind.describe_storage("study", storage)
 
 
 def test_candidates_lie_in_the_space_and_the_first_is_the_tutorials(
     make: Callable[..., Experiment], begin: Open, storage: str
 ) -> None:
-    asked = make()
-    trials = play(begin(asked, storage), 12)
+    request = make()
+    trials = play(begin(request, storage), 12)
     assert [t.number for t in trials] == list(range(12))
-    assert trials[0].candidate.hyperparameters == asked.space.baseline()
+    assert trials[0].candidate.hyperparameters == request.space.baseline()
     for trial in trials:
         values = trial.candidate.hyperparameters
-        assert holds(asked, trial.candidate)
+        assert in_space(request, trial.candidate)
         assert ("momentum" in values) == (values["optimizer"] == "sgd")
-        assert trial.candidate.searched == {d.name for d in asked.space.searched} & set(values)
+        assert trial.candidate.searched == {d.name for d in request.space.searched} & set(values)
 
 
 def test_without_baseline_the_engine_begins(make: Callable[..., Experiment], begin: Open, storage: str) -> None:
-    asked = make(baseline=False, seed=3)
-    assert ask(begin(asked, storage)).hyperparameters != asked.space.baseline()
+    request = make(baseline=False, seed=3)
+    assert ask(begin(request, storage)).hyperparameters != request.space.baseline()
 
 
 def test_the_same_seed_proposes_the_same(make: Callable[..., Experiment], begin: Open, folder: Path) -> None:
@@ -153,29 +157,31 @@ def test_the_same_seed_proposes_the_same(make: Callable[..., Experiment], begin:
 
 
 @pytest.mark.parametrize(("killed_at", "pruner"), [(0, "none"), (6, "none"), (6, "hyperband")])
-def test_a_killed_study_goes_on_as_if_it_had_not_been(
+def test_a_killed_study_proposes_the_same_as_an_uninterrupted_one(
     make: Callable[..., Experiment], begin: Open, folder: Path, killed_at: int, pruner: str
 ) -> None:
     if pruner != "none" and not make().search.capabilities.pruners:
-        pytest.skip("takes no pruner")
-    asked = make(pruner=pruner)
-    whole = play(begin(asked, f"sqlite:///{folder}/whole.db"), 10)
+        pytest.skip("supports no pruner")
+    request = make(pruner=pruner)
+    uninterrupted = play(begin(request, f"sqlite:///{folder}/uninterrupted.db"), 10)
 
-    cut = f"sqlite:///{folder}/cut.db"
-    engine = begin(asked, cut)
+    storage = f"sqlite:///{folder}/interrupted.db"
+    engine = begin(request, storage)
     play(engine, killed_at)
     lost = ask(engine)
     for epoch in (1, 2):
         if not engine.report(lost.number, epoch, quality(lost) * epoch / 3):
             break
-    # here the process is gone, with nothing closed
-    again = begin(asked, cut)
+    # the process is killed here and closes nothing
+    again = begin(request, storage)
     assert [t.number for t in again.trials()] == list(range(killed_at))
     play(again, 10 - killed_at)
-    assert list(begin(asked, cut).trials()) == whole
+    assert list(begin(request, storage).trials()) == uninterrupted
 
 
-def test_what_was_under_way_is_proposed_again_first(make: Callable[..., Experiment], begin: Open, storage: str) -> None:
+def test_candidates_without_a_result_are_proposed_again_first(
+    make: Callable[..., Experiment], begin: Open, storage: str
+) -> None:
     engine = begin(make(), storage)
     play(engine, 2)
     lost = [ask(engine), ask(engine)]
@@ -184,7 +190,7 @@ def test_what_was_under_way_is_proposed_again_first(make: Callable[..., Experime
     assert ask(again).number == 4
 
 
-def test_a_study_in_which_nothing_was_told_takes_a_new_experiment(
+def test_a_study_without_finished_trials_accepts_a_changed_experiment(
     make: Callable[..., Experiment], begin: Open, storage: str
 ) -> None:
     first = begin(make(), storage)
@@ -197,7 +203,7 @@ def test_a_study_in_which_nothing_was_told_takes_a_new_experiment(
     assert begin(make(block, objective="val_loss"), storage).id == first.id
 
 
-@pytest.mark.parametrize("name", registry.ENGINES)
+@pytest.mark.parametrize("name", engine_table.ENGINES)
 def test_a_study_that_an_earlier_version_recorded_has_not_changed(
     folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,7 +215,7 @@ def test_a_study_that_an_earlier_version_recorded_has_not_changed(
         patch.setattr(Experiment, "to_yaml", lambda _: recorded)
         lost = ask(open_engine(request, storage))
     engine = open_engine(request, storage)
-    (study,) = registry.stored_studies("study", storage)
+    (study,) = engine_table.stored_studies("study", storage)
     assert (study.numbers, study.experiment) == ((0,), recorded)  # the study was not created again
     assert ask(engine) == lost
     trial = tell(engine, lost)
@@ -236,37 +242,37 @@ def test_failures_are_kept_and_the_study_goes_on(make: Callable[..., Experiment]
 
 def test_known_configurations_follow_the_baseline(make: Callable[..., Experiment], begin: Open, storage: str) -> None:
     known: list[dict[str, Any]] = [{"layers": 3}, {"layers": 2, "learning_rate": 0.005}]
-    asked = make(**{"try": known})
-    engine = begin(asked, storage)
+    request = make(**{"try": known})
+    engine = begin(request, storage)
     trials = play(engine, 2)
-    trials += play(begin(asked, storage), 3)
-    said = [trial.candidate.hyperparameters for trial in trials]
-    assert said[0] == asked.space.baseline()
-    for wanted, values in zip(known, said[1:3], strict=True):
-        assert values == {**values, **wanted}
-        assert asked.space.contains(values)
-    assert trials[3].candidate.hyperparameters not in said[:3]
+    trials += play(begin(request, storage), 3)
+    hyperparameters = [trial.candidate.hyperparameters for trial in trials]
+    assert hyperparameters[0] == request.space.baseline()
+    for expected, values in zip(known, hyperparameters[1:3], strict=True):
+        assert values == {**values, **expected}
+        assert request.space.contains(values)
+    assert trials[3].candidate.hyperparameters not in hyperparameters[:3]
 
 
-def test_what_an_earlier_study_found_takes_no_number(
+def test_learned_trials_of_an_earlier_study_have_no_numbers(
     make: Callable[..., Experiment], begin: Open, folder: Path
 ) -> None:
-    asked = make()
+    request = make()
     earlier = [
         t
-        for t in play(begin(asked, f"sqlite:///{folder}/a.db"), 6)
-        if asked.space.contains(t.candidate.hyperparameters)
+        for t in play(begin(request, f"sqlite:///{folder}/a.db"), 6)
+        if request.space.contains(t.candidate.hyperparameters)
     ]
     storage = f"sqlite:///{folder}/b.db"
-    engine = begin(asked, storage)
+    engine = begin(request, storage)
     engine.learn(earlier)
     assert engine.trials() == ()
-    again = begin(asked, storage)
-    again.learn(earlier)  # as a search that was killed in between does
+    again = begin(request, storage)
+    again.learn(earlier)  # as a search does that was killed in between
     trials = play(again, 3)
     assert [trial.number for trial in trials] == [0, 1, 2]
-    assert trials[0].candidate.hyperparameters == asked.space.baseline()
-    last = begin(asked, storage)
+    assert trials[0].candidate.hyperparameters == request.space.baseline()
+    last = begin(request, storage)
     assert last.trials() == tuple(trials)
     assert ask(last).number == 3
 
@@ -286,7 +292,7 @@ def test_a_small_space_is_exhausted_or_repeated_but_never_left(
     make: Callable[..., Experiment], begin: Open, storage: str
 ) -> None:
     layers = [1, 2] if make().search.capabilities.choices else {"low": 1, "high": 2}
-    engine, asked = begin(make({"layers": layers}), storage), make({"layers": layers})
+    engine, request = begin(make({"layers": layers}), storage), make({"layers": layers})
     for _ in range(40):
         proposal = engine.ask()
         if not isinstance(proposal, Candidate):
@@ -294,63 +300,63 @@ def test_a_small_space_is_exhausted_or_repeated_but_never_left(
             assert proposal.reason
             assert isinstance(engine.ask(), Done)
             break
-        assert holds(asked, proposal)
+        assert in_space(request, proposal)
         tell(engine, proposal)
 
 
 @pytest.mark.slow
 def test_a_thousand_proposals_lie_in_their_spaces(which: tuple[str, str], begin: Open, folder: Path) -> None:
     if which[0] == "retrying":
-        pytest.skip("proposes what the engine does that it calls")
-    takes = ALGORITHMS["optuna" if which[0] == "scripted" else which[0]][which[1]]
-    # Keras Tuner's Gaussian process takes up to seconds a proposal, more with each trial that it knows.
-    few: dict[str, Any] = (
+        pytest.skip("proposes the same as the engine that it calls")
+    capabilities = ALGORITHMS["optuna" if which[0] == "scripted" else which[0]][which[1]]
+    # Keras Tuner's Gaussian process takes up to seconds for a proposal, and more with each finished trial.
+    slow_settings: dict[str, Any] = (
         {"algorithm_settings": {"num_initial_points": 18}} if which == ("keras-tuner", "bayesian") else {}
     )
-    spaces, counted = 0, 0
+    spaces, proposals = 0, 0
 
     @settings(max_examples=500, deadline=None, derandomize=True, database=None)
-    @given(blocks(takes))
+    @given(blocks(capabilities))
     def run(block: dict[str, Any]) -> None:
-        nonlocal spaces, counted
-        if counted >= 1000:
+        nonlocal spaces, proposals
+        if proposals >= 1000:
             return
         try:
-            asked = experiment(*which, block, **few)
+            request = experiment(*which, block, **slow_settings)
         except RequestError:
-            return  # more combinations than a grid may have
+            return  # the grid has too many combinations
         spaces += 1
-        engine = begin(asked, f"sqlite:///{folder}/{spaces}.db")
-        for _ in range(20 if few else 50):
+        engine = begin(request, f"sqlite:///{folder}/{spaces}.db")
+        for _ in range(20 if slow_settings else 50):
             proposal = engine.ask()
             if isinstance(proposal, Done):
                 break
             assert isinstance(proposal, Candidate)
-            if proposal.number:  # the first is the tutorial's, wherever it lies
-                assert holds(asked, proposal), proposal
+            if proposal.number:  # the first is the baseline, which may lie outside the space
+                assert in_space(request, proposal), proposal
             engine.tell(TrialResult(proposal.number, "run", "complete", quality(proposal)))
-            counted += 1
+            proposals += 1
 
     run()
-    assert counted >= 1000
+    assert proposals >= 1000
 
 
 def test_a_baseline_outside_the_space_is_still_the_first(
     make: Callable[..., Experiment], begin: Open, storage: str
 ) -> None:
     layers = [2, 3] if make().search.capabilities.choices else {"low": 2, "high": 3}
-    asked = make({"layers": layers, "learning_rate": {"low": 0.002, "high": 0.008, "step": 0.002}})
-    trials = play(begin(asked, storage), 6)
+    request = make({"layers": layers, "learning_rate": {"low": 0.002, "high": 0.008, "step": 0.002}})
+    trials = play(begin(request, storage), 6)
     assert trials[0].candidate.values.layers == 1
-    assert all(holds(asked, t.candidate) for t in trials[1:])
-    assert begin(asked, storage).trials() == tuple(trials)
+    assert all(in_space(request, t.candidate) for t in trials[1:])
+    assert begin(request, storage).trials() == tuple(trials)
 
 
 @pytest.mark.parametrize("name", ["optuna", "keras-tuner"])
 @pytest.mark.parametrize("layers", [[1, 2], [2, 3]], ids=["baseline inside", "baseline outside"])
 def test_a_grid_proposes_each_combination_once_and_ends(storage: str, layers: list[int], name: str) -> None:
-    asked = experiment(name, "grid", {"layers": layers, "optimizer": ["adam", "sgd"], "momentum": [0.0, 0.5]})
-    engine = open_engine(asked, storage)
+    request = experiment(name, "grid", {"layers": layers, "optimizer": ["adam", "sgd"], "momentum": [0.0, 0.5]})
+    engine = open_engine(request, storage)
     trials = []
     while isinstance(proposal := engine.ask(), Candidate):
         trials.append(tell(engine, proposal))

@@ -1,4 +1,4 @@
-"""Spaces as Keras Tuner sees them: every value exactly, conditions, and proposals that lie inside."""
+"""Spaces in Keras Tuner's form: exact values, conditions, and proposals that lie in the space."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pneumo.spec.algorithms import ALGORITHMS
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.space import Choice, Range, Searched, Space
 from pneumo.spec.space_reader import read_space
-from tests.support.keras_tuner_studies import GRID, NESTED, NOTHING, experiment, plain, play, reason, tell
+from tests.support.keras_tuner_studies import GRID, NESTED, NOTHING, experiment, play, reason, tell, to_text
 from tests.support.spaces import blocks
 
 
@@ -41,21 +41,21 @@ from tests.support.spaces import blocks
     ],
     ids=str,
 )
-def test_every_value_is_there_exactly_and_no_other(dimension: Searched) -> None:
+def test_keras_tuner_has_exactly_the_values_of_the_dimension(dimension: Searched) -> None:
     (hp,) = keras_tuner_space.to_keras_tuner(Space((dimension,))).space
     assert dimension.values is not None
     drawn = [keras_tuner_space.decode_value(dimension, hp.prob_to_value(k / 20_000)) for k in range(20_000)]
     assert sorted(map(repr, set(drawn))) == sorted(map(repr, dimension.values))
     for value in dimension.values:
-        there = keras_tuner_space.encode_values(Space((dimension,)), {dimension.name: value})[dimension.name]
-        back = keras_tuner_space.decode_value(dimension, hp.prob_to_value(hp.value_to_prob(there)))
-        assert repr(back) == repr(value)
+        encoded = keras_tuner_space.encode_values(Space((dimension,)), {dimension.name: value})[dimension.name]
+        decoded = keras_tuner_space.decode_value(dimension, hp.prob_to_value(hp.value_to_prob(encoded)))
+        assert repr(decoded) == repr(value)
 
 
 def test_numbers_are_in_order_for_keras_tuner_and_names_are_not() -> None:
     def ordered(*values: Any) -> bool:
-        made = keras_tuner_space.to_keras_tuner(Space((Choice("filters", values, {}),)))
-        return bool(made.space[0].ordered)
+        hyperparameters = keras_tuner_space.to_keras_tuner(Space((Choice("filters", values, {}),)))
+        return bool(hyperparameters.space[0].ordered)
 
     assert ordered(1, 2)
     assert ordered(1, 0.5)
@@ -66,7 +66,7 @@ def test_numbers_are_in_order_for_keras_tuner_and_names_are_not() -> None:
 
 @given(st.floats(1e-6, 10), st.floats(1e-6, 10), st.booleans(), st.floats(0, 1))
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
-def test_a_range_is_not_left_by_rounding(low: float, high: float, log: bool, at: float) -> None:
+def test_rounding_does_not_leave_a_range(low: float, high: float, log: bool, at: float) -> None:
     if low == high:
         return
     dimension = Range("learning_rate", min(low, high), max(low, high), log, None, False, {})
@@ -79,42 +79,42 @@ def test_a_range_is_not_left_by_rounding(low: float, high: float, log: bool, at:
         )
 
 
-def test_a_hyperparameter_that_never_counts_is_not_there() -> None:
-    made = keras_tuner_space.to_keras_tuner(read_space(NESTED))
+def test_a_hyperparameter_that_is_never_active_is_left_out() -> None:
+    hyperparameters = keras_tuner_space.to_keras_tuner(read_space(NESTED))
     searched = {"batch_norm", "optimizer", "momentum", "rotation", "schedule", "weight_decay", "label_smoothing"}
-    assert {hp.name for hp in made.space} == searched
+    assert {hp.name for hp in hyperparameters.space} == searched
 
 
 @pytest.mark.parametrize("baseline", [True, False])
 @pytest.mark.parametrize("block", [GRID, NESTED, NOTHING], ids=["grid", "nested", "nothing searched"])
-def test_a_grid_is_the_spaces_own(tmp_path: Path, block: dict[str, Any], baseline: bool) -> None:
-    asked = experiment("grid", block, baseline=baseline)
-    engine = KerasTunerEngine(asked, tmp_path)
-    proposed = [plain(trial.candidate.hyperparameters) for trial in play(engine)]
-    expected = {plain(values) for values in asked.space.grid()}
+def test_a_grid_has_every_combination_of_the_space_once(tmp_path: Path, block: dict[str, Any], baseline: bool) -> None:
+    request = experiment("grid", block, baseline=baseline)
+    engine = KerasTunerEngine(request, tmp_path)
+    proposed = [to_text(trial.candidate.hyperparameters) for trial in play(engine)]
+    expected = {to_text(values) for values in request.space.grid()}
     if baseline:
-        expected.add(plain(asked.space.baseline()))
+        expected.add(to_text(request.space.baseline()))
     assert len(proposed) == len(set(proposed))
     assert set(proposed) == expected
     assert reason(engine) == "every combination of the grid was proposed"
 
 
 def in_random_spaces(folder: Path, algorithm: str, spaces: int, proposals: int) -> int:
-    """Plays in so many spaces; how many proposals there were, all of them inside."""
-    counted: list[Candidate] = []
+    """Play in random spaces, check that all proposals lie in them, and return the number of proposals."""
+    proposed: list[Candidate] = []
 
     @settings(max_examples=spaces, deadline=None, derandomize=True, database=None)
     @given(blocks(ALGORITHMS["keras-tuner"][algorithm]))
     def run(block: dict[str, Any]) -> None:
-        asked = experiment(algorithm, block, baseline=False)
-        engine = KerasTunerEngine(asked, folder / str(len(counted)))
+        request = experiment(algorithm, block, baseline=False)
+        engine = KerasTunerEngine(request, folder / str(len(proposed)))
         while len(engine.trials()) < proposals and isinstance(proposal := engine.ask(), Candidate):
-            assert asked.space.contains(proposal.hyperparameters), proposal
+            assert request.space.contains(proposal.hyperparameters), proposal
             tell(engine, proposal)
-            counted.append(proposal)
+            proposed.append(proposal)
 
     run()
-    return len(counted)
+    return len(proposed)
 
 
 def test_random_proposals_lie_in_random_spaces(tmp_path: Path) -> None:
@@ -130,12 +130,12 @@ def test_bayesian_proposals_lie_in_random_spaces_also_in_their_corners(
     minimize = optimize.minimize
 
     def corner(function: Any, x0: Any, *, bounds: Any, method: str, jac: bool = False) -> Any:
-        if jac:  # the model itself is fitted
+        if jac:  # called to fit the model itself
             return minimize(function, x0, bounds=bounds, method=method, jac=jac)
         return SimpleNamespace(
             x=bounds[np.arange(len(x0)), generator.integers(2, size=len(x0))], fun=generator.random()
         )
 
-    # In the place of the model's minimum, which takes seconds to find and often lies on an edge.
+    # Replaces the search for the model's minimum, which takes seconds and often ends on an edge.
     monkeypatch.setattr(optimize, "minimize", corner)
     assert in_random_spaces(tmp_path, "bayesian", 12, 12) >= 100

@@ -1,4 +1,4 @@
-"""What is Optuna's own: pruners, its storage, what needs PyTorch."""
+"""Tests that concern Optuna only: pruners, its storage, and the algorithm that needs PyTorch."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 import optuna
 import pytest
 
-from pneumo.engines.registry import open_engine
+from pneumo.engines.engine_table import open_engine
 from pneumo.spec.errors import RequestError
 from pneumo.spec.result import TrialResult
 from tests.support.engine_studies import ask, experiment, play
 
 
-def test_optuna_minimizes_what_is_better_when_less(storage: str) -> None:
+def test_optuna_minimizes_an_objective_of_which_less_is_better(storage: str) -> None:
     open_engine(experiment("optuna", "tpe", objective="val_loss"), storage)
     study = optuna.load_study(study_name="study", storage=storage)
     assert study.direction == optuna.study.StudyDirection.MINIMIZE
@@ -65,23 +65,25 @@ def test_a_storage_that_cannot_be_opened_is_one_line_without_its_password(storag
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is here")
 def test_without_pytorch_one_line_says_what_to_install(storage: str) -> None:
-    asked = experiment("optuna", "gp")
+    request = experiment("optuna", "gp")
     with pytest.raises(RequestError, match=r"gp needs PyTorch, .*pip install 'pneumo\[gp\]'.*; or use tpe"):
-        open_engine(asked, storage)
+        open_engine(request, storage)
 
 
-def test_a_proposal_that_was_half_made_is_made_again_as_it_would_have_been(folder: Path) -> None:
+def test_a_proposal_that_was_interrupted_is_drawn_again_with_the_same_values(folder: Path) -> None:
     storage = f"sqlite:///{folder}/studies.db"
     engine = open_engine(experiment("optuna", "random", baseline=False), storage)
     play(engine, 2)
-    whole = ask(engine)
+    first = ask(engine)
     with closing(sqlite3.connect(folder / "studies.db")) as database, database:
-        # As a process leaves it that is killed after its second value.
+        # Leave the database as a process does that is killed after it drew the second value.
         (trial,) = database.execute("SELECT max(trial_id) FROM trials").fetchone()
         database.execute("DELETE FROM trial_user_attributes WHERE trial_id = ?", (trial,))
-        kept = "SELECT param_id FROM trial_params WHERE trial_id = ? ORDER BY param_id LIMIT 2"
-        database.execute(f"DELETE FROM trial_params WHERE trial_id = ? AND param_id NOT IN ({kept})", (trial, trial))
+        first_two = "SELECT param_id FROM trial_params WHERE trial_id = ? ORDER BY param_id LIMIT 2"
+        database.execute(
+            f"DELETE FROM trial_params WHERE trial_id = ? AND param_id NOT IN ({first_two})", (trial, trial)
+        )
     again = open_engine(experiment("optuna", "random", baseline=False), storage)
-    assert ask(again) == whole
-    found = optuna.load_study(study_name="study", storage=storage).trials[-1]
-    assert found.params == pytest.approx({name: whole.hyperparameters[name] for name in whole.searched})
+    assert ask(again) == first
+    last = optuna.load_study(study_name="study", storage=storage).trials[-1]
+    assert last.params == pytest.approx({name: first.hyperparameters[name] for name in first.searched})

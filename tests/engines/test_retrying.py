@@ -1,6 +1,6 @@
-"""An engine whose storage goes away: real storages, taken away and put back.
+"""An engine whose storage becomes unreachable: real storages are moved away and put back.
 
-The contract of every engine is in test_contract.py.
+The contract of an engine is tested in test_contract.py.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from pneumo.engines import retrying
-from pneumo.engines.registry import describe_storage, open_engine, reopen_engine
+from pneumo.engines.engine_table import describe_storage, open_engine, reopen_engine
 from pneumo.engines.retrying import OutageError, RetryingEngine
 from pneumo.spec.result import TrialResult
 from tests.support.engine_studies import ask, experiment, play, tell
 
 KINDS = [("optuna", "tpe", "studies.db"), ("keras-tuner", "bayesian", "studies.keras-tuner")]
-"""Engine, algorithm, and where the studies lie in the storage's folder."""
+"""Engine, algorithm, and name of the file or folder with the studies."""
 
 
 @pytest.fixture(autouse=True)
@@ -26,18 +26,18 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrying, "FIRST_PAUSE", 0.01)
 
 
-def opened(
+def open_retrying(
     kind: tuple[str, str, str],
     folder: Path,
     outage: float,
     say: Callable[[str], None],
     interrupted: Callable[[], bool] = lambda: False,
 ) -> RetryingEngine:
-    asked, storage = experiment(*kind[:2]), f"sqlite:///{folder}/studies.db"
+    request, storage = experiment(*kind[:2]), f"sqlite:///{folder}/studies.db"
     engine: RetryingEngine = RetryingEngine(
-        open_engine(asked, storage),
-        lambda: reopen_engine(asked, storage, engine.id),
-        describe_storage(asked, storage),
+        open_engine(request, storage),
+        lambda: reopen_engine(request, storage, engine.id),
+        describe_storage(request, storage),
         outage,
         say,
         interrupted,
@@ -46,72 +46,72 @@ def opened(
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind[0])
-def test_a_storage_that_is_away_for_a_while_is_waited_for(kind: tuple[str, str, str], folder: Path) -> None:
-    said: list[str] = []
-    there, elsewhere = folder / "a" / kind[2], folder / kind[2]
+def test_a_short_outage_of_the_storage_is_waited_for(kind: tuple[str, str, str], folder: Path) -> None:
+    lines: list[str] = []
+    path, moved = folder / "a" / kind[2], folder / kind[2]
 
     def say(line: str) -> None:
-        said.append(line)
+        lines.append(line)
         if line.startswith("Waiting"):
-            elsewhere.rename(there)
+            moved.rename(path)
 
-    undisturbed = play(opened(kind, folder / "b", 60, print), 7)
-    engine = opened(kind, folder / "a", 60, say)
+    undisturbed = play(open_retrying(kind, folder / "b", 60, print), 7)
+    engine = open_retrying(kind, folder / "a", 60, say)
     trials = play(engine, 2)
     first, second = ask(engine), ask(engine)
-    there.rename(elsewhere)
+    path.rename(moved)
     trials.append(tell(engine, first))  # at its first report
     third = ask(engine)
-    there.rename(elsewhere)
+    path.rename(moved)
     engine.tell(TrialResult(second.number, "run", "failed"))
     assert [t.number for t in engine.trials()] == [0, 1, 2, 3]
     assert [first.number, second.number, third.number] == [2, 3, 4]
     assert trials == undisturbed[:3]
-    assert len(said) == 4
-    assert all(line.startswith("Waiting for the study's ") and "(search.outage: 60 s)" in line for line in said[::2])
-    assert all(line.startswith("It is back after") for line in said[1::2])
+    assert len(lines) == 4
+    assert all(line.startswith("Waiting for the study's ") and "(search.outage: 60 s)" in line for line in lines[::2])
+    assert all(line.startswith("It is back after") for line in lines[1::2])
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind[0])
-def test_one_that_stays_away_ends_it_and_nothing_is_lost(kind: tuple[str, str, str], folder: Path) -> None:
-    engine = opened(kind, folder / "a", 0.3, print)
+def test_a_storage_that_stays_unreachable_raises_and_loses_nothing(kind: tuple[str, str, str], folder: Path) -> None:
+    engine = open_retrying(kind, folder / "a", 0.3, print)
     trials = play(engine, 2)
     under_way = ask(engine)
-    there, elsewhere = folder / "a" / kind[2], folder / kind[2]
-    there.rename(elsewhere)
+    path, moved = folder / "a" / kind[2], folder / kind[2]
+    path.rename(moved)
     with pytest.raises(
         OutageError, match=r"was unreachable for 0\.3 s \(search\.outage\): .*; all earlier results are stored"
     ):
         tell(engine, under_way)
-    if there.is_dir():  # nothing was made in its place
-        assert list(there.rglob("*")) == []
-        shutil.rmtree(there)
-    assert not there.exists()
-    elsewhere.rename(there)
-    again = opened(kind, folder / "a", 0.3, print)
+    if path.is_dir():  # nothing was created in its place
+        assert list(path.rglob("*")) == []
+        shutil.rmtree(path)
+    assert not path.exists()
+    moved.rename(path)
+    again = open_retrying(kind, folder / "a", 0.3, print)
     assert again.trials() == tuple(trials)
     assert ask(again) == under_way
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind[0])
-def test_another_study_in_its_place_is_not_taken_for_it(kind: tuple[str, str, str], folder: Path) -> None:
-    engine, other = opened(kind, folder / "a", 3, print), opened(kind, folder / "b", 3, print)
+def test_another_study_in_the_same_place_is_rejected(kind: tuple[str, str, str], folder: Path) -> None:
+    engine, other = open_retrying(kind, folder / "a", 3, print), open_retrying(kind, folder / "b", 3, print)
     for name, identity in (("a", other.id), ("b", engine.id)):
         with pytest.raises(OSError, match="study study is not in it"):
             reopen_engine(experiment(*kind[:2]), f"sqlite:///{folder}/{name}/studies.db", identity)
 
 
 def test_an_interruption_ends_the_waiting(folder: Path) -> None:
-    engine = opened(KINDS[0], folder / "a", 60, print, interrupted=lambda: True)
-    ask(engine)  # what answers is not held up
+    engine = open_retrying(KINDS[0], folder / "a", 60, print, interrupted=lambda: True)
+    ask(engine)  # a call that is answered is not interrupted
     (folder / "a" / "studies.db").rename(folder / "gone")
     with pytest.raises(KeyboardInterrupt):
         ask(engine)
 
 
-def test_a_call_that_is_wrong_is_not_made_again(folder: Path) -> None:
-    said: list[str] = []
-    engine = opened(KINDS[0], folder / "a", 60, said.append)
+def test_a_wrong_call_is_not_repeated(folder: Path) -> None:
+    lines: list[str] = []
+    engine = open_retrying(KINDS[0], folder / "a", 60, lines.append)
     with pytest.raises(KeyError):
         engine.tell(TrialResult(7, "run", "failed"))
-    assert said == []
+    assert lines == []

@@ -1,4 +1,4 @@
-"""python -m pneumo.predict: pictures in, probabilities out, with a registered model."""
+"""python -m pneumo.predict: predictions in every format, overlays, exports, wrong requests, interruptions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from PIL import Image
 
 from pneumo.console.command import NOTHING_FIT, OK, run_command
 from pneumo.data.decoding import decode
-from pneumo.predict.__main__ import AT_ONCE, SOME_UNREADABLE, app
+from pneumo.predict.__main__ import SOME_UNREADABLE, app
+from pneumo.predict.loop import BATCH
 from pneumo.tracking.served import load_served
 from pneumo.tracking.store import connect
 from tests.support.networks import brightness_network, network, register
@@ -29,15 +30,15 @@ from tests.support.program import LONGEST
 SIDE = 32
 THRESHOLD = 0.4
 
-Said = tuple[int, str, str]
+Result = tuple[int, str, str]
 """Exit status, standard output and standard error."""
 
-Predict = Callable[..., Said]
+Predict = Callable[..., Result]
 
 
 @pytest.fixture(scope="module")
 def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A project with one champion, for which bright pictures are pneumonia; the current folder meanwhile."""
+    """A folder with one champion, which calls bright pictures pneumonia. It is the current folder during the tests."""
     folder = tmp_path_factory.mktemp("ward")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -47,10 +48,10 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def predict(ward: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Predict:
-    """The verb, within this process."""
+    """A function that runs `python -m pneumo.predict` within this process."""
     monkeypatch.chdir(ward)
 
-    def predicted(*arguments: object) -> Said:
+    def run(*arguments: object) -> Result:
         capfd.readouterr()
         monkeypatch.setattr(sys, "argv", ["pneumo.predict", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
@@ -59,7 +60,7 @@ def predict(ward: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         assert isinstance(ended.value.code, int)
         return ended.value.code, out, err
 
-    return predicted
+    return run
 
 
 def grey(level: int, kind: str = "PNG", size: tuple[int, int] = (40, 50)) -> bytes:
@@ -107,28 +108,30 @@ def test_a_folder_is_predicted_in_order(predict: Predict, tmp_path: Path) -> Non
     ]
     assert [line.split()[-1] for line in lines[2:]] == ["NORMAL", "PNEUMONIA"]
     assert "cannot be read: " in lines[1]
-    # The columns are aligned: every label begins where its head does.
+    # The columns are aligned: every label begins below its header.
     assert {line.index(word) for line, word in zip(lines, ["label", "cannot", "NORMAL", "PNEUMONIA"], strict=True)} == {
         lines[0].index("label")
     }
     assert f"{folder / 'link.png'}: left out" in err
     assert f"{folder / 'a/broken.jpg'}: cannot be read: " in err
     assert "3 pictures, 1 PNEUMONIA at threshold 0.4, 1 unreadable: model bright version 1, champion\n" in err
-    assert "No medical device" in err
+    assert "Not a medical device" in err
 
 
-def test_the_formats_say_what_the_model_says(predict: Predict, tmp_path: Path) -> None:
+def test_every_format_has_the_predictions_of_the_model(predict: Predict, tmp_path: Path) -> None:
     folder = write(
         tmp_path, {f"{level:03}.png": grey(level) for level in (90, 120, 125, 130, 170)} | {"z.jpg": b"broken"}
     )
     paths = sorted(folder.iterdir())
-    wanted = load_served(connect(), "models:/bright@champion").predict(paths)
+    expected = load_served(connect(), "models:/bright@champion").predict(paths)
 
     status, out, _ = predict(folder, "--format", "json")
     rows = json.loads(out)
     assert status == SOME_UNREADABLE
     assert [row["name"] for row in rows] == list(map(str, paths))
-    assert [(row["probability"], row["label"]) for row in rows] == [(one.probability, one.label) for one in wanted]
+    assert [(row["probability"], row["label"]) for row in rows] == [
+        (prediction.probability, prediction.label) for prediction in expected
+    ]
     assert {row["threshold"] for row in rows} == {THRESHOLD}
     assert [row["error"] is None for row in rows] == [True] * 5 + [False]
     assert [row["label"] == "PNEUMONIA" for row in rows[:5]] == [row["probability"] >= THRESHOLD for row in rows[:5]]
@@ -138,14 +141,14 @@ def test_the_formats_say_what_the_model_says(predict: Predict, tmp_path: Path) -
     read = list(csv.DictReader(io.StringIO(out)))
     assert status == SOME_UNREADABLE
     assert list(read[0]) == ["name", "probability", "label", "threshold"]
-    assert [float(row["probability"]) for row in read[:5]] == [one.probability for one in wanted[:5]]
+    assert [float(row["probability"]) for row in read[:5]] == [prediction.probability for prediction in expected[:5]]
     assert (read[5]["probability"], read[5]["label"]) == ("", "")
 
 
 @pytest.mark.parametrize("format_", ["table", "json", "csv"])
 def test_rows_of_many_pictures_are_one_table(predict: Predict, tmp_path: Path, format_: str) -> None:
     path = write(tmp_path, {"one.png": grey(200)}) / "one.png"
-    count = 2 * AT_ONCE + 3
+    count = 2 * BATCH + 3
     status, out, err = predict(*[path] * count, "--format", format_)
     rows = json.loads(out) if format_ == "json" else out.splitlines()[1:]
     assert (status, len(rows), len(set(map(str, rows)))) == (OK, count, 1)
@@ -178,7 +181,7 @@ def test_names_do_no_harm(predict: Predict, tmp_path: Path, monkeypatch: pytest.
             (ward / name).unlink()
 
 
-def test_nothing_that_can_be_read_is_a_status_of_its_own(predict: Predict, tmp_path: Path) -> None:
+def test_a_request_without_readable_pictures_has_its_own_status(predict: Predict, tmp_path: Path) -> None:
     write(tmp_path, {"a.png": b"broken", "b.dcm": b"broken"})
     status, out, err = predict(tmp_path, "--format", "csv")
     assert status == NOTHING_FIT
@@ -199,8 +202,8 @@ def test_each_picture_has_its_overlay(predict: Predict, tmp_path: Path) -> None:
     assert [file.name.startswith("same-") for file in files] == [True, True]
     pictures = [np.asarray(Image.open(file)).astype(int) for file in files]
     spots = [picture for picture in pictures if np.ptp(picture[:512], axis=-1).max() > 50]
-    (spot,) = spots  # of the black picture nothing speaks for pneumonia, and nothing is coloured
-    # The square in its place, and the picture's proportions as they were: 256 of 512 pixels, in the middle of the sheet.
+    (spot,) = spots  # the heat map of the black picture is 0 everywhere, so its overlay has no colour
+    # The overlay keeps the picture's proportions (256 by 512 pixels, centred), and the heat covers the bright square.
     coloured = np.argwhere(np.ptp(spot[:512], axis=-1) > 50)
     top, left_edge = coloured.min(axis=0)
     bottom, right_edge = coloured.max(axis=0)
@@ -208,7 +211,7 @@ def test_each_picture_has_its_overlay(predict: Predict, tmp_path: Path) -> None:
     assert (top + bottom) / 2 == pytest.approx(256, abs=16)
     assert (left_edge + right_edge) / 2 - (sheet - 256) / 2 == pytest.approx(51, abs=16)
 
-    # The same again takes the same names, and follows no link that somebody has put there.
+    # A second run writes the same names, and does not follow a symbolic link in the place of an overlay.
     outside = write(tmp_path, {"outside": b"mine"}) / "outside"
     files[0].unlink()
     files[0].symlink_to(outside)
@@ -223,14 +226,22 @@ def test_the_model_is_exported(predict: Predict, tmp_path: Path, kind: str) -> N
     path = tmp_path / f"bright.{kind}"
     status, out, err = predict("--export", kind, path)
     assert (status, err) == (OK, "")
-    for told in ("float32 (n, 32, 32, 3)", "float32 (n, 1)", "PNEUMONIA from 0.4 on", "100 phantoms", "version 1"):
-        assert told in out
+    for text in (
+        "float32 (n, 32, 32, 3)",
+        "float32 (n, 1)",
+        "PNEUMONIA from probability 0.4 on",
+        "100 phantoms",
+        "version 1",
+    ):
+        assert text in out
     pictures = [grey(level) for level in (0, 110, 128, 140, 255)]
-    wanted = [one.probability for one in load_served(connect(), "models:/bright@champion").predict(pictures)]
+    expected = [
+        prediction.probability for prediction in load_served(connect(), "models:/bright@champion").predict(pictures)
+    ]
     squares = np.stack([decode(picture, [SIDE]).squares[0] for picture in pictures])
     raw = np.repeat(squares[..., None].astype(np.float32), 3, axis=-1)
-    found = _runtime(kind, path)(raw)
-    np.testing.assert_allclose(found[:, 0], np.array(wanted, np.float64), atol=1e-4)
+    probabilities = _runtime(kind, path)(raw)
+    np.testing.assert_allclose(probabilities[:, 0], np.array(expected, np.float64), atol=1e-4)
 
 
 def _runtime(kind: str, path: Path) -> Callable[[Any], Any]:
@@ -248,10 +259,10 @@ def _runtime(kind: str, path: Path) -> Callable[[Any], Any]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no picture is named"),
+        ([], "no pictures are given"),
         (["nowhere.png"], "nowhere.png: there is no such file or folder"),
-        (["mlflow.db"], "mlflow.db: no picture by its name; wants .jpg"),
-        (["mlruns"], "mlruns: no picture in this folder; wants .jpg"),
+        (["mlflow.db"], "mlflow.db: not a picture by its suffix; expected .jpg"),
+        (["mlruns"], "mlruns: no pictures in this folder; expected .jpg"),
         (["--export", "onnx", "x", "a.png"], "leave out the pictures"),
         (["--export", "pdf", "x"], "--export"),
         (["--export", "onnx", "nowhere/x"], "nowhere/x: must be a file in an existing folder"),
@@ -274,7 +285,7 @@ def test_a_wrong_request_is_one_line(predict: Predict, ward: Path, arguments: Se
     assert sorted(ward.iterdir()) == before
 
 
-def test_a_phantoms_model_says_so_and_two_champions_have_to_be_told_apart(
+def test_a_model_of_phantoms_is_named_so_and_two_champions_need_a_choice(
     project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     picture = write(project, {"a.png": grey(200)}) / "a.png"
@@ -282,7 +293,7 @@ def test_a_phantoms_model_says_so_and_two_champions_have_to_be_told_apart(
     monkeypatch.setattr(sys, "argv", ["pneumo.predict", str(picture)])
     with pytest.raises(SystemExit):
         run_command(app, "predict")
-    assert "model drawn version 1, champion, trained on generated phantoms, no X-rays" in capfd.readouterr().err
+    assert "model drawn version 1, champion, trained on generated phantoms, not on X-rays" in capfd.readouterr().err
     register(connect(), network(), "another")
     with pytest.raises(SystemExit) as ended:
         run_command(app, "predict")
@@ -291,9 +302,9 @@ def test_a_phantoms_model_says_so_and_two_champions_have_to_be_told_apart(
 
 
 @pytest.mark.slow
-def test_interrupted_what_was_printed_is_whole(ward: Path, tmp_path: Path) -> None:
+def test_an_interruption_leaves_complete_output(ward: Path, tmp_path: Path) -> None:
     path = write(tmp_path, {"one.png": grey(200)}) / "one.png"
-    many = 4000  # rows that no pipe holds: it cannot be done before it is interrupted
+    many = 4000  # more rows than a pipe holds, so the program cannot end before the interruption
     process = start(ward, *[path] * many, "--format", "json")
     assert process.stdout is not None
     assert process.stderr is not None
@@ -303,14 +314,14 @@ def test_interrupted_what_was_printed_is_whole(ward: Path, tmp_path: Path) -> No
         rows = json.loads(begin + process.stdout.read())
         err = process.stderr.read()
     assert process.wait(timeout=LONGEST) == 130
-    assert AT_ONCE <= len(rows) < many
+    assert BATCH <= len(rows) < many
     assert {row["label"] for row in rows} == {"PNEUMONIA"}
-    assert f"Interrupted: {many - len(rows)} of {many} are left." in err
+    assert f"Interrupted: {many - len(rows)} of {many} pictures were not predicted." in err
     assert "Traceback" not in err
 
 
 @pytest.mark.slow
-def test_a_reader_that_leaves_ends_it_quietly(ward: Path, tmp_path: Path) -> None:
+def test_a_closed_pipe_ends_the_predictions_silently(ward: Path, tmp_path: Path) -> None:
     path = write(tmp_path, {"one.png": grey(200)}) / "one.png"
     process = start(ward, *[path] * 4000, "--format", "csv")
     assert process.stdout is not None
@@ -323,7 +334,7 @@ def test_a_reader_that_leaves_ends_it_quietly(ward: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
-def test_an_output_that_cannot_be_written_is_said_so(ward: Path, tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_an_error(ward: Path, tmp_path: Path) -> None:
     path = write(tmp_path, {"one.png": grey(200)}) / "one.png"
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command(path), cwd=ward, stdout=full, stderr=subprocess.PIPE, text=True, check=False)

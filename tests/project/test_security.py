@@ -119,7 +119,7 @@ def test_a_registered_model_with_something_pickled_is_not_loaded(small: Small, t
 
 @pytest.mark.parametrize("name", ["../climbed.txt", "plots/../../climbed.txt", "/climbed.txt"])
 def test_an_artifacts_name_stays_in_its_run(small: Small, name: str) -> None:
-    from pneumo.tracking.study import log_files
+    from pneumo.tracking.runs import log_files
 
     client = small.store.client
     before = [file.path for file in client.list_artifacts(small.trial_run)]

@@ -1,4 +1,4 @@
-"""Which run a promotion is of, as MLflow's runs tell it."""
+"""Which run a promotion chooses: the named run, or the best trial of the study."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pneumo.promote.choose import ChosenRun, choose_run
 from pneumo.search.confirm import FIRST_SEED
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment_file import build_experiment
-from pneumo.tracking.promotions import asked
+from pneumo.spec.run import End, Role
+from pneumo.tracking.promotions import find_request
 from pneumo.tracking.store import Store, connect
-from pneumo.tracking.study import End, Role, end_study, end_trial, start_trial, trial_runs
+from pneumo.tracking.study import end_study, end_trial, start_trial, trial_runs
 from pneumo.tracking.trial_log import TrialLog
 from tests.support.outboxes import send
 from tests.support.recorded import begun
@@ -20,8 +21,8 @@ from tests.support.recorded import begun
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """With one study of four trials: 0.90, 0.94 (large), 0.93, and one that was pruned with 0.99."""
-    folder = tmp_path_factory.mktemp("pick")
+    """A store with two studies of four trials: 0.90, 0.94 (large), 0.93, and a pruned one with 0.99."""
+    folder = tmp_path_factory.mktemp("choose")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         store = connect(f"sqlite:///{folder}/mlflow.db")
@@ -51,49 +52,49 @@ def _study(store: Store, name: str) -> None:
     send(study.outbox, store)
 
 
-def picked(store: Store, study: str, run_id: str | None = None, **promote: object) -> ChosenRun:
+def choose(store: Store, study: str, run_id: str | None = None, **promote: object) -> ChosenRun:
     experiment = build_experiment({"name": study, "promote": promote}, "the test")
-    return choose_run(store, asked(store, run_id or study), experiment, trial_runs(store, study))
+    return choose_run(store, find_request(store, run_id or study), experiment, trial_runs(store, study))
 
 
 def test_the_best_complete_trial_by_the_objective(store: Store) -> None:
-    found = picked(store, "plain")
-    assert (found.run.number, found.run.state) == (1, "complete")
-    assert found.why == "trial 1, the best of 3 by val_auc 0.9400"
+    chosen = choose(store, "plain")
+    assert (chosen.run.number, chosen.run.state) == (1, "complete")
+    assert chosen.reason == "trial 1, the best of 3 by val_auc 0.9400"
 
 
-def test_where_trials_were_confirmed_the_mean_decides(store: Store) -> None:
-    found = picked(store, "confirmed")
-    assert found.run.number == 2
-    assert found.run.tags["pneumo.role"] == "trial", "the trial's own run, not one of those that repeat it"
-    assert found.why == "trial 2, the best of 3 by mean val_auc 0.9200 over 2 other seeds"
+def test_the_mean_of_the_confirmations_decides(store: Store) -> None:
+    chosen = choose(store, "confirmed")
+    assert chosen.run.number == 2
+    assert chosen.run.tags["pneumo.role"] == "trial", "expected the run of the trial, not of a confirmation"
+    assert chosen.reason == "trial 2, the best of 3 by mean val_auc 0.9200 over 2 other seeds"
 
 
 def test_the_rule_of_the_experiment_decides(store: Store) -> None:
     bound = {"parameters": {"max": 200}}
-    assert picked(store, "plain", max="val_auc", subject_to=bound).run.number == 2
-    assert picked(store, "plain", min="parameters").run.number == 2
-    with pytest.raises(RequestError, match=r"no complete trial that keeps the bounds of promote\.subject_to"):
-        picked(store, "plain", max="val_auc", subject_to={"parameters": {"max": 10}})
+    assert choose(store, "plain", max="val_auc", subject_to=bound).run.number == 2
+    assert choose(store, "plain", min="parameters").run.number == 2
+    with pytest.raises(RequestError, match=r"no complete trial within the bounds of promote\.subject_to"):
+        choose(store, "plain", max="val_auc", subject_to={"parameters": {"max": 10}})
 
 
-def test_a_run_that_is_named_is_taken_where_it_is_complete(store: Store) -> None:
+def test_a_named_run_is_chosen_if_it_is_complete(store: Store) -> None:
     runs = trial_runs(store, "confirmed")
-    found = picked(store, "confirmed", runs[0].run_id)
-    assert (found.run.number, found.why) == (0, "trial 0, named by its run")
-    (again, *_) = trial_runs(store, "confirmed", "confirm")
-    assert picked(store, "confirmed", again.run_id).run.run_id == again.run_id
+    chosen = choose(store, "confirmed", runs[0].run_id)
+    assert (chosen.run.number, chosen.reason) == (0, "trial 0, chosen by its run id")
+    (confirmation, *_) = trial_runs(store, "confirmed", "confirm")
+    assert choose(store, "confirmed", confirmation.run_id).run.run_id == confirmation.run_id
     pruned = next(run for run in runs if run.state == "pruned")
-    with pytest.raises(RequestError, match="this run is pruned; wants a trial that is complete"):
-        picked(store, "confirmed", pruned.run_id)
+    with pytest.raises(RequestError, match="this run is pruned; expected a complete trial"):
+        choose(store, "confirmed", pruned.run_id)
     killed = next(run for run in runs if run.status == "KILLED")
     with pytest.raises(RequestError, match="this run is KILLED"):
-        picked(store, "confirmed", killed.run_id)
+        choose(store, "confirmed", killed.run_id)
 
 
-def test_a_studys_run_stands_for_the_study_and_none_for_the_last_one(store: Store) -> None:
-    last = asked(store, None)
-    assert last.study == "confirmed"
-    assert asked(store, last.recorded.run_id) == last
+def test_the_run_of_a_study_means_the_study_and_no_name_the_latest_study(store: Store) -> None:
+    latest = find_request(store, None)
+    assert latest.study == "confirmed"
+    assert find_request(store, latest.recorded.run_id) == latest
     with pytest.raises(RequestError, match=r"neither a study nor a run in .*; there is confirmed, plain"):
-        asked(store, "nobody")
+        find_request(store, "nobody")

@@ -1,4 +1,4 @@
-"""python -m pneumo.promote: what it judges, when it refuses, what is on record, and what a kill leaves."""
+"""python -m pneumo.promote: what it evaluates, when it refuses, what it records, and what a kill leaves."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STUDY = "small"
 TEST_PLOTS = {"confusion_matrix", "roc", "precision_recall", "calibration", "mistakes"}
 
 
-def promoted(folder: Path, *arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
+def promote(folder: Path, *arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
     done = called("promote", *arguments, folder=folder)
     assert done.returncode == status, (done.stdout, done.stderr)
     return done
@@ -38,15 +38,15 @@ def promotion_runs(folder: Path, study: str = STUDY) -> list[Run]:
     store = client(folder)
     experiment = store.get_experiment_by_name(study)
     assert experiment is not None
-    found = store.search_runs([experiment.experiment_id], "tags.`pneumo.role` = 'promotion'")
-    return sorted(found, key=lambda run: run.info.start_time)
+    promotions = store.search_runs([experiment.experiment_id], "tags.`pneumo.role` = 'promotion'")
+    return sorted(promotions, key=lambda run: run.info.start_time)
 
 
 def openings(folder: Path, study: str = STUDY) -> list[dict[str, str]]:
     parent, _ = runs(folder, study)
-    found = [json.loads(value) for key, value in sorted(parent.data.tags.items()) if "test_opening." in key]
-    assert parent.data.metrics.get("test_openings", 0) == len(found)
-    return found
+    recorded = [json.loads(value) for key, value in sorted(parent.data.tags.items()) if "test_opening." in key]
+    assert parent.data.metrics.get("test_openings", 0) == len(recorded)
+    return recorded
 
 
 @pytest.fixture(scope="module")
@@ -62,17 +62,17 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def study(studied: Path) -> Path:
-    """The study as the search left it, whatever an earlier test did to its store."""
-    kept = studied / "as-searched.db"
-    if not kept.exists():
-        shutil.copy(studied / "mlflow.db", kept)
-    shutil.copy(kept, studied / "mlflow.db")
+    """The study as the search left it: the store is restored before each test."""
+    searched = studied / "as-searched.db"
+    if not searched.exists():
+        shutil.copy(studied / "mlflow.db", searched)
+    shutil.copy(searched, studied / "mlflow.db")
     return studied
 
 
 @pytest.mark.slow
 def test_a_promotion_leaves_its_evidence(study: Path) -> None:
-    done = promoted(study, STUDY, "--force", "a test of what is recorded")
+    done = promote(study, STUDY, "--force", "a test of the record")
     (run,) = promotion_runs(study)
     assert run.info.status == "FINISHED"
     parent, trials = runs(study, STUDY)
@@ -89,15 +89,15 @@ def test_a_promotion_leaves_its_evidence(study: Path) -> None:
     assert run.inputs is not None
     (dataset,) = run.inputs.dataset_inputs
     assert dataset.dataset.digest == parent.data.tags["pneumo.data.test"]
-    check_figures(study, run)
+    check_metrics(study, run)
 
     version = store.get_model_version_by_alias(STUDY, "champion")
     assert version.run_id == run.info.run_id
     assert version.tags["pneumo.run"] == best.info.run_id
     assert version.tags["pneumo.data.training"] == parent.data.tags["pneumo.data.training"]
     assert {f"test_{figure}" for figure in FIGURES} <= set(version.tags)
-    for said in ("phantoms", "Not a medical device", "Limits", "95 %", "Study `small`"):
-        assert said in (version.description or "")
+    for text in ("phantoms", "Limits", "95 %", "Study `small`"):
+        assert text in (version.description or "")
     assert "generated phantoms" in done.stdout
     assert "models:/small@champion" in done.stdout
     assert aliases(study) == {"champion": 1}
@@ -105,21 +105,21 @@ def test_a_promotion_leaves_its_evidence(study: Path) -> None:
     assert opening["run_id"] == best.info.run_id
     assert opening["promotion"] == run.info.run_id
     assert opening["who"]
-    assert "opened 1 time for this study" in done.stdout
+    assert "This study opened the test pictures 1 time:" in done.stdout
     assert "Warning" not in done.stdout
 
 
-def check_figures(folder: Path, run: Run) -> None:
-    """The figures again, by scikit-learn, from the predictions that the run lists."""
+def check_metrics(folder: Path, run: Run) -> None:
+    """Compute the metrics with scikit-learn from the recorded predictions, and compare them with the recorded metrics."""
     file = client(folder).download_artifacts(run.info.run_id, "predictions.csv")
     rows = list(csv.DictReader(Path(file).read_text().splitlines()))
     labels = [int(row["label"] == "PNEUMONIA") for row in rows]
     probabilities = [float(row["probability"]) for row in rows]
-    called_so = [int(p >= float(run.data.params["threshold"])) for p in probabilities]
+    predicted = [int(p >= float(run.data.params["threshold"])) for p in probabilities]
     expected = {
-        "accuracy": metrics.accuracy_score(labels, called_so),
-        "sensitivity": metrics.recall_score(labels, called_so),
-        "specificity": metrics.recall_score(labels, called_so, pos_label=0),
+        "accuracy": metrics.accuracy_score(labels, predicted),
+        "sensitivity": metrics.recall_score(labels, predicted),
+        "specificity": metrics.recall_score(labels, predicted, pos_label=0),
         "auc": metrics.roc_auc_score(labels, probabilities),
         "average_precision": metrics.average_precision_score(labels, probabilities),
         "brier": metrics.brier_score_loss(labels, probabilities),
@@ -128,38 +128,38 @@ def check_figures(folder: Path, run: Run) -> None:
 
 
 @pytest.mark.slow
-def test_the_baseline_does_not_beat_itself_and_force_says_why(study: Path) -> None:
+def test_the_baseline_does_not_beat_itself_and_force_stores_its_reason(study: Path) -> None:
     _, trials = runs(study, STUDY)
     baseline, other = trials[0].info.run_id, trials[1].info.run_id
-    refused = promoted(study, baseline, status=3)
+    refused = promote(study, baseline, status=3)
     assert "refused" in refused.stdout
-    assert "which is this very trial" in refused.stdout
+    assert "the study's baseline, trial 0, the same trial" in refused.stdout
     assert aliases(study) == {"challenger": 1}
     assert len(openings(study)) == 1
 
-    again = promoted(study, baseline, status=3)
-    assert "Refused: version 1 of small" in again.stdout
-    assert len(openings(study)) == len(promotion_runs(study)) == 1, "the same question is not asked twice"
+    repeated = promote(study, baseline, status=3)
+    assert "Refused: version 1 of small" in repeated.stdout
+    assert len(openings(study)) == len(promotion_runs(study)) == 1, "the same promotion was evaluated twice"
 
-    forced = promoted(study, baseline, "--force", "nothing else is there yet")
-    assert "by force: nothing else is there yet" in forced.stdout
+    forced = promote(study, baseline, "--force", "nothing else is there yet")
+    assert "forced: nothing else is there yet" in forced.stdout
     assert aliases(study) == {"champion": 1}
     assert len(openings(study)) == 1
     tags = client(study).get_model_version(STUDY, "1").tags
     assert (tags["pneumo.forced"], tags["pneumo.gate"]) == ("nothing else is there yet", "forced")
 
-    second = promoted(study, other, "--force", "to have two")
-    assert "Against the champion, version 1:" in second.stdout
-    assert "have been looked at 2 times" in second.stdout
+    second = promote(study, other, "--force", "to have two")
+    assert "Compared with the champion, version 1:" in second.stdout
+    assert "were opened 2 times" in second.stdout
     assert aliases(study) == {"champion": 2, "previous": 1}
     assert len(openings(study)) == 2
 
-    settled = promoted(study, other)
-    assert "has the alias champion already: version 2" in settled.stdout
+    settled = promote(study, other)
+    assert "Already promoted: version 2 of small has the alias champion." in settled.stdout
     assert len(openings(study)) == 2
 
-    back = promoted(study, "--rollback", STUDY)
-    assert "version 1 has the alias champion again; version 2 is previous now" in back.stdout
+    rolled_back = promote(study, "--rollback", STUDY)
+    assert "version 1 has the alias champion again; version 2 is now previous" in rolled_back.stdout
     assert aliases(study) == {"champion": 1, "previous": 2}
 
 
@@ -167,7 +167,7 @@ def test_the_baseline_does_not_beat_itself_and_force_says_why(study: Path) -> No
 def test_the_operating_point_comes_from_validation_and_floors_refuse(study: Path) -> None:
     settings = ["--set", "promote.threshold=sensitivity>=0.99", "--set", "promote.calibration=temperature"]
     floors = ["--set", "promote.floors={specificity: 1.0}"]
-    done = promoted(study, STUDY, *settings, *floors, status=3)
+    done = promote(study, STUDY, *settings, *floors, status=3)
     assert "floor 1" in done.stdout
     (run,) = promotion_runs(study)
     assert run.data.params["threshold_rule"] == "sensitivity>=0.99"
@@ -176,13 +176,13 @@ def test_the_operating_point_comes_from_validation_and_floors_refuse(study: Path
     file = client(study).download_artifacts(run.data.tags["pneumo.run"], "predictions.csv")
     rows = list(csv.DictReader(Path(file).read_text().splitlines()))
     cases = [float(row["probability"]) for row in rows if row["label"] == "PNEUMONIA"]
-    found = float(np.mean(scale_probabilities(np.array(cases, np.float32), temperature) >= threshold))
-    assert found >= 0.99
+    sensitivity = float(np.mean(scale_probabilities(np.array(cases, np.float32), temperature) >= threshold))
+    assert sensitivity >= 0.99
     assert aliases(study) == {"challenger": 1}
 
 
 @pytest.mark.slow
-def test_other_pictures_and_other_kinds_are_refused_before_anything_is_opened(
+def test_other_pictures_kinds_and_classes_are_refused_before_the_test_set_is_opened(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(study)  # MLflow looks for a version's model in the store of the current folder
@@ -192,16 +192,16 @@ def test_other_pictures_and_other_kinds_are_refused_before_anything_is_opened(
     assert search(other, folder=tmp_path).returncode == 0
     store = client(study)
     store.create_registered_model("xrays", tags={"pneumo.data": "kaggle"})
-    done = promoted(study, STUDY, "--model", "xrays", status=2)
+    done = promote(study, STUDY, "--model", "xrays", status=2)
     assert done.stderr.count("\n") == 1
-    assert "its versions are of X-rays and this study is of phantoms" in done.stderr
+    assert "its versions are trained on X-rays, this study on phantoms" in done.stderr
     model = runs(study, STUDY)[1][0].outputs.model_outputs[0].model_id  # type: ignore[union-attr]
     store.create_registered_model("covid", tags={"pneumo.data": "phantom"})
     store.create_model_version("covid", f"models:/{model}", tags={"pneumo.classes": "NORMAL and COVID"})
     store.set_registered_model_alias("covid", "champion", "1")
-    differs = promoted(study, STUDY, "--model", "covid", status=2)
-    assert "version 1 tells NORMAL and COVID apart, and this study NORMAL and PNEUMONIA" in differs.stderr
-    changed = promoted(study, STUDY, "--data", tmp_path / "nothing.zip", status=2)
+    differs = promote(study, STUDY, "--model", "covid", status=2)
+    assert "version 1 distinguishes NORMAL and COVID, this study NORMAL and PNEUMONIA" in differs.stderr
+    changed = promote(study, STUDY, "--data", tmp_path / "nothing.zip", status=2)
     assert "nothing.zip" in changed.stderr
     assert openings(study) == []
     assert promotion_runs(study) == []
@@ -210,46 +210,46 @@ def test_other_pictures_and_other_kinds_are_refused_before_anything_is_opened(
 KILLED = """
 import os, signal, sys
 import mlflow.tracking.client as tracking
-from pneumo.promote import __main__ as promote
+from pneumo.promote.__main__ import app
 
-at, done = int(sys.argv.pop(1)), 0
+killed_at, writes = int(sys.argv.pop(1)), 0
 WRITES = ("create_", "log_", "set_", "update_run", "finalize_", "delete_")
 
-def counted(name, write):
+def count(name, write):
     def call(self, *arguments, **named):
-        global done
-        if done == at:
+        global writes
+        if writes == killed_at:
             print("killed before", name, file=sys.stderr, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
-        done += 1
+        writes += 1
         return write(self, *arguments, **named)
     return call
 
 for name in dir(tracking.MlflowClient):
     if name.startswith(WRITES):
-        setattr(tracking.MlflowClient, name, counted(name, getattr(tracking.MlflowClient, name)))
+        setattr(tracking.MlflowClient, name, count(name, getattr(tracking.MlflowClient, name)))
 sys.argv[0] = "pneumo.promote"
 from pneumo.console.command import run_command
-run_command(promote.app, "promote")
+run_command(app, "promote")
 """
 STEPS = 22
-"""More than a promotion has writes to MLflow: the last ones are not killed, and say so."""
+"""Number of writes to try a kill before: more than a promotion makes, so the last promotions run to their end."""
 
 
 @pytest.fixture(scope="module")
 def two(studied: Path) -> tuple[Path, str, list[str]]:
-    """A study with a champion and one before it, kept aside; the run that is to replace it; names of the steps."""
+    """A study with a champion and a previous champion, the run to promote next, and the names of the writes killed so far."""
     assert search(studied / "experiment.yaml", "--trials", 3, folder=studied).returncode == 0
     _, trials = runs(studied, STUDY)
     for trial in trials[:2]:
-        promoted(studied, trial.info.run_id, "--force", "to have a champion")
+        promote(studied, trial.info.run_id, "--force", "to have a champion")
     assert aliases(studied) == {"champion": 2, "previous": 1}
     shutil.copy(studied / "mlflow.db", studied / "two.db")
     return studied, trials[2].info.run_id, []
 
 
 def check_registry(folder: Path) -> None:
-    """Whoever has an alias has figures: in the version's tags, in its run, and in a model that is whole."""
+    """Check that each version with an alias has its metrics as tags and in its run, and that its model is complete."""
     store = client(folder)
     for alias, number in store.get_registered_model(STUDY).aliases.items():
         version = store.get_model_version(STUDY, str(number))
@@ -266,22 +266,22 @@ def check_registry(folder: Path) -> None:
 def test_a_promotion_that_is_killed_at_a_step_is_finished_by_the_same_command(
     two: tuple[Path, str, list[str]], step: int
 ) -> None:
-    folder, run_id, seen = two
+    folder, run_id, killed_writes = two
     shutil.copy(folder / "two.db", folder / "mlflow.db")
-    script = [sys.executable, "-c", KILLED, str(step), run_id, "--force", "to see it whole"]
+    script = [sys.executable, "-c", KILLED, str(step), run_id, "--force", "to finish it"]
     killed = subprocess.run(script, cwd=folder, capture_output=True, text=True, timeout=LONGEST, check=False)
-    died = killed.returncode == -9
-    if died:
-        seen.append(killed.stderr.rsplit("killed before ", 1)[1].strip())
+    was_killed = killed.returncode == -9
+    if was_killed:
+        killed_writes.append(killed.stderr.rsplit("killed before ", 1)[1].strip())
     else:
         assert killed.returncode == 0, killed.stderr
     check_registry(folder)
-    at = aliases(folder)
-    assert at["champion"] in (2, 3)
-    if at["champion"] == 2:
-        assert at["previous"] == 1, "what was before is whole"
+    after_kill = aliases(folder)
+    assert after_kill["champion"] in (2, 3)
+    if after_kill["champion"] == 2:
+        assert after_kill["previous"] == 1, "the registry is not as it was before"
 
-    done = promoted(folder, run_id, "--force", "to see it whole")
+    done = promote(folder, run_id, "--force", "to finish it")
     check_registry(folder)
     assert aliases(folder) == {"champion": 3, "previous": 2}
     assert "version 3" in done.stdout
@@ -290,34 +290,34 @@ def test_a_promotion_that_is_killed_at_a_step_is_finished_by_the_same_command(
     assert {run.info.status for run in promotion_runs(folder)} == {"FINISHED"}
     assert len(promotion_runs(folder)) == len(openings(folder)) == 3
     assert "pneumo.moving" not in store.get_registered_model(STUDY).tags
-    left = store.search_logged_models([promotion_runs(folder)[0].info.experiment_id], filter_string="name = 'served'")
-    assert [str(model.status) for model in left] == ["READY"] * 3
+    models = store.search_logged_models([promotion_runs(folder)[0].info.experiment_id], filter_string="name = 'served'")
+    assert [str(model.status) for model in models] == ["READY"] * 3
     if step == STEPS - 1:
-        assert not died, "there are more steps than are killed"
+        assert not was_killed, "a promotion makes more writes than STEPS"
         steps = {"create_run", "log_artifacts", "finalize_logged_model", "create_model_version", "set_terminated"}
-        assert steps | {"set_registered_model_alias", "delete_registered_model_tag"} <= set(seen)
+        assert steps | {"set_registered_model_alias", "delete_registered_model_tag"} <= set(killed_writes)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["nobody"], "nobody: neither a study nor a run"),
-        (["--alias", "challenger"], "--alias challenger: wants letters"),
+        (["--alias", "challenger"], "--alias challenger: expected letters"),
         (["--alias", "v3"], "--alias v3"),
-        (["--force", " "], "--force: wants a reason"),
-        (["--set", "search.trials=3"], "a promotion changes the promote block alone"),
+        (["--force", " "], "--force: expected a reason"),
+        (["--set", "search.trials=3"], "a promotion accepts only settings of the promote block"),
         ([], "has no study yet; python -m pneumo.search makes one"),
         (["--rollback", "--model", "nobody"], "has no registered model 'nobody'"),
         (["f" * 32], "neither a study nor a run"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(
-    arguments: list[str], said: str, project: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_wrong_request_is_one_line(
+    arguments: list[str], message: str, project: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pneumo.promote.__main__ import app
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{empty_store}")
-    with pytest.raises(RequestError, match=said.replace("(", r"\(")) as error:
+    with pytest.raises(RequestError, match=message.replace("(", r"\(")) as error:
         app(arguments, standalone_mode=False)
     assert "\n" not in str(error.value)
 
@@ -329,7 +329,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_without_a_store_none_is_made(project: Path) -> None:
+def test_no_store_is_created_if_there_is_none(project: Path) -> None:
     done = subprocess.run(command(STUDY, verb="promote"), cwd=project, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "there are no runs here" in done.stderr

@@ -1,4 +1,4 @@
-"""A trial trained again from its run: the same bits, what differs from the record, what cannot be replayed."""
+"""python -m pneumo.replay: equal metrics, differences from the record, and runs that cannot be replayed."""
 
 from __future__ import annotations
 
@@ -50,29 +50,29 @@ def command(*arguments: object) -> list[str]:
 
 
 def replay(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    """`python -m pneumo.replay` with these arguments, in this folder."""
+    """Run `python -m pneumo.replay` in a folder."""
     return subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True, timeout=LONGEST, check=False)
 
 
-def differences(said: str) -> dict[str, float]:
-    """The last column of the table of metrics, by metric."""
-    compared = said.partition("Speed, which is not compared")[0]
+def differences(output: str) -> dict[str, float]:
+    """Return the last column of the table of metrics, by metric."""
+    compared = output.partition("Speed, not compared")[0]
     rows = [line.strip("│").split("│") for line in compared.splitlines() if line.startswith("│")]
     return {row[0].strip(): float(row[-1]) for row in rows}
 
 
-def everything(folder: Path) -> tuple[list[dict[str, object]], list[str]]:
-    """All that is recorded: every run with its tags, parameters and metrics, and every logged model."""
+def whole_record(folder: Path) -> tuple[list[dict[str, object]], list[str]]:
+    """Return all that is recorded: every run with its tags, parameters and metrics, and the id of every logged model."""
     store = client(folder)
-    experiments = [one.experiment_id for one in store.search_experiments(ViewType.ALL)]
-    found = store.search_runs(experiments, run_view_type=ViewType.ALL, max_results=1000)
+    experiments = [experiment.experiment_id for experiment in store.search_experiments(ViewType.ALL)]
+    all_runs = store.search_runs(experiments, run_view_type=ViewType.ALL, max_results=1000)
     models = store.search_logged_models(experiments)
-    return [run.to_dictionary() for run in found], sorted(model.model_id for model in models)
+    return [run.to_dictionary() for run in all_runs], sorted(model.model_id for model in models)
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a study of a complete and a pruned trial, and a confirmation."""
+    """A folder with a study of a complete trial, a pruned trial and confirmations."""
     folder = tmp_path_factory.mktemp("recorded")
     write_folder(folder / "data", archive_files(patients=12))
     data = {"source": "kaggle", "path": "data", "validation": 0.3}
@@ -83,48 +83,66 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def trials(study: Path) -> list[Run]:
-    _, found = runs(study, "small")
-    assert [run.data.tags["pneumo.state"] for run in found] == ["complete", "pruned"]
-    return found
+    _, trial_runs = runs(study, "small")
+    assert [run.data.tags["pneumo.state"] for run in trial_runs] == ["complete", "pruned"]
+    return trial_runs
 
 
 @pytest.fixture
 def tagged(study: Path, trials: list[Run]) -> Iterator[Run]:
-    """The complete trial's run; its tags are put back afterwards."""
+    """The complete trial's run. Its tags are restored after the test."""
     (run, _), store = trials, client(study)
     yield run
     for key, value in run.data.tags.items():
         store.set_tag(run.info.run_id, key, value)
 
 
-def test_a_complete_trial_comes_out_the_same_and_nothing_is_recorded(study: Path, trials: list[Run]) -> None:
-    before = everything(study)
+def test_a_complete_trial_has_equal_metrics_and_nothing_is_recorded(study: Path, trials: list[Run]) -> None:
+    before = whole_record(study)
     done = replay(trials[0].info.run_id, folder=study)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     assert done.stdout.splitlines()[0] == (
         "Trial 0 of study small: optimizer=sgd momentum=0.9 learning_rate=0.01; seed 0; 3 epochs"
     )
-    assert done.stdout.index(SAME) < done.stdout.index("Where it differs most, of 3 epochs and 16 validation pictures")
-    found = differences(done.stdout)
-    once = {"best_epoch", "best_val_auc", "best_val_loss", "best_val_accuracy", "threshold", "val_f1", "parameters"}
-    assert set(found) >= once | {"loss", "accuracy", "auc", "val_loss", "val_accuracy", "val_auc", "probability"}
-    assert set(found.values()) == {0.0}
-    assert re.search(r"took [\d.]+ s with deterministic operations, recorded [\d.]+ s: [\d.]+ times", done.stdout)
+    assert done.stdout.index(SAME) < done.stdout.index("Largest differences, over 3 epochs and 16")
+    compared = differences(done.stdout)
+    final_metrics = {
+        "best_epoch",
+        "best_val_auc",
+        "best_val_loss",
+        "best_val_accuracy",
+        "threshold",
+        "val_f1",
+        "parameters",
+    }
+    assert set(compared) >= final_metrics | {
+        "loss",
+        "accuracy",
+        "auc",
+        "val_loss",
+        "val_accuracy",
+        "val_auc",
+        "probability",
+    }
+    assert set(compared.values()) == {0.0}
+    assert re.search(
+        r"took [\d.]+ s with deterministic operations; the record has [\d.]+ s \(ratio [\d.]+\)", done.stdout
+    )
     assert done.stdout.rstrip().endswith(EQUAL)
-    assert everything(study) == before
+    assert whole_record(study) == before
 
 
 @pytest.mark.slow
-def test_a_pruned_trial_is_trained_to_where_it_was_pruned(study: Path, trials: list[Run]) -> None:
+def test_a_pruned_trial_is_trained_up_to_the_epoch_where_it_was_pruned(study: Path, trials: list[Run]) -> None:
     done = replay(trials[1].info.run_id, folder=study)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[0].endswith("epochs 1 to 1 of 3, after which it was pruned")
+    assert done.stdout.splitlines()[0].endswith("epochs 1 to 1 of 3, then pruned")
     assert SAME in done.stdout
     assert EQUAL in done.stdout
 
 
-def test_what_differs_is_said_before_the_training(study: Path, tagged: Run) -> None:
+def test_differences_from_the_record_are_printed_before_the_training(study: Path, tagged: Run) -> None:
     store, run_id = client(study), tagged.info.run_id
     other = study / "fewer"
     shutil.copytree(study / "data", other)
@@ -137,19 +155,21 @@ def test_what_differs_is_said_before_the_training(study: Path, tagged: Run) -> N
     store.delete_tag(run_id, "pneumo.precision")
     done = replay(run_id, "--data", other, folder=study)
     assert done.returncode == 1, done.stderr
-    told, _, compared = done.stdout.partition("Where it differs most")
-    assert SAME not in told
-    assert re.search(r"^  validation pictures: \w{32} \(16 .*\) → \w{32} \(15 .*; the figures will differ$", told, re.M)
-    assert "training pictures:" not in told
-    assert f"  code: 0123456789ab → {provenance.code_digest()}\n" in told
+    before, _, compared = done.stdout.partition("Largest differences")
+    assert SAME not in before
+    assert re.search(
+        r"^  validation pictures: \w{32} \(16 .*\) → \w{32} \(15 .*; the metrics will differ$", before, re.M
+    )
+    assert "training pictures:" not in before
+    assert f"  code: 0123456789ab → {provenance.code_digest()}\n" in before
     now = re.search(r"keras [\w.]+", libraries)
     assert now
-    assert f"  libraries: keras 3.0.5 → {now[0]}\n" in told
-    assert re.search(r"^  device: Abacus → \S", told, re.M)
-    assert "threads:" not in told  # it was trained with one
+    assert f"  libraries: keras 3.0.5 → {now[0]}\n" in before
+    assert re.search(r"^  device: Abacus → \S", before, re.M)
+    assert "threads:" not in before  # the trial was trained with one thread
     assert "15 validation pictures in common" in compared
     assert differences(done.stdout)["val_loss"] != 0
-    assert re.search(r"^\d+ of \d+ metrics differ, the largest difference is \S+: \w+( of .+)?\.$", compared, re.M)
+    assert re.search(r"^\d+ of \d+ metrics differ; the largest difference is \S+: \w+( \(.+\))?\.$", compared, re.M)
 
 
 def validation_names(folder: Path, run_id: str) -> list[str]:
@@ -157,31 +177,36 @@ def validation_names(folder: Path, run_id: str) -> list[str]:
     return [line.partition(",")[0] for line in Path(table).read_text(encoding="utf-8").splitlines()[1:]]
 
 
-def test_what_is_no_trained_trial_is_refused(study: Path, trials: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_not_a_trained_trial_is_refused(
+    study: Path, trials: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(study)
-    before = everything(study)
+    before = whole_record(study)
     store, (parent, _) = client(study), runs(study, "small")
-    own, ended = trials[0].info.experiment_id, {"pneumo.role": "trial", "pneumo.study": "small", "pneumo.trial": "9"}
+    experiment_id, trial_tags = (
+        trials[0].info.experiment_id,
+        {"pneumo.role": "trial", "pneumo.study": "small", "pneumo.trial": "9"},
+    )
     wrong = {
         "f" * 32: "there is no such run in sqlite:",
         "../x": "there is no such run in sqlite:",
-        parent.info.run_id: "is the run of the study small; give the run of one of its trials",
+        parent.info.run_id: "this is the run of the study small; give the run of one of its trials",
     }
     made = []
-    for tags, status, said in (
-        ({}, "FINISHED", "is no run of a trial"),
-        (ended, "RUNNING", "is still running, or was left so"),
-        (ended | {"pneumo.state": "failed", "pneumo.error": "no\nspace"}, "FAILED", "the trial failed (no space)"),
-        (ended, "KILLED", r"was ended before its end (KILLED)"),
-        (ended | {"pneumo.state": "complete"}, "FINISHED", "its artifact experiment.yaml cannot be had"),
+    for tags, status, message in (
+        ({}, "FINISHED", "is not the run of a trial"),
+        (trial_tags, "RUNNING", "is still running, or was left so"),
+        (trial_tags | {"pneumo.state": "failed", "pneumo.error": "no\nspace"}, "FAILED", "the trial failed (no space)"),
+        (trial_tags, "KILLED", r"was ended before its end (KILLED)"),
+        (trial_tags | {"pneumo.state": "complete"}, "FINISHED", "its artifact experiment.yaml cannot be read"),
     ):
-        run = store.create_run(own, tags=tags)
+        run = store.create_run(experiment_id, tags=tags)
         if status != "RUNNING":
             store.set_terminated(run.info.run_id, status)
-        wrong[run.info.run_id] = said
+        wrong[run.info.run_id] = message
         made.append(run.info.run_id)
-    for run_id, said in wrong.items():
-        with pytest.raises(RequestError, match=f"^{re.escape(f'{run_id}: {said}')}"):
+    for run_id, message in wrong.items():
+        with pytest.raises(RequestError, match=f"^{re.escape(f'{run_id}: {message}')}"):
             main(run_id)
     with pytest.raises(RequestError, match=r"^gone\.zip: there is no such file or folder; give --data"):
         main(trials[0].info.run_id, "gone.zip")
@@ -190,46 +215,47 @@ def test_what_is_no_trained_trial_is_refused(study: Path, trials: list[Run], mon
     assert re.fullmatch(r"pneumo\.replay: abc: there is no such run in .*; a trial's run id is on .*\n", done.stderr)
     for run_id in made:
         store.delete_run(run_id)
-    assert [run for run in everything(study)[0] if run["info"]["run_id"] not in made] == before[0]  # type: ignore[index]
+    assert [run for run in whole_record(study)[0] if run["info"]["run_id"] not in made] == before[0]  # type: ignore[index]
 
 
-def test_no_database_is_made_where_there_is_none(project: Path) -> None:
+def test_no_database_is_created_if_there_is_none(project: Path) -> None:
     with pytest.raises(RequestError, match=r"mlflow\.db: there are no runs here; go to the folder of the search"):
         main("abc")
     assert list(project.iterdir()) == []
 
 
-def test_the_code_of_a_training_is_told_by_its_files_and_not_by_their_place(tmp_path: Path) -> None:
+def test_the_code_of_a_training_is_identified_by_its_files_and_not_by_their_folder(tmp_path: Path) -> None:
     copy = tmp_path / "elsewhere"
     shutil.copytree(ROOT / "pneumo", copy, ignore=shutil.ignore_patterns("__pycache__"))
-    own = provenance.code_digest()
-    assert provenance.code_digest(copy) == own
-    assert re.fullmatch(r"[0-9a-f]{12}", own)
+    expected = provenance.code_digest()
+    assert provenance.code_digest(copy) == expected
+    assert re.fullmatch(r"[0-9a-f]{12}", expected)
     for pattern in provenance.TRAINING_FILES:
         for path in copy.glob(pattern):
             text = path.read_bytes()
             path.write_bytes(text.replace(b"\n", b"\r\n"))
-            assert provenance.code_digest(copy) == own, path
+            assert provenance.code_digest(copy) == expected, path
             path.write_bytes(text + b"# changed\n")
-            assert provenance.code_digest(copy) != own, path
+            assert provenance.code_digest(copy) != expected, path
             path.write_bytes(text)
     (copy / "cnn" / "explain.py").write_text("")
-    assert provenance.code_digest(copy) == own
+    assert provenance.code_digest(copy) == expected
 
 
-APART = {
-    "compute.place": "how processes speak",
-    "data.pictures": "the digests tell it",
+IGNORED_IMPORTS = {
+    "compute.place": "messages between processes",
+    "data.pictures": "digests identify the pictures",
     "spec.errors": "messages",
-    "spec.experiment": "the parameters of a phantom are tags of the study",
+    "spec.experiment": "settings of the pictures, which digests identify",
+    "spec.names": "names in MLflow",
     "spec.promotion": "types",
-    "spec.result": "hands the metrics on",
-    "training.task": "hands the parameters on",
+    "spec.result": "passes metrics on",
+    "training.task": "passes hyperparameters on",
 }
-"""What the code of a training imports without following from it."""
+"""Modules that the code of a training imports and whose code cannot change its metrics, with the reason."""
 
 
-def test_the_code_of_a_training_is_whole() -> None:
+def test_the_code_of_a_training_is_complete() -> None:
     package = ROOT / "pneumo"
     files = {path for pattern in provenance.TRAINING_FILES for path in package.glob(pattern)}
     assert all(list(package.glob(pattern)) for pattern in provenance.TRAINING_FILES)
@@ -240,42 +266,42 @@ def test_the_code_of_a_training_is_whole() -> None:
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "pneumo"
         for name in modules(node)
     }
-    own = {path.relative_to(package).as_posix().removesuffix(".py").replace("/", ".") for path in files}
-    folders = {name.removesuffix(".__init__") for name in own if name.endswith(".__init__")}
-    assert {name for name in imported if name.rpartition(".")[0] not in folders} - own == set(APART)
+    hashed = {path.relative_to(package).as_posix().removesuffix(".py").replace("/", ".") for path in files}
+    folders = {name.removesuffix(".__init__") for name in hashed if name.endswith(".__init__")}
+    assert {name for name in imported if name.rpartition(".")[0] not in folders} - hashed == set(IGNORED_IMPORTS)
 
 
 def modules(node: ast.ImportFrom) -> list[str]:
-    """`from pneumo.cnn import fit` names a module, `from pneumo.cnn.fit import fit` a function of it."""
+    """Return the imported modules: `pneumo.cnn.fit` for `from pneumo.cnn import fit` and `from pneumo.cnn.fit import fit`."""
     module = node.module or ""
     if (ROOT / f"{module.replace('.', '/')}.py").is_file():
         return [module]
     return [f"{module}.{alias.name}" for alias in node.names]
 
 
-@pytest.mark.parametrize(("asked", "threads"), [("3", 3), ("0", None), ("", None), ("many", None)])
-def test_threads_are_those_that_tensorflow_takes(
-    asked: str, threads: int | None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("variable", "threads"), [("3", 3), ("0", None), ("", None), ("many", None)])
+def test_threads_are_those_that_tensorflow_uses(
+    variable: str, threads: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(provenance.THREADS_VARIABLE, asked)
+    monkeypatch.setenv(provenance.THREADS_VARIABLE, variable)
     assert provenance.thread_count() == (threads or len(os.sched_getaffinity(0)))
 
 
 @pytest.mark.slow
-def test_a_confirmation_comes_out_the_same(study: Path) -> None:
+def test_a_confirmation_has_equal_metrics(study: Path) -> None:
     experiment = client(study).get_experiment_by_name("small")
     assert experiment
     run, *_ = client(study).search_runs([experiment.experiment_id], "tags.`pneumo.role` = 'confirm'")
     done = replay(run.info.run_id, folder=study)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("Trial 0 of study small, trained once more to confirm it: ")
+    assert done.stdout.startswith("Trial 0 of study small (confirmation): ")
     assert f"; seed {run.data.params['seed']}; 3 epochs\n" in done.stdout
     assert SAME in done.stdout
     assert EQUAL in done.stdout
 
 
 @pytest.mark.slow
-def test_rungs_come_out_the_same_from_their_first_epoch_and_a_schedule_counts_by_all(tmp_path: Path) -> None:
+def test_rungs_are_trained_from_their_first_epoch_and_a_schedule_counts_all_epochs(tmp_path: Path) -> None:
     options = {"engine": "keras-tuner", "algorithm": "hyperband", "algorithm_settings": {"factor": 2}, "trials": 8}
     space = {"filters": [4, 8, 16], "learning_rate": {"low": 1e-3, "high": 1e-2, "log": True}, "dropout": 0.2}
     space |= {"schedule": "cosine", "epochs": 4, "optimizer": "sgd", "momentum": 0.9}
@@ -293,30 +319,30 @@ def test_rungs_come_out_the_same_from_their_first_epoch_and_a_schedule_counts_by
         assert ("; 4 epochs" if last == 4 else f"; epochs 1 to {last} of 4") in head
         assert SAME in done.stdout
         assert EQUAL in done.stdout
-    assert f"(the record goes on from trial {below.data.tags['pneumo.trial']})" in head
+    assert f"(recorded as a continuation of trial {below.data.tags['pneumo.trial']})" in head
     assert int(below.data.params["epochs"]) < last
-    assert "epochs_trained" not in differences(done.stdout)  # of the rung they are its own
+    assert "epochs_trained" not in differences(done.stdout)  # the record counts only the rung's own epochs
 
 
 @pytest.mark.slow
-def test_an_interruption_ends_it_and_leaves_nothing(study: Path, trials: list[Run]) -> None:
-    before = everything(study)
+def test_an_interrupted_replay_records_nothing(study: Path, trials: list[Run]) -> None:
+    before = whole_record(study)
     program = subprocess.Popen(
         command(trials[0].info.run_id), cwd=study, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert program.stdout is not None
     assert program.stdout.readline().startswith("Trial 0")
     program.send_signal(signal.SIGINT)
-    said, error = program.communicate(timeout=LONGEST)
+    output, error = program.communicate(timeout=LONGEST)
     assert program.returncode == 130
-    assert said.endswith("\nInterrupted; nothing was recorded.\n")
+    assert output.endswith("\nInterrupted; nothing was recorded.\n")
     assert error == ""
-    assert everything(study) == before
+    assert whole_record(study) == before
 
 
 @pytest.mark.slow
-def test_trials_of_real_pictures_by_two_workers_come_out_the_same(archive: Path, tmp_path: Path) -> None:
-    """In a worker of two an operation has half the cores, and so other bits than in one that has them all."""
+def test_trials_of_real_pictures_by_two_workers_have_equal_metrics(archive: Path, tmp_path: Path) -> None:
+    """One of two workers has half the cores, so its sums have other bits than those of a single worker."""
     path = tmp_path / "away.zip"
     path.symlink_to(archive)
     space = {"layers": [1, 2], "image_size": 64, "dense_units": 32, "dropout": 0.3, "precision": "auto"}

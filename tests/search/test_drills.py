@@ -1,7 +1,7 @@
-"""The real program, killed with SIGKILL at random instants until its study is complete, and what it left each time.
+"""Drills: the real program is killed with SIGKILL at random instants, and the study's record is checked after each kill.
 
-The other drills: test_drills_server.py (the tracking server is away), test_drills_trials.py (bad trials), test_drills_disk.py
-(a full disk, a database is away).
+The other drills are test_drills_server.py (the tracking server is away), test_drills_trials.py (bad trials) and
+test_drills_disk.py (the disk is full, or the database is away).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from pneumo.engines.registry import stored_studies
+from pneumo.engines.engine_table import stored_studies
 from pneumo.engines.study_lock import lock_study
 from pneumo.search.integrity import IntegrityReport, check_study
 from pneumo.spec.result import Trial
@@ -34,26 +34,42 @@ STUDY = "small"
 EPOCHS = 3
 SPACE = {"filters": [2, 4, 8], "learning_rate": {"low": 0.001, "high": 0.01, "log": True}, "epochs": EPOCHS}
 PAUSE = 0.02
-"""Seconds between two looks at what a search has done."""
+"""Seconds between two looks at the progress of a search."""
 
-GO = {"train_seconds", "images_per_second", "predict_ms", "epoch_seconds", "epochs_trained", "model_bytes"}
-"""What depends on how long a training took, and in how many goes."""
+TIME_METRICS = {"train_seconds", "images_per_second", "predict_ms", "epoch_seconds", "epochs_trained", "model_bytes"}
+"""Metrics that depend on how long a training took, or on how often it was interrupted. They are not compared."""
 
-STAGES = {"imports": 5, "opening": 4, "training": 7, "told": 4}
-"""In which part of its work a search is killed, and how often of twenty times."""
+STAGES = {"imports": 5, "opening": 4, "training": 7, "finished": 4}
+"""The stages of a search in which it is killed, each with its share of 20 kills.
+
+imports    the process has just started
+opening    the first line was printed
+training   a trial has trained further epochs
+finished   the engine was told a further result
+"""
 
 
 @dataclass
 class Drill:
-    """A study that is disturbed, and what was counted."""
+    """A study whose searches are killed, with the counts for the printed report.
+
+    Args:
+        folder: The folder that the searches run in.
+        experiment: The experiment file.
+        generator: Draws the instants of the kills.
+        workers: How many workers a search has.
+        kills: How many searches were killed.
+        compared: How many records of trials were compared.
+        restart_seconds: For each search, the seconds from its start until its first trial was under way.
+    """
 
     folder: Path
     experiment: Path
-    chance: random.Random
+    generator: random.Random
     workers: int
     kills: int = 0
     compared: int = 0
-    seconds: list[float] = field(default_factory=list)
+    restart_seconds: list[float] = field(default_factory=list)
 
     @property
     def storage(self) -> str:
@@ -63,52 +79,52 @@ class Drill:
     def store(self) -> Store:
         return Store(f"sqlite:///{self.folder}/mlflow.db")
 
-    def checked(self) -> IntegrityReport:
-        with contextlib.chdir(self.folder):  # where the search keeps what it has not sent
+    def check(self) -> IntegrityReport:
+        with contextlib.chdir(self.folder):  # the outbox is found relative to the current folder
             return check_study(self.store, STUDY, self.storage)
 
-    def told(self) -> dict[int, Trial]:
-        return {trial.number: trial for one in stored_studies(STUDY, self.storage) for trial in one.trials}
+    def finished_trials(self) -> dict[int, Trial]:
+        return {trial.number: trial for study in stored_studies(STUDY, self.storage) for trial in study.trials}
 
     def kill(self, stage: str) -> bool:
-        """Starts the search and kills it, with all its processes, in this part of its work. False: it was done before."""
-        before, known, epochs = self.told(), self.run_ids(), self.epochs()
-        said = self.folder / "said.txt"
-        began = time.monotonic()
-        with said.open("w") as out:
+        """Start the search and kill all its processes in this stage. Return False if the search ended before the kill."""
+        before, run_ids, epochs = self.finished_trials(), self.trial_run_ids(), self.count_epochs()
+        output = self.folder / "output.txt"
+        started_at = time.monotonic()
+        with output.open("w") as stream:
             process = subprocess.Popen(
-                command(self.experiment), cwd=self.folder, stdout=out, stderr=out, start_new_session=True
+                command(self.experiment), cwd=self.folder, stdout=stream, stderr=stream, start_new_session=True
             )
-        wait = self.chance.uniform(0, 0.3)
-        further = self.chance.randint(1, EPOCHS)
+        delay = self.generator.uniform(0, 0.3)
+        further_epochs = self.generator.randint(1, EPOCHS)
         try:
             if stage == "imports":
-                wait = self.chance.uniform(0, 2.5)
+                delay = self.generator.uniform(0, 2.5)
             elif stage == "opening":
-                self.until(process, lambda: "\n" in said.read_text())
-            elif self.until(process, lambda: bool(self.run_ids() - known)):
-                self.seconds.append(time.monotonic() - began)
-                self.whole_under_way()
-                reached = {
-                    "training": lambda: self.epochs() >= epochs + further,
-                    "told": lambda: len(self.told()) > len(before),
+                self.wait_until(process, lambda: "\n" in output.read_text())
+            elif self.wait_until(process, lambda: bool(self.trial_run_ids() - run_ids)):
+                self.restart_seconds.append(time.monotonic() - started_at)
+                self.check_running_search()
+                is_reached = {
+                    "training": lambda: self.count_epochs() >= epochs + further_epochs,
+                    "finished": lambda: len(self.finished_trials()) > len(before),
                 }
-                self.until(process, reached[stage])
+                self.wait_until(process, is_reached[stage])
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(wait)
-            done = process.poll()
-            assert done in (None, 0), said.read_text()
+                process.wait(delay)
+            status = process.poll()
+            assert status in (None, 0), output.read_text()
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        if done is None:
+        if status is None:
             self.kills += 1
-        self.nothing_lost(before)
-        return done is None
+        self.check_nothing_lost(before)
+        return status is None
 
-    def until(self, process: subprocess.Popen[Any], reached: Callable[[], bool]) -> bool:
-        """Whether it came to that before the process ended."""
+    def wait_until(self, process: subprocess.Popen[Any], reached: Callable[[], bool]) -> bool:
+        """Wait until `reached` returns True. Return False if the process ended first."""
         while process.poll() is None:
             if reached():
                 return True
@@ -116,91 +132,98 @@ class Drill:
                 process.wait(PAUSE)
         return False
 
-    def run_ids(self) -> set[str]:
-        """The runs of trials that were ever begun."""
-        return {row[0] for row in self.rows("mlflow.db", "SELECT run_uuid FROM tags WHERE key = 'pneumo.trial'")}
+    def trial_run_ids(self) -> set[str]:
+        """Return the ids of all runs of trials, whatever their status."""
+        return {row[0] for row in self.query_mlflow("SELECT run_uuid FROM tags WHERE key = 'pneumo.trial'")}
 
-    def epochs(self) -> int:
-        """How many epochs stand in MLflow."""
-        return sum(row[0] for row in self.rows("mlflow.db", "SELECT count(*) FROM metrics WHERE key = 'val_auc'"))
+    def count_epochs(self) -> int:
+        """Return how many epochs MLflow has, of all trials together."""
+        return sum(row[0] for row in self.query_mlflow("SELECT count(*) FROM metrics WHERE key = 'val_auc'"))
 
-    def rows(self, database: str, query: str) -> list[Any]:
-        """Of a database that may not be there, or in use."""
+    def query_mlflow(self, query: str) -> list[Any]:
+        """Return the rows of a query; no rows if MLflow's database does not exist yet or is locked."""
+        address = f"file:{self.folder}/mlflow.db?mode=ro"
         try:
-            with contextlib.closing(sqlite3.connect(f"file:{self.folder / database}?mode=ro", uri=True)) as one:
-                return one.execute(query).fetchall()
+            with contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
+                return connection.execute(query).fetchall()
         except sqlite3.OperationalError:
             return []
 
-    def whole_under_way(self) -> None:
-        """The record while the search that took it up is at work."""
-        found = self.checked()
-        assert found.faults == ()
-        running = [note for note in found.notes if "is RUNNING" in note]
-        assert len(running) <= 1 + self.workers, found.notes  # what the killed ones left is closed
+    def check_running_search(self) -> None:
+        """Check the record while a search runs: no faults, and no run of a killed search is still RUNNING."""
+        report = self.check()
+        assert report.faults == ()
+        running = [note for note in report.notes if "is RUNNING" in note]
+        assert len(running) <= 1 + self.workers, report.notes  # the study's run and one for each worker
 
-    def nothing_lost(self, before: dict[int, Trial]) -> None:
-        """No finished trial was lost or run again, and the record is whole but for what the kill cut short."""
-        after = self.told()
+    def check_nothing_lost(self, before: dict[int, Trial]) -> None:
+        """Check that the trials finished `before` the kill are unchanged, and that the record has no faults."""
+        after = self.finished_trials()
         assert {number: after.get(number) for number in before} == before
         if (self.folder / "mlflow.db").exists() and stored_studies(STUDY, self.storage):
-            with lock_study(STUDY, self.storage):  # so that what is RUNNING is not counted as left over
-                assert self.checked().faults == ()
+            # While the study is locked, a run that is RUNNING is a note. Without the lock it would be a fault.
+            with lock_study(STUDY, self.storage):
+                assert self.check().faults == ()
         self.compared += len(after)
 
 
-def drill(folder: Path, kills: int, **options: object) -> Drill:
-    """A study killed so many times, then left alone until it is complete; compared with one that nobody disturbed."""
+def run_drill(folder: Path, kills: int, **options: object) -> Drill:
+    """Kill a study `kills` times, let it complete, and compare it with an undisturbed study.
+
+    Args:
+        folder: An empty folder, for both studies.
+        kills: How often the search is killed. It is killed less often if the study is complete earlier.
+        options: The `search` block of the experiment.
+    """
     seed = int(os.environ.get("PNEUMO_DRILL_SEED", random.SystemRandom().randrange(10**6)))
     print(f"\nPNEUMO_DRILL_SEED={seed}")
-    chance = random.Random(seed)
+    generator = random.Random(seed)
     disturbed, undisturbed = folder / "disturbed", folder / "undisturbed"
-    for one in (disturbed, undisturbed):
-        one.mkdir()
-        experiment = write(one, hyperparameters=SPACE, search=options)
-        if one is undisturbed:
-            done = search(experiment, folder=one)
-            assert done.returncode == 0, done.stderr
-    drill = Drill(disturbed, disturbed / "experiment.yaml", chance, int(str(options.get("workers", 1))))
+    disturbed.mkdir()
+    undisturbed.mkdir()
+    done = search(write(undisturbed, hyperparameters=SPACE, search=options), folder=undisturbed)
+    assert done.returncode == 0, done.stderr
+    experiment = write(disturbed, hyperparameters=SPACE, search=options)
+    drill = Drill(disturbed, experiment, generator, int(str(options.get("workers", 1))))
     stages = [stage for stage, share in STAGES.items() for _ in range(round(share * kills / 20))]
-    chance.shuffle(stages)
+    generator.shuffle(stages)
     for stage in stages:
         if not drill.kill(stage):
             break
-    finished = drill.told()
+    finished = drill.finished_trials()
     done = search(drill.experiment, folder=disturbed)
     assert done.returncode == 0, done.stderr
-    assert {number: drill.told()[number] for number in finished} == finished
+    assert {number: drill.finished_trials()[number] for number in finished} == finished
     checked = search("--check", STUDY, folder=disturbed)
-    assert checked.stdout.endswith("whole.\n"), checked.stdout
+    assert checked.stdout.endswith("no faults.\n"), checked.stdout
     assert (checked.returncode, checked.stdout.count("\n")) == (0, 1)
-    drill.compared += same(disturbed, undisturbed)
+    drill.compared += compare_studies(disturbed, undisturbed)
     return drill
 
 
-def same(disturbed: Path, undisturbed: Path) -> int:
-    """Compares two studies value by value: how many trials they have."""
-    trials = [
+def compare_studies(disturbed: Path, undisturbed: Path) -> int:
+    """Check that two studies have equal trials and the same best trial. Return how many trials each has."""
+    trials, expected = [
         {
             trial.number: trial
-            for one in stored_studies(STUDY, f"sqlite:///{folder}/mlruns/studies.db")
-            for trial in one.trials
+            for study in stored_studies(STUDY, f"sqlite:///{folder}/mlruns/studies.db")
+            for trial in study.trials
         }
         for folder in (disturbed, undisturbed)
     ]
-    assert trials[0].keys() == trials[1].keys()
-    for number, ours in trials[0].items():
-        assert list(facts(disturbed, ours)) == list(facts(undisturbed, trials[1][number]))
-    best = [runs(folder, STUDY)[0].data.metrics["best_trial"] for folder in (disturbed, undisturbed)]
-    assert best[0] == best[1]
-    return len(trials[0])
+    assert trials.keys() == expected.keys()
+    for number, trial in trials.items():
+        assert list(comparable_values(disturbed, trial)) == list(comparable_values(undisturbed, expected[number]))
+    best, expected_best = [runs(folder, STUDY)[0].data.metrics["best_trial"] for folder in (disturbed, undisturbed)]
+    assert best == expected_best
+    return len(trials)
 
 
-def facts(folder: Path, trial: Trial) -> Iterator[object]:
-    """All that a trial came to, but for what depends on time."""
+def comparable_values(folder: Path, trial: Trial) -> Iterator[object]:
+    """Yield everything that is recorded of a trial and does not depend on time."""
     mlflow, result = client(folder), trial.result
     yield trial.number, trial.candidate.hyperparameters, result.state, result.value, result.error
-    yield {name: value for name, value in result.metrics.items() if name not in GO}
+    yield {name: value for name, value in result.metrics.items() if name not in TIME_METRICS}
     run = mlflow.get_run(result.run_id)
     yield run.data.params
     for name in ("loss", "accuracy", "auc", "val_loss", "val_accuracy", "val_auc"):
@@ -208,37 +231,38 @@ def facts(folder: Path, trial: Trial) -> Iterator[object]:
     yield Path(mlflow.download_artifacts(result.run_id, "predictions.csv", str(folder))).read_text()
 
 
-def report(drill: Drill) -> None:
-    seconds = statistics.median(drill.seconds)
+def print_report(drill: Drill) -> None:
+    seconds = drill.restart_seconds
     print(
         f"kills survived {drill.kills}, records compared {drill.compared}, from the restart to the next trial under "
-        f"way {seconds:.1f} s (median of {len(drill.seconds)}, longest {max(drill.seconds):.1f})"
+        f"way {statistics.median(seconds):.1f} s (median of {len(seconds)}, longest {max(seconds):.1f})"
     )
 
 
-def test_a_study_that_is_killed_twenty_times_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
+def test_a_study_that_is_killed_twenty_times_equals_an_undisturbed_one(tmp_path: Path) -> None:
     settings = {"pruner": "median", "pruner_settings": {"n_startup_trials": 2}}
-    found = drill(tmp_path, 20, trials=20, **settings)
-    report(found)
-    assert found.kills == 20
+    drill = run_drill(tmp_path, 20, trials=20, **settings)
+    print_report(drill)
+    assert drill.kills == 20
 
 
 def test_a_study_with_two_workers_survives_kills(tmp_path: Path) -> None:
-    # Which trial is told first is luck, so here nothing is proposed by what was told.
-    found = drill(tmp_path, 6, trials=10, workers=2, algorithm="random")
-    report(found)
-    assert found.kills > 0
+    # With two workers the order in which trials finish varies. Random search proposes the same trials in any order.
+    drill = run_drill(tmp_path, 6, trials=10, workers=2, algorithm="random")
+    print_report(drill)
+    assert drill.kills > 0
 
 
 def test_sigterm_ends_cleanly(tmp_path: Path) -> None:
-    long = Drill(tmp_path, write(tmp_path, hyperparameters={"epochs": 300}, search={"trials": 1}), random.Random(0), 1)
-    process = subprocess.Popen(command(long.experiment), cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    experiment = write(tmp_path, hyperparameters={"epochs": 300}, search={"trials": 1})
+    drill = Drill(tmp_path, experiment, random.Random(0), workers=1)
+    process = subprocess.Popen(command(experiment), cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    assert long.until(process, lambda: long.epochs() > 0)
+    assert drill.wait_until(process, lambda: drill.count_epochs() > 0)
     process.terminate()
-    said = process.stdout.read()
+    output = process.stdout.read()
     assert process.wait() == 130
-    assert "run the same command again" in said
-    assert long.checked().faults == ()
+    assert "run the same command again" in output
+    assert drill.check().faults == ()
     parent, (trial,) = runs(tmp_path, STUDY)
     assert (parent.info.status, trial.info.status) == ("KILLED", "KILLED")

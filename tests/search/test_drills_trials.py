@@ -1,4 +1,4 @@
-"""Drills: the real program, whose trials are killed, run out of memory, hang or crash."""
+"""Drills: the trials of the real program are killed, run out of memory, hang or crash."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import optuna
 import pytest
 from mlflow.entities import Run
 
-from pneumo.engines.registry import open_engine
+from pneumo.engines.engine_table import open_engine
 from pneumo.spec.errors import LESS_MEMORY
 from pneumo.spec.experiment_file import read_experiment
 from tests.conftest import ROOT
@@ -27,74 +27,83 @@ from tests.support.program import EQUAL, LONGEST, SAME, called, client, command,
 
 pytestmark = pytest.mark.slow
 
-SPEED = ("train_seconds", "images_per_second", "predict_ms", "model_bytes", "epoch_seconds", "system/")
-"""Metrics that no two trainings have in common."""
+TIME_METRICS = ("train_seconds", "images_per_second", "predict_ms", "model_bytes", "epoch_seconds", "system/")
+"""Prefixes of metrics that differ between two equal trainings. They are not compared."""
 
 
-def drilled(experiment: Path) -> list[str]:
+def drilled_command(experiment: Path) -> list[str]:
+    """Return the command of a search whose trials fail on purpose (see `tests.support.drilled`)."""
     return [sys.executable, str(ROOT / "tests" / "support" / "drilled.py"), experiment.name]
 
 
-def start(program: list[str], folder: Path) -> subprocess.Popen[str]:
+def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
     pipe = subprocess.PIPE
-    return subprocess.Popen(program, cwd=folder, text=True, start_new_session=True, stdout=pipe, stderr=pipe)
+    return subprocess.Popen(arguments, cwd=folder, text=True, start_new_session=True, stdout=pipe, stderr=pipe)
 
 
-def trained(file: Path) -> int:
-    """How many epochs a checkpoint has."""
+def count_epochs(checkpoint: Path) -> int:
+    """Return after how many epochs a checkpoint was written; 0 if there is none yet."""
     try:
-        with np.load(file, allow_pickle=False) as found:
-            return len(json.loads(str(found["about"]))["history"])
+        with np.load(checkpoint, allow_pickle=False) as arrays:
+            return len(json.loads(str(arrays["about"]))["history"])
     except (FileNotFoundError, zipfile.BadZipFile):
         return 0
 
 
-def wait_for(program: subprocess.Popen[str], file: Path, epochs: int) -> int:
-    """Waits until a checkpoint has so many epochs; how many it has then."""
-    until = time.monotonic() + LONGEST
-    while (found := trained(file)) < epochs:
+def wait_for_checkpoint(program: subprocess.Popen[str], checkpoint: Path, epochs: int) -> int:
+    """Wait until a checkpoint has at least `epochs` epochs. Return how many it has then."""
+    deadline = time.monotonic() + LONGEST
+    while (epochs_done := count_epochs(checkpoint)) < epochs:
         assert program.poll() is None, program.communicate()
-        assert time.monotonic() < until
+        assert time.monotonic() < deadline
         time.sleep(0.02)
-    return found
+    return epochs_done
 
 
-def end(program: subprocess.Popen[str], to: str, by: signal.Signals) -> tuple[int, str, str]:
-    """Sends a signal to the driver or to the whole group; status and what it said."""
-    (os.killpg if to == "group" else os.kill)(program.pid, by)
-    said, error = program.communicate(timeout=LONGEST)
-    return program.returncode, said, error
+def end(program: subprocess.Popen[str], target: str, number: signal.Signals) -> tuple[int, str, str]:
+    """Send a signal and return the exit status, standard output and standard error.
+
+    Args:
+        program: The driver, which leads a process group of its own.
+        target: `driver`, or `group` for the driver and its workers.
+        number: The signal.
+    """
+    (os.killpg if target == "group" else os.kill)(program.pid, number)
+    output, errors = program.communicate(timeout=LONGEST)
+    return program.returncode, output, errors
 
 
 def curves(folder: Path, run: Run) -> dict[str, list[tuple[int, float]]]:
-    """Every metric of a run as steps and values, but those of speed."""
+    """Return the steps and values of every metric of a run, without those that depend on time."""
     store = client(folder)
-    histories = {name: store.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
-    return {name: [(m.step, m.value) for m in one] for name, one in histories.items() if not name.startswith(SPEED)}
+    names = [name for name in run.data.metrics if not name.startswith(TIME_METRICS)]
+    return {name: [(m.step, m.value) for m in store.get_metric_history(run.info.run_id, name)] for name in names}
 
 
-def told(experiment: Path, folder: Path) -> list[Mapping[str, Any]]:
-    """What the engine was told, and what its pruner saw."""
+def finished_trials(experiment: Path, folder: Path) -> list[Mapping[str, Any]]:
+    """Return the results that the engine was told, with the values that its pruner was given."""
     storage = f"sqlite:///{folder}/mlruns/studies.db"
     trials = open_engine(read_experiment(experiment), storage).trials()
-    seen = [trial.intermediate_values for trial in optuna.load_study(study_name="small", storage=storage).trials]
+    pruner_values = [
+        trial.intermediate_values for trial in optuna.load_study(study_name="small", storage=storage).trials
+    ]
     return [
         {
             "values": trial.candidate.hyperparameters,
             "state": trial.result.state,
             "value": trial.result.value,
             "history": trial.result.history,
-            "seen": values,
+            "pruner_values": values,
         }
-        for trial, values in zip(trials, seen, strict=True)
+        for trial, values in zip(trials, pruner_values, strict=True)
     ]
 
 
 KILLS = [("driver", signal.SIGKILL), ("group", signal.SIGKILL), ("driver", signal.SIGTERM), ("group", signal.SIGTERM)]
 
 
-def test_a_trial_that_is_killed_again_and_again_is_as_one_that_was_not(tmp_path: Path) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
+def test_a_trial_that_is_killed_again_and_again_equals_an_undisturbed_one(tmp_path: Path) -> None:
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     space = {"dropout": [0.2, 0.3], "learning_rate": [0.001, 0.01], "batch_size": 2, "epochs": 50}
     options = {
         "trials": 2,
@@ -103,74 +112,75 @@ def test_a_trial_that_is_killed_again_and_again_is_as_one_that_was_not(tmp_path:
         "pruner": "median",
         "pruner_settings": {"n_startup_trials": 1, "n_warmup_steps": 2},
     }
-    for folder in (whole, broken):
+    for folder in (undisturbed, disturbed):
         folder.mkdir()
         experiment = write(folder, hyperparameters=space, search=options)
-    unbroken = start(command(experiment.name), whole)  # beside the other: bits do not follow from the time
-    file, epochs = broken / "mlruns" / "checkpoints" / "small" / "trial-0000.npz", 0
-    for to, by in KILLS:
-        program = start(drilled(experiment), broken)
-        epochs = wait_for(program, file, epochs + 2)
-        status, said, error = end(program, to, by)
-        assert "Traceback" not in error
-        if by == signal.SIGTERM:
-            assert (status, error) == (130, "")
-            assert "run the same command again" in said
-            parent, trials = runs(broken, "small")
+    # The undisturbed search runs at the same time: how fast the machine is does not change what is computed.
+    undisturbed_search = start(command(experiment.name), undisturbed)
+    checkpoint, epochs = disturbed / "mlruns" / "checkpoints" / "small" / "trial-0000.npz", 0
+    for target, number in KILLS:
+        program = start(drilled_command(experiment), disturbed)
+        epochs = wait_for_checkpoint(program, checkpoint, epochs + 2)
+        status, output, errors = end(program, target, number)
+        assert "Traceback" not in errors
+        if number == signal.SIGTERM:
+            assert (status, errors) == (130, "")
+            assert "run the same command again" in output
+            parent, trials = runs(disturbed, "small")
             assert {run.info.status for run in (parent, *trials)} == {"KILLED"}
-    done = search(experiment.name, folder=broken)
+    done = search(experiment.name, folder=disturbed)
     assert done.returncode == 0, done.stderr
-    assert unbroken.communicate(timeout=LONGEST)
-    assert unbroken.returncode == 0
+    assert undisturbed_search.communicate(timeout=LONGEST)
+    assert undisturbed_search.returncode == 0
 
-    _, expected = runs(whole, "small")
-    _, found = runs(broken, "small")
-    numbers = [int(run.data.tags["pneumo.trial"]) for run in found]
+    _, expected = runs(undisturbed, "small")
+    _, trials = runs(disturbed, "small")
+    numbers = [int(run.data.tags["pneumo.trial"]) for run in trials]
     assert numbers == [0] * (len(KILLS) + 1) + [1]
-    assert [run.info.status for run in found] == ["KILLED"] * len(KILLS) + ["FINISHED"] * 2
-    assert int(found[-2].data.tags["pneumo.continued"].removeprefix("after epoch ")) >= epochs
-    for run, other in zip(found[-2:], expected, strict=True):
-        assert run.data.params == other.data.params
-        assert curves(broken, run) == curves(whole, other)
-    assert [step for step, _ in curves(broken, found[-2])["val_auc"]] == list(range(1, 51))
-    assert found[-2].data.metrics["epochs_trained"] == 50
-    assert told(experiment, broken) == told(whole / experiment.name, whole)
-    assert not file.parent.exists()
+    assert [run.info.status for run in trials] == ["KILLED"] * len(KILLS) + ["FINISHED"] * 2
+    assert int(trials[-2].data.tags["pneumo.continued"].removeprefix("after epoch ")) >= epochs
+    for run, expected_run in zip(trials[-2:], expected, strict=True):
+        assert run.data.params == expected_run.data.params
+        assert curves(disturbed, run) == curves(undisturbed, expected_run)
+    assert [step for step, _ in curves(disturbed, trials[-2])["val_auc"]] == list(range(1, 51))
+    assert trials[-2].data.metrics["epochs_trained"] == 50
+    assert finished_trials(experiment, disturbed) == finished_trials(undisturbed / experiment.name, undisturbed)
+    assert not checkpoint.parent.exists()
 
-    replayed = called("replay", found[-2].info.run_id, folder=broken)
+    replayed = called("replay", trials[-2].info.run_id, folder=disturbed)
     assert replayed.returncode == 0, replayed.stdout
     assert SAME in replayed.stdout
     assert EQUAL in replayed.stdout
 
 
-def test_a_training_that_confirms_goes_on_too(tmp_path: Path) -> None:
+def test_a_confirmation_continues_from_its_checkpoint(tmp_path: Path) -> None:
     options = {"trials": 1, "confirm": {"top": 1, "seeds": 2}}
     experiment = write(tmp_path, hyperparameters={"epochs": 40, "batch_size": 2}, search=options | {"baseline": False})
-    program = start(drilled(experiment), tmp_path)
+    program = start(drilled_command(experiment), tmp_path)
     folder = tmp_path / "mlruns" / "checkpoints" / "small"
-    epochs = wait_for(program, folder / "confirm-0000-seed-1000001.npz", 2)
+    epochs = wait_for_checkpoint(program, folder / "confirm-0000-seed-1000001.npz", 2)
     assert [file.name for file in folder.glob("*.npz")] == ["confirm-0000-seed-1000001.npz"]
     end(program, "group", signal.SIGKILL)
     done = search(experiment.name, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     store = client(tmp_path)
-    found = store.search_runs([runs(tmp_path, "small")[0].info.experiment_id], "tags.`pneumo.role` = 'confirm'")
-    (run,) = [run for run in found if "pneumo.continued" in run.data.tags]
+    confirmations = store.search_runs([runs(tmp_path, "small")[0].info.experiment_id], "tags.`pneumo.role` = 'confirm'")
+    (run,) = [run for run in confirmations if "pneumo.continued" in run.data.tags]
     assert int(run.data.tags["pneumo.continued"].removeprefix("after epoch ")) >= epochs
-    assert sorted(run.info.status for run in found) == ["FINISHED", "FINISHED", "KILLED"]
+    assert sorted(run.info.status for run in confirmations) == ["FINISHED", "FINISHED", "KILLED"]
     assert EQUAL in called("replay", run.info.run_id, folder=tmp_path).stdout
 
 
-@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
-def test_before_the_first_trial_a_signal_ends_it_too(tmp_path: Path, by: signal.Signals) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_the_first_trial_ends_the_search(tmp_path: Path, number: signal.Signals) -> None:
     experiment = write(tmp_path)
     program = start(command(experiment.name), tmp_path)
     while not (tmp_path / "mlruns" / ".small.lock").exists():
         assert program.poll() is None
         time.sleep(0.02)
-    status, _, error = end(program, "group", by)
+    status, _, errors = end(program, "group", number)
     assert status == 130
-    assert "Traceback" not in error
+    assert "Traceback" not in errors
 
 
 GOOD = {"filters": 4, "dense_units": 8, "learning_rate": 0.01, "weight_decay": 0.0, "epochs": 1}
@@ -180,6 +190,8 @@ BAD: dict[str, tuple[dict[str, object], str]] = {
     "hangs": ({"epochs": 9999}, "it took longer than trial_timeout, "),
     "crashes": ({"filters": SEGFAULTS}, "the worker process was ended by SIGSEGV"),
 }
+"""Ways in which a trial goes bad: the hyperparameters that cause it, and a part of the trial's error."""
+
 SPACE = {
     "filters": [4, SEGFAULTS, 1024],
     "dense_units": [8, 8192],
@@ -187,20 +199,22 @@ SPACE = {
     "weight_decay": [0.0, 1.0],
     "epochs": [1, 9999],
 }
-"""Good and bad values: a space of networks that are all too large for the disk would be refused."""
+"""Good and bad values. A space of bad values only would be refused: every model would be too large for the disk."""
 
 FIXED = {"optimizer": "sgd", "batch_size": 1, "image_size": 64}
 
 
-def search_badly(experiment: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(drilled(experiment), cwd=folder, capture_output=True, text=True, timeout=LONGEST, check=False)
+def run_drilled(experiment: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        drilled_command(experiment), cwd=folder, capture_output=True, text=True, timeout=LONGEST, check=False
+    )
 
 
 def test_each_bad_trial_costs_itself_only_and_says_why(tmp_path: Path) -> None:
-    tries = [one for bad, _ in BAD.values() for one in (GOOD | bad, GOOD)]
+    tries = [values for bad, _ in BAD.values() for values in (GOOD | bad, GOOD)]
     options = {"trials": len(tries), "baseline": False, "try": tries, "trial_timeout": "20s", "algorithm": "random"}
     experiment = write(tmp_path, hyperparameters=FIXED | SPACE, search=options)
-    done = search_badly(experiment, tmp_path)
+    done = run_drilled(experiment, tmp_path)
     assert done.returncode == 0, done.stderr
     _, trials = runs(tmp_path, "small")
     assert [run.info.status for run in trials] == ["FAILED", "FINISHED"] * len(BAD)
@@ -208,13 +222,14 @@ def test_each_bad_trial_costs_itself_only_and_says_why(tmp_path: Path) -> None:
         assert reason in run.data.tags["pneumo.error"]
         assert run.data.tags["pneumo.state"] == "failed"
         assert run.data.tags["pneumo.error"] in done.stdout
-    assert "Fatal Python error: Segmentation fault" in output(tmp_path, trials[6])
-    assert "drilled.py" in output(tmp_path, trials[6])  # where it was
+    assert "Fatal Python error: Segmentation fault" in worker_output(tmp_path, trials[6])
+    assert "drilled.py" in worker_output(tmp_path, trials[6])  # the stack names the file that crashed
     assert len(client(tmp_path).get_metric_history(trials[4].info.run_id, "val_auc")) >= 1
     assert not (tmp_path / "mlruns" / "checkpoints" / "small").exists()
 
 
-def output(folder: Path, run: Run) -> str:
+def worker_output(folder: Path, run: Run) -> str:
+    """Return the last output of the worker process that died in this trial."""
     return Path(client(folder).download_artifacts(run.info.run_id, "output.txt", str(folder))).read_text()
 
 
@@ -222,14 +237,14 @@ def output(folder: Path, run: Run) -> str:
 def test_bad_trials_in_a_row_end_the_study_with_their_cause(tmp_path: Path, kind: str) -> None:
     bad, reason = BAD[kind]
     tries = [GOOD | bad | {"dropout": dropout} for dropout in (0.1, 0.2)]
-    # With a pruner no model is certain, so that these are not refused for the room that theirs would take.
+    # A pruned trial stores no model. With a pruner the search is therefore not refused for the disk space of the models.
     options = {"trials": 9, "baseline": False, "max_failures": 2, "try": tries, "pruner": "median"}
     options |= {"trial_timeout": "3s"} if kind == "hangs" else {}
     experiment = write(tmp_path, hyperparameters=FIXED | SPACE | {"dropout": [0.1, 0.2]}, search=options)
-    done = search_badly(experiment, tmp_path)
+    done = run_drilled(experiment, tmp_path)
     assert done.returncode == 3, done.stdout
-    *warned, said = done.stderr.splitlines()  # that the largest networks may not fit on the disk
-    assert len(warned) <= 1
-    assert said.startswith(f"pneumo.search: 2 trials in a row failed, 2 of them: {reason}")
+    *warnings, message = done.stderr.splitlines()  # perhaps a warning that the largest networks may not fit on the disk
+    assert len(warnings) <= 1
+    assert message.startswith(f"pneumo.search: 2 trials in a row failed, 2 of them: {reason}")
     parent, trials = runs(tmp_path, "small")
     assert [run.info.status for run in (parent, *trials)] == ["FAILED"] * 3

@@ -1,4 +1,4 @@
-"""A search on pictures that leak from training into the sealed test set."""
+"""A search whose training pictures leak into the sealed test set."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def experiment(tmp_path: Path) -> Path:
 
 
 def audit(path: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "pneumo.data", "audit", str(path)]
-    return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=LONGEST, check=False)
+    arguments = [sys.executable, "-m", "pneumo.data", "audit", str(path)]
+    return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=LONGEST, check=False)
 
 
 def test_a_study_on_leaking_pictures_is_refused_unless_the_experiment_says_why(
@@ -49,17 +49,18 @@ def test_a_study_on_leaking_pictures_is_refused_unless_the_experiment_says_why(
     assert parent.data.tags["pneumo.allow_leaks"] == reason
     assert reason in parent.data.tags["mlflow.note.content"]
     assert parent.data.tags["pneumo.audit"].startswith("1 fault,")
-    kept = client(tmp_path).download_artifacts(parent.info.run_id, "audit.json", str(tmp_path))
-    faults = [one for one in json.loads(Path(kept).read_text())["findings"] if one["severity"] == "fault"]
-    assert [{TRAIN, TEST} <= set(one["pictures"]) for one in faults] == [True]
+    report = client(tmp_path).download_artifacts(parent.info.run_id, "audit.json", str(tmp_path))
+    findings = json.loads(Path(report).read_text())["findings"]
+    faults = [finding for finding in findings if finding["severity"] == "fault"]
+    assert [{TRAIN, TEST} <= set(fault["pictures"]) for fault in faults] == [True]
 
 
-def test_a_full_audit_of_the_same_content_counts_for_the_search(tmp_path: Path, experiment: Path) -> None:
-    """A copy that was encoded again has another digest: only the audit sees it."""
+def test_the_search_uses_the_findings_of_a_full_audit(tmp_path: Path, experiment: Path) -> None:
+    """A copy that was encoded again has another digest, so only the full audit finds it. The search knows of it afterwards."""
     files = archive_files(6, 2)
-    out = io.BytesIO()
-    Image.open(io.BytesIO(files[TRAIN])).save(out, "JPEG", quality=60)
-    path = write_zip(tmp_path / "planted.zip", files | {TEST: out.getvalue()})
+    copy = io.BytesIO()
+    Image.open(io.BytesIO(files[TRAIN])).save(copy, "JPEG", quality=60)
+    path = write_zip(tmp_path / "planted.zip", files | {TEST: copy.getvalue()})
     before = search(experiment, "--data", path, "--dry-run", folder=tmp_path)
     assert before.returncode == 0, before.stderr
 
@@ -73,8 +74,8 @@ def test_a_full_audit_of_the_same_content_counts_for_the_search(tmp_path: Path, 
     assert TEST in refused.stderr
 
 
-def test_missing_pictures_name_the_command_that_fetches_them(tmp_path: Path, experiment: Path) -> None:
-    for line in (command(experiment), command(experiment, "--data", "nowhere.zip")):
-        done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False, env=os.environ)
+def test_the_error_for_missing_pictures_names_the_command_that_fetches_them(tmp_path: Path, experiment: Path) -> None:
+    for arguments in (command(experiment), command(experiment, "--data", "nowhere.zip")):
+        done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False, env=os.environ)
         assert done.returncode == 2
         assert "python -m pneumo.data fetch kaggle" in done.stderr

@@ -1,4 +1,4 @@
-"""The loop of a search with a real engine, real processes, and a recorder in memory."""
+"""The loop of a search, with a real engine, real worker processes and a recorder in memory."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from rich.console import Console
 
 from pneumo.compute.local import LocalProcesses
 from pneumo.compute.place import Channel
+from pneumo.engines.engine_table import open_engine
 from pneumo.engines.protocol import Engine
-from pneumo.engines.registry import open_engine
-from pneumo.search.display import TrialListener
 from pneumo.search.loop import Ending, Training, TrainingLoop
-from pneumo.search.study import Study
+from pneumo.search.schedule import Study
+from pneumo.search.screen import TrialListener
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.experiment_file import build_experiment
 from pneumo.spec.result import TrialResult
 
 
-def ready() -> None:
-    """Nothing to warm up."""
+def warm_up() -> None:
+    """Do nothing: these workers import no heavy library."""
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def train(payload: tuple[Candidate, str], channel: Channel) -> Iterator[TrialRes
 
 
 def trained(candidate: Candidate, run_id: str, channel: Channel) -> TrialResult:
-    """Return a trial whose value is its learning rate. Three layers kill the process, two fail."""
+    """Return the result of a trial. Its value is the learning rate; two layers make it fail, three kill the process."""
     layers, rate = candidate.values.layers, candidate.values.learning_rate
     if layers == 3:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -67,8 +67,16 @@ class MemoryRecorder:
         self.ends[run_id] = (state, error)
 
 
+RunSearch = Callable[..., tuple[Ending, Engine, MemoryRecorder, str]]
+
+
 @pytest.fixture
-def play(tmp_path: Path) -> Callable[..., tuple[Ending, Engine, MemoryRecorder, str]]:
+def run_search(tmp_path: Path) -> RunSearch:
+    """Return a function that runs the search of one study, and resumes it if it is called again.
+
+    It takes the `hyperparameters` block, `interrupted`, and the settings of the `search` block. It returns the ending, the
+    engine, the recorder and the output.
+    """
     storage = f"sqlite:///{tmp_path}/studies.db"
 
     def run(
@@ -77,7 +85,7 @@ def play(tmp_path: Path) -> Callable[..., tuple[Ending, Engine, MemoryRecorder, 
         document = {"name": "s", "hyperparameters": {"epochs": 2} | block, "search": search}
         experiment: Experiment = build_experiment(document, "test")
         engine, recorder, output = open_engine(experiment, storage), MemoryRecorder(), io.StringIO()
-        place = LocalProcesses(train, ready, experiment.search.workers, ())
+        place = LocalProcesses(train, warm_up, experiment.search.workers, ())
         try:
             with TrialListener(experiment, Console(file=output, width=200), engine.trials()) as listener:
                 loop = TrainingLoop(Study(experiment.search, engine), place, recorder, listener)
@@ -89,29 +97,28 @@ def play(tmp_path: Path) -> Callable[..., tuple[Ending, Engine, MemoryRecorder, 
     return run
 
 
-Play = Callable[..., tuple[Ending, Engine, MemoryRecorder, str]]
 RATES = {"low": 0.001, "high": 0.01}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_budget_of_trials_is_a_total(play: Play, workers: int) -> None:
-    ending, engine, log, shown = play({"learning_rate": RATES}, trials=3, workers=workers)
+def test_the_budget_of_trials_is_a_total(run_search: RunSearch, workers: int) -> None:
+    ending, engine, recorder, output = run_search({"learning_rate": RATES}, trials=3, workers=workers)
     assert ending == Ending("all 3 trials are done")
     assert [t.result.state for t in engine.trials()] == ["complete"] * 3
-    assert sorted(log.ends.values()) == [("complete", None)] * 3
+    assert sorted(recorder.ends.values()) == [("complete", None)] * 3
     assert [t.result.history for t in engine.trials()] == [
         (t.candidate.values.learning_rate, 2 * t.candidate.values.learning_rate) for t in engine.trials()
     ]
     assert all(0 < t.result.started <= t.result.ended for t in engine.trials())
-    assert shown.count("complete") == 3
+    assert output.count("complete") == 3
 
-    ending, engine, log, shown = play({"learning_rate": RATES}, trials=5, workers=workers)
+    ending, engine, recorder, output = run_search({"learning_rate": RATES}, trials=5, workers=workers)
     assert [t.number for t in engine.trials()] == list(range(5))
-    assert len(log.ends) == 2
+    assert len(recorder.ends) == 2
 
 
-def test_bad_trials_cost_themselves_only(play: Play) -> None:
-    ending, engine, log, shown = play({"layers": [1, 2, 3, 5]}, trials=9, algorithm="grid")
+def test_bad_trials_cost_themselves_only(run_search: RunSearch) -> None:
+    ending, engine, recorder, output = run_search({"layers": [1, 2, 3, 5]}, trials=9, algorithm="grid")
     assert ending.reason == "every combination of the grid was proposed"
     ends = {t.candidate.values.layers: (t.result.state, t.result.error) for t in engine.trials()}
     assert ends[1] == ("complete", None)
@@ -120,58 +127,60 @@ def test_bad_trials_cost_themselves_only(play: Play) -> None:
     assert str(ends[3][1]).startswith("the worker process was ended by SIGKILL (out of memory, perhaps; a smaller")
     assert ends[5][0] == "failed"
     assert "pool a picture of image_size=64 to nothing" in str(ends[5][1])
-    assert sorted(log.ends.values(), key=str) == sorted(ends.values(), key=str)
-    assert "SIGKILL" in shown
+    assert sorted(recorder.ends.values(), key=str) == sorted(ends.values(), key=str)
+    assert "SIGKILL" in output
 
 
-def test_an_interruption_closes_what_is_under_way_and_it_runs_again(play: Play) -> None:
-    answers = iter([False, False])  # the trial is handed out, then comes the interruption
-    ending, engine, log, _ = play({"learning_rate": RATES}, interrupted=lambda: next(answers, True), trials=3)
+def test_an_interruption_closes_the_trial_under_way_and_a_later_search_runs_it_again(run_search: RunSearch) -> None:
+    answers = iter([False, False])  # the interruption comes after the first trial was started
+    ending, engine, recorder, _ = run_search(
+        {"learning_rate": RATES}, interrupted=lambda: next(answers, True), trials=3
+    )
     assert ending.interrupted
-    assert list(log.ends.values())[-1] == ("killed", None)
+    assert list(recorder.ends.values())[-1] == ("killed", None)
     finished = len(engine.trials())
 
-    ending, engine, log, _ = play({"learning_rate": RATES}, trials=3)
+    ending, engine, recorder, _ = run_search({"learning_rate": RATES}, trials=3)
     assert not ending.interrupted
     assert [t.number for t in engine.trials()] == [0, 1, 2]
-    assert len(log.ends) == 3 - finished
+    assert len(recorder.ends) == 3 - finished
 
 
-def test_no_trial_starts_after_the_time(play: Play) -> None:
-    ending, engine, _, _ = play({"learning_rate": RATES}, trials=1000, timeout=1e-9)
+def test_no_trial_starts_after_the_timeout(run_search: RunSearch) -> None:
+    ending, engine, _, _ = run_search({"learning_rate": RATES}, trials=1000, timeout=1e-9)
     assert ending.reason.startswith("the time of")
     assert engine.trials() == ()
 
 
-def test_a_pruned_trial_is_told_as_pruned(play: Play) -> None:
+def test_a_pruned_trial_is_told_as_pruned(run_search: RunSearch) -> None:
     block = {"learning_rate": RATES, "epochs": 4}
-    _, engine, log, _ = play(block, trials=14, pruner="median", algorithm="random")
+    _, engine, recorder, _ = run_search(block, trials=14, pruner="median", algorithm="random")
     states = {t.result.state for t in engine.trials()}
     assert states == {"complete", "pruned"}
-    assert sorted(state for state, _ in log.ends.values()) == sorted(t.result.state for t in engine.trials())
+    assert sorted(state for state, _ in recorder.ends.values()) == sorted(t.result.state for t in engine.trials())
 
 
-def test_a_search_that_finds_nothing_better_ends_early_and_stays_ended(play: Play) -> None:
-    # A third epoch's report is never better than the tutorial's rate times its epochs: the baseline stays the best.
+def test_a_search_that_finds_nothing_better_ends_early_and_stays_ended(run_search: RunSearch) -> None:
+    # A trial's value is its learning rate, and the tutorial's is above this range: the baseline stays the best.
     block = {"learning_rate": {"low": 1e-5, "high": 1e-4}}
-    ending, engine, _, _ = play(block, trials=50, patience=4)
+    ending, engine, _, _ = run_search(block, trials=50, patience=4)
     assert ending == Ending("no better value in the last 4 finished trials", exhausted=True)
     assert len(engine.trials()) == 5
-    ending, engine, log, _ = play(block, trials=50, patience=4)
+    ending, engine, recorder, _ = run_search(block, trials=50, patience=4)
     assert ending.exhausted
-    assert log.ends == {}
-    assert len(play(block, trials=50, patience=6)[1].trials()) == 7
+    assert recorder.ends == {}
+    assert len(run_search(block, trials=50, patience=6)[1].trials()) == 7
 
 
-def test_trial_after_trial_that_fails_ends_the_search_with_the_common_cause(play: Play) -> None:
-    ending, engine, _, _ = play({"layers": 2}, trials=50, max_failures=3, baseline=False)
+def test_trial_after_trial_that_fails_ends_the_search_with_the_common_cause(run_search: RunSearch) -> None:
+    ending, engine, _, _ = run_search({"layers": 2}, trials=50, max_failures=3, baseline=False)
     assert ending == Ending("3 trials in a row failed, 3 of them: no luck", broken=True)
     assert len(engine.trials()) == 3
     # A resumed study gets another chance.
-    assert len(play({"layers": 2}, trials=50, max_failures=3, baseline=False)[1].trials()) == 6
+    assert len(run_search({"layers": 2}, trials=50, max_failures=3, baseline=False)[1].trials()) == 6
 
 
-def test_what_cannot_be_built_does_not_count_as_failing_in_a_row(play: Play) -> None:
-    ending, engine, _, _ = play({"layers": [1, 5]}, trials=12, max_failures=2, algorithm="random", seed=1)
+def test_networks_that_cannot_be_built_do_not_count_as_failures_in_a_row(run_search: RunSearch) -> None:
+    ending, engine, _, _ = run_search({"layers": [1, 5]}, trials=12, max_failures=2, algorithm="random", seed=1)
     assert ending == Ending("all 12 trials are done")
     assert sum(t.result.state == "failed" for t in engine.trials()) > 2

@@ -1,4 +1,4 @@
-"""Which models a study keeps: the rule, and what is removed of a real store."""
+"""Which models `search.keep` keeps: the rule, and the removal of the others from a real store."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pneumo.spec.experiment_file import build_experiment
 from pneumo.spec.hyperparameters import Hyperparameters
 from pneumo.spec.result import Trial, TrialResult
 from pneumo.tracking.models import discard, logged_models
+from pneumo.tracking.operations import RemoveModel
 from pneumo.tracking.outbox import open_outbox
 from pneumo.tracking.store import connect
 from pneumo.tracking.study import start_trial
@@ -26,7 +27,7 @@ from tests.support.outboxes import send, sent
 from tests.support.recorded import begun
 
 
-def asked(**search: Any) -> Experiment:
+def experiment_with(**search: Any) -> Experiment:
     return build_experiment({"name": "s", "search": search, "hyperparameters": {"filters": [4, 8]}}, "test")
 
 
@@ -38,47 +39,49 @@ TRIALS = [trial(0, 0.1), trial(1, 0.5), trial(2, None, "failed"), trial(3, 0.9),
 
 
 @pytest.mark.parametrize(
-    ("search", "confirmed", "staying"),
+    ("search", "confirmed", "kept_trials"),
     [
         ({}, (), {0, 1, 2, 3, 4, 5}),
-        ({"keep": {"best": 2}}, (), {0, 3, 5}),  # the baseline too
+        ({"keep": {"best": 2}}, (), {0, 3, 5}),  # 0 is the baseline
         ({"keep": {"best": 2}, "baseline": False}, (), {3, 5}),
-        ({"keep": {"best": 1}, "confirm": {"top": 3}}, (), {0, 3, 5, 4}),  # which are to be confirmed
-        ({"keep": {"best": 1}}, (1,), {0, 1, 3}),  # which was confirmed
+        ({"keep": {"best": 1}, "confirm": {"top": 3}}, (), {0, 3, 5, 4}),  # the best three are to be confirmed
+        ({"keep": {"best": 1}}, (1,), {0, 1, 3}),  # 1 was confirmed
         ({"keep": {"best": 9}}, (), {0, 1, 3, 4, 5}),
     ],
 )
-def test_the_best_stay_and_what_a_promotion_may_need(
-    search: dict[str, Any], confirmed: tuple[int, ...], staying: set[int]
+def test_the_best_models_are_kept_and_those_that_a_promotion_may_need(
+    search: dict[str, Any], confirmed: tuple[int, ...], kept_trials: set[int]
 ) -> None:
-    assert numbers_to_keep(TRIALS, asked(**search), confirmed) == staying
+    assert numbers_to_keep(TRIALS, experiment_with(**search), confirmed) == kept_trials
 
 
-def test_of_several_objectives_the_front_stays() -> None:
+def test_with_several_objectives_the_pareto_front_is_kept() -> None:
     sizes = {0: 9.0, 1: 5.0, 3: 8.0, 4: 6.0, 5: 7.0}
     trials = [trial(n, t.result.value, parameters=sizes[n]) for n, t in enumerate(TRIALS) if n in sizes]
-    experiment = asked(objective=["val_auc", "parameters"], algorithm="nsga2", keep={"best": 1}, baseline=False)
+    experiment = experiment_with(
+        objective=["val_auc", "parameters"], algorithm="nsga2", keep={"best": 1}, baseline=False
+    )
     assert numbers_to_keep([*trials, trial(6, 0.4, parameters=6.0)], experiment) == {1, 3, 4, 5}
 
 
-def test_the_rule_of_promotion_says_what_is_best() -> None:
+def test_the_rule_of_promotion_decides_which_models_are_best() -> None:
     document = {"name": "s", "search": {"keep": {"best": 1}}, "promote": {"min": "train_seconds"}}
     trials = [trial(n, n / 10, train_seconds=abs(n - 2)) for n in range(5)]
     assert numbers_to_keep(trials, build_experiment(document, "test")) == {0, 2}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["local", "served"])
-def test_a_model_that_is_removed_leaves_its_run(
-    where: str, project: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", ["local", "server"])
+def test_the_run_of_a_removed_model_stays(
+    kind: str, project: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow.exceptions import MlflowException
 
     from tests.support.networks import SMALL, network
 
-    if where == "served":
+    if kind == "server":
         monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue("mlflow_server"))
-    store, name = connect(), f"kept-{where}"
+    store, name = connect(), f"kept-{kind}"
     outbox = open_outbox(project / "outbox")
     study = begun(store, name, outbox)
     trials, picture = [], np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
@@ -91,19 +94,19 @@ def test_a_model_that_is_removed_leaves_its_run(
     before = logged_models(store, name)
     runs = [trial.result.run_id for trial in trials]
     assert set(before) == set(runs)
-    store.client.create_registered_model(f"model-{where}")
+    store.client.create_registered_model(f"model-{kind}")
     registered = before[runs[1]]
-    store.client.create_model_version(f"model-{where}", f"models:/{registered}", model_id=registered)
+    store.client.create_model_version(f"model-{kind}", f"models:/{registered}", model_id=registered)
 
     experiment = build_experiment(
         {"name": name, "search": {"keep": {"best": 1}}, "hyperparameters": {"layers": 1}}, "test"
     )
-    for run_id, why in removable_models(experiment, trials[:4], ()).items():
-        outbox.append(run_id, "remove_model", why=why)
+    for run_id, reason in removable_models(experiment, trials[:4], ()).items():
+        outbox.append(run_id, RemoveModel(reason))
     send(outbox, store)
-    assert set(logged_models(store, name)) == {runs[0], runs[1], runs[3], runs[4]}  # the last is not told yet
-    remove_models(store, outbox, experiment, trials, ())
-    remove_models(store, outbox, experiment, trials, ())
+    assert set(logged_models(store, name)) == {runs[0], runs[1], runs[3], runs[4]}  # the last trial is not finished yet
+    for _ in range(2):  # the second call has nothing to remove
+        remove_models(store, outbox, experiment, trials, ())
     assert logged_models(store, name) == {run: before[run] for run in (runs[0], runs[1], runs[4])}
     for number, run_id in enumerate(runs):
         run = store.client.get_run(run_id)
@@ -115,6 +118,6 @@ def test_a_model_that_is_removed_leaves_its_run(
         else:
             mlflow.pyfunc.load_model(f"models:/{before[run_id]}")
 
-    discard(store, runs[4])
-    assert set(logged_models(store, name)) == {runs[0], runs[1]}
-    discard(store, runs[4])
+    for _ in range(2):  # the second call has nothing to discard
+        discard(store, runs[4])
+        assert set(logged_models(store, name)) == {runs[0], runs[1]}

@@ -1,4 +1,4 @@
-"""`python -m pneumo.search` as a user runs it: the real program, on phantoms or broken requests."""
+"""`python -m pneumo.search` as a user runs it: the real program, on phantoms, on real pictures, and with wrong requests."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.support.program import LONGEST, check_study, check_trial, client, com
 
 
 @pytest.fixture(scope="module")
-def studied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
-    """A folder with a study of two trials, its experiment and what the program said."""
+def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    """Return the folder of a study of two trials, its experiment file and the output of the search."""
     folder = tmp_path_factory.mktemp("a folder, ünïcode")
     space = {"layers": [1, 2], "learning_rate": {"low": 0.001, "high": 0.01}, "epochs": 2}
     experiment = write(folder, hyperparameters=space, search={"trials": 2})
@@ -28,25 +28,26 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
     return folder, experiment, done.stdout
 
 
-def test_a_study_leaves_all_of_it_in_mlflow(studied: tuple[Path, Path, str]) -> None:
-    folder, _, said = studied
+def test_a_study_is_recorded_in_mlflow(study: tuple[Path, Path, str]) -> None:
+    folder, _, output = study
     children = check_study(folder, "small", 2)
     for run in children:
         check_trial(folder, run)
+    # The first trial is the tutorial's network, whatever the space says.
     assert children[0].data.params["layers"] == "1"
-    assert children[0].data.params["image_size"] == "64"  # the tutorial's own, whatever the space says
-    assert "The best 2 of 2 trials" in said
-    assert "tutorial's network" in said or "tutorial's own network" in said
-    assert "phantoms" in said
-    assert "mlflow ui" in said
+    assert children[0].data.params["image_size"] == "64"
+    assert "The best 2 of 2 trials" in output
+    assert "tutorial's network" in output or "tutorial's own network" in output
+    assert "phantoms" in output
+    assert "mlflow ui" in output
 
 
-def test_the_same_command_again_does_nothing_and_more_trials_go_on(studied: tuple[Path, Path, str]) -> None:
-    folder, experiment, _ = studied
+def test_the_same_command_again_does_nothing_and_more_trials_resume_the_study(study: tuple[Path, Path, str]) -> None:
+    folder, experiment, _ = study
     before = [run.info.run_id for run in runs(folder, "small")[1]]
-    again = search(experiment, folder=folder)
-    assert again.returncode == 0
-    assert "has its 2 trials already" in again.stdout
+    repeated = search(experiment, folder=folder)
+    assert repeated.returncode == 0
+    assert "has its 2 trials already" in repeated.stdout
     assert [run.info.run_id for run in runs(folder, "small")[1]] == before
 
     more = search(experiment, "--trials", 3, folder=folder)
@@ -55,19 +56,19 @@ def test_the_same_command_again_does_nothing_and_more_trials_go_on(studied: tupl
     assert [run.info.run_id for run in children][:2] == before
 
 
-def test_a_study_that_was_killed_before_it_was_closed_is_closed(studied: tuple[Path, Path, str]) -> None:
-    folder, experiment, _ = studied
+def test_a_study_that_was_killed_before_it_was_closed_is_closed(study: tuple[Path, Path, str]) -> None:
+    folder, experiment, _ = study
     parent, children = runs(folder, "small")
     for run in (parent, children[-1]):
         client(folder).update_run(run.info.run_id, status="RUNNING")
-    again = search(experiment, "--trials", len(children), folder=folder)
-    assert again.returncode == 0, again.stderr
+    repeated = search(experiment, "--trials", len(children), folder=folder)
+    assert repeated.returncode == 0, repeated.stderr
     check_study(folder, "small", len(children))
     assert {run.info.status for run in runs(folder, "small")[1]} == {"FINISHED"}
 
 
-def test_a_changed_study_is_refused_with_the_difference(studied: tuple[Path, Path, str]) -> None:
-    folder, experiment, _ = studied
+def test_a_changed_study_is_refused_with_the_difference(study: tuple[Path, Path, str]) -> None:
+    folder, experiment, _ = study
     space = search(experiment, "--trials", 9, "--set", "layers=[1, 3]", folder=folder)
     assert space.returncode == 2
     assert "hyperparameters.layers was [1, 2], now [1, 3]" in space.stderr
@@ -82,7 +83,7 @@ def test_a_changed_study_is_refused_with_the_difference(studied: tuple[Path, Pat
     assert "whose trials are in another database" in database.stderr
 
 
-def test_ctrl_c_closes_the_trial_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_ctrl_c_closes_the_trial_and_the_same_command_resumes_the_study(tmp_path: Path) -> None:
     experiment = write(tmp_path, hyperparameters={"epochs": 80, "layers": [1, 2]}, search={"trials": 2})
     arguments = command(experiment, "--set", "search.baseline=false")
     program = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True)
@@ -90,19 +91,19 @@ def test_ctrl_c_closes_the_trial_and_the_same_command_goes_on(tmp_path: Path) ->
     for line in program.stdout:
         if line.startswith("MLflow"):
             break
-    while not reported(tmp_path):
+    while not has_logged_epoch(tmp_path):
         assert program.poll() is None
-    os.killpg(program.pid, signal.SIGINT)  # as a terminal does: the workers get it too
-    said = program.stdout.read()
+    os.killpg(program.pid, signal.SIGINT)  # to the workers too, as a terminal does
+    output = program.stdout.read()
     assert program.wait(60) == 130
-    assert "run the same command again" in said
+    assert "run the same command again" in output
     parent, (killed,) = runs(tmp_path, "small")
     assert (parent.info.status, killed.info.status) == ("KILLED", "KILLED")
     assert "pneumo.state" not in killed.data.tags
 
-    # Shorter this time, so that the test ends; the number of epochs is the only thing that may not change by itself.
-    again = search(experiment, "--set", "search.baseline=false", "--timeout", "1s", folder=tmp_path)
-    assert again.returncode == 0, again.stderr
+    # The interrupted trial is trained to its end. With this timeout no further one starts, so that the test ends soon.
+    resumed = search(experiment, "--set", "search.baseline=false", "--timeout", "1s", folder=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
     parent, children = runs(tmp_path, "small")
     assert parent.info.status == "FINISHED"
     assert [run.data.tags["mlflow.runName"] for run in children] == ["trial-0000", "trial-0000"]
@@ -110,14 +111,14 @@ def test_ctrl_c_closes_the_trial_and_the_same_command_goes_on(tmp_path: Path) ->
     assert children[1].info.status == "FINISHED"
 
 
-def reported(folder: Path) -> bool:
-    """Whether a trial of this folder has logged an epoch."""
+def has_logged_epoch(folder: Path) -> bool:
+    """Return whether a trial of this folder's study has logged an epoch."""
     if not (folder / "mlflow.db").exists():
         return False
     store = client(folder)
     experiment = store.get_experiment_by_name("small")
-    found = store.search_runs([experiment.experiment_id]) if experiment else []
-    return any("val_auc" in run.data.metrics for run in found)
+    logged_runs = store.search_runs([experiment.experiment_id]) if experiment else []
+    return any("val_auc" in run.data.metrics for run in logged_runs)
 
 
 @pytest.mark.slow
@@ -140,7 +141,7 @@ def test_bad_candidates_fail_with_their_reason_and_cost_themselves_only(tmp_path
 def test_nothing_fit_to_use_is_status_3(tmp_path: Path) -> None:
     space = {"layers": [2, 6], "image_size": [32]}
     experiment = write(tmp_path, hyperparameters=space, search={"baseline": False, "algorithm": "grid", "trials": 1})
-    for seed in range(10):
+    for seed in range(10):  # find a seed whose only trial has six layers, which cannot be built
         arguments = [experiment, "--set", f"search.seed={seed}", "--name", f"seed-{seed}"]
         first = search(*arguments, "--dry-run", folder=tmp_path)
         if "0  layers=6" in first.stdout:
@@ -152,23 +153,23 @@ def test_nothing_fit_to_use_is_status_3(tmp_path: Path) -> None:
 
 
 def test_the_sealed_test_pictures_are_never_read(archive: Path, tmp_path: Path) -> None:
-    """An archive whose test pictures cannot even be unpacked is searched as any other."""
+    """A search runs on an archive whose test pictures are damaged: reading one of them would be an error."""
     broken = tmp_path / "archive.zip"
-    with zipfile.ZipFile(archive) as real, zipfile.ZipFile(broken, "w") as copy:
-        for part, most in (("train", 40), ("test", 5)):
+    with zipfile.ZipFile(archive) as original, zipfile.ZipFile(broken, "w") as copy:
+        for part, pictures in (("train", 40), ("test", 5)):
             for label in ("NORMAL", "PNEUMONIA"):
-                names = [n for n in real.namelist() if n.startswith(f"chest_xray/{part}/{label}/")]
-                for name in names[:most]:
-                    copy.writestr(name, real.read(name))
-    text = broken.read_bytes()
+                names = [n for n in original.namelist() if n.startswith(f"chest_xray/{part}/{label}/")]
+                for name in names[:pictures]:
+                    copy.writestr(name, original.read(name))
+    content = bytearray(broken.read_bytes())
     with zipfile.ZipFile(broken) as copy:
         for member in copy.infolist():
             if "/test/" in member.filename:
                 start = member.header_offset + 30 + len(member.filename.encode())
-                text = text[:start] + bytes(member.compress_size) + text[start + member.compress_size :]
-    broken.write_bytes(text)
+                content[start : start + member.compress_size] = bytes(member.compress_size)
+    broken.write_bytes(content)
     with zipfile.ZipFile(broken) as copy:
-        assert "/test/" in str(copy.testzip())  # reading one is an error
+        assert "/test/" in str(copy.testzip())  # a test picture cannot be read
 
     experiment = write(tmp_path, data={"source": "kaggle", "validation": 0.3}, search={"trials": 1})
     done = search(experiment, "--data", broken, folder=tmp_path)
@@ -179,12 +180,12 @@ def test_the_sealed_test_pictures_are_never_read(archive: Path, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_unreadable_pictures_are_named_and_counted(archive: Path, tmp_path: Path) -> None:
-    with zipfile.ZipFile(archive) as real:
-        names = [n for n in real.namelist() if n.startswith("chest_xray/train/") and n.endswith(".jpeg")]
+    with zipfile.ZipFile(archive) as original:
+        names = [n for n in original.namelist() if n.startswith("chest_xray/train/") and n.endswith(".jpeg")]
         for name in names[:60] + names[-60:]:
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(real.read(name))
+            path.write_bytes(original.read(name))
     (tmp_path / names[0]).write_bytes(b"no picture")
     experiment = write(tmp_path, data={"source": "kaggle", "validation": 0.3}, search={"trials": 1})
     done = search(experiment, "--data", tmp_path / "chest_xray", folder=tmp_path)
@@ -221,7 +222,7 @@ def test_no_trial_at_all_is_status_3(tmp_path: Path) -> None:
 
 
 def test_the_driver_never_imports_tensorflow(tmp_path: Path) -> None:
-    """Not to list, decode, ask, record, draw the study's page: each trial's process pays for TensorFlow, nobody else."""
+    """Only the workers import TensorFlow, which is slow and takes memory. Nor does the driver import Keras or Keras Tuner."""
     program = (
         "import runpy, sys\n"
         f"sys.argv = ['search', {str(write(tmp_path, search={'trials': 1}))!r}]\n"
@@ -235,7 +236,7 @@ def test_the_driver_never_imports_tensorflow(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "set()"
 
 
-def test_dry_run_shows_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_shows_the_search_and_writes_nothing(tmp_path: Path) -> None:
     experiment = write(tmp_path, hyperparameters={"layers": [1, 2], "filters": [8, 16]})
     done = search(experiment, "--dry-run", "--set", "dropout=0.5", folder=tmp_path)
     assert done.returncode == 0
@@ -247,15 +248,15 @@ def test_dry_run_shows_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
-WRONG: dict[str, tuple[str, list[str], str]] = {
+WRONG_REQUESTS: dict[str, tuple[str, list[str], str]] = {
     "bad YAML": ("name: [x", [], "experiment.yaml:2: not valid YAML"),
     "unknown key": ("name: x\nserch: {trials: 3}", [], "there is no 'serch'; did you mean 'search'?"),
-    "upside down": (
+    "low above high": (
         "name: x\nhyperparameters: {layers: {low: 4, high: 1}}",
         [],
         "hyperparameters.layers: low must be below",
@@ -265,9 +266,13 @@ WRONG: dict[str, tuple[str, list[str], str]] = {
         [],
         "hyperparameters.dropout: log and step cannot be combined",
     ),
-    "a text for a block": ("name: x\ndata: a.zip", ["--data", "b.zip"], "data: input should be a valid dictionary"),
+    "a text in place of a block": (
+        "name: x\ndata: a.zip",
+        ["--data", "b.zip"],
+        "data: input should be a valid dictionary",
+    ),
     "missing data": ("name: x", ["--data", "nowhere.zip"], "nowhere.zip: there is no such file or folder"),
-    "no data named": ("name: x", [], "data.path: no path is given"),
+    "no path of the data": ("name: x", [], "data.path: no path is given"),
     "empty class": ("name: x", ["--data", "empty"], "NORMAL"),
     "broken zip": ("name: x", ["--data", "broken.zip"], "broken.zip: is no zip, or a broken one"),
     "wrong engine": ("name: x", ["--engine", "optna"], "search.engine: there is no 'optna'; there is optuna"),
@@ -279,14 +284,15 @@ WRONG: dict[str, tuple[str, list[str], str]] = {
     ),
     "negative trials": ("name: x", ["--trials", "-3"], "'--trials'"),
     "unknown option": ("name: x", ["--trails", "3"], "No such option: --trails"),
-    "no such experiment": ("name: x", ["--name"], "'--name' requires an argument"),
+    "option without a value": ("name: x", ["--name"], "'--name' requires an argument"),
     "bad timeout": ("name: x", ["--timeout", "soon"], "search.timeout"),
 }
+"""Wrong requests: the experiment file, the command line's arguments, and a part of the expected error."""
 
 
-@pytest.mark.parametrize(("document", "arguments", "said"), WRONG.values(), ids=WRONG.keys())
+@pytest.mark.parametrize(("document", "arguments", "error"), WRONG_REQUESTS.values(), ids=WRONG_REQUESTS.keys())
 def test_a_wrong_request_is_one_line_and_status_2(
-    tmp_path: Path, document: str, arguments: list[str], said: str
+    tmp_path: Path, document: str, arguments: list[str], error: str
 ) -> None:
     (tmp_path / "experiment.yaml").write_text(document + "\n")
     (tmp_path / "broken.zip").write_text("this is no zip")
@@ -297,11 +303,11 @@ def test_a_wrong_request_is_one_line_and_status_2(
     before = sorted(tmp_path.rglob("*"))
     done = search("experiment.yaml", *arguments, folder=tmp_path)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert error in done.stderr
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("pneumo.search: ")
     assert done.stdout == ""
-    assert sorted(tmp_path.rglob("*")) == before  # nothing half-written
+    assert sorted(tmp_path.rglob("*")) == before  # nothing was written
 
 
 def test_an_unreachable_tracking_server_is_one_line_and_status_2(tmp_path: Path) -> None:
@@ -315,8 +321,8 @@ def test_an_unreachable_tracking_server_is_one_line_and_status_2(tmp_path: Path)
 
 def test_the_projects_experiments_are_valid(tmp_path: Path) -> None:
     for experiment in sorted((ROOT / "experiments").glob("*.yaml")):
-        first = experiment.read_text().splitlines()[0]
-        assert first.startswith("# python -m pneumo.search"), experiment
+        first_line = experiment.read_text().splitlines()[0]
+        assert first_line.startswith("# python -m pneumo.search"), experiment
     done = search("--dry-run", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("name: quickstart")

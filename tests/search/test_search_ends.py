@@ -1,4 +1,4 @@
-"""How a search begins and ends, beyond its trials: known configurations, an earlier study, what is confirmed, a front."""
+"""What a search does before and after its trials: known configurations, earlier studies, confirmations, the Pareto front."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ RATE = {"low": 0.001, "high": 0.01, "log": True}
 SPACE = {"filters": [4, 8, 16], "learning_rate": RATE}
 
 
-def table(folder: Path, study: str, name: str) -> list[dict[str, str]]:
-    """An artifact of a study's run that is CSV."""
+def read_table(folder: Path, study: str, name: str) -> list[dict[str, str]]:
+    """Return the rows of a CSV artifact of a study's run."""
     parent, _ = runs(folder, study)
     file = client(folder).download_artifacts(parent.info.run_id, name, str(folder))
     return list(csv.DictReader(Path(file).read_text(encoding="utf-8").splitlines()))
 
 
-def again(folder: Path, study: str) -> list[tuple[int, int, str, float]]:
-    """Trial, seed, status and value of the runs that train a trial again, by trial and seed."""
+def confirmations(folder: Path, study: str) -> list[tuple[int, int, str, float]]:
+    """Return trial, seed, status and value of each run of a confirmation, by trial and seed."""
     store = client(folder)
     experiment = store.get_experiment_by_name(study)
     assert experiment is not None
-    found = store.search_runs([experiment.experiment_id], "tags.`pneumo.role` = 'confirm'")
+    confirmation_runs = store.search_runs([experiment.experiment_id], "tags.`pneumo.role` = 'confirm'")
     return sorted(
         (
             int(run.data.tags["pneumo.trial"]),
@@ -38,13 +38,13 @@ def again(folder: Path, study: str) -> list[tuple[int, int, str, float]]:
             run.info.status,
             run.data.metrics.get("best_val_auc", math.nan),
         )
-        for run in found
+        for run in confirmation_runs
     )
 
 
 @pytest.fixture(scope="module")
 def confirmed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
-    """A folder with a study whose two best trials were trained again, its experiment and what the program said."""
+    """Return the folder of a study whose two best trials were confirmed, its experiment file and the output of the search."""
     folder = tmp_path_factory.mktemp("confirmed")
     options = {"trials": 3, "try": [{"filters": 16}], "confirm": {"top": 2, "seeds": 2}}
     experiment = write(folder, hyperparameters=SPACE, search=options)
@@ -53,73 +53,77 @@ def confirmed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str
     return folder, experiment, done.stdout
 
 
-def test_the_best_are_trained_again_and_the_mean_decides(confirmed: tuple[Path, Path, str]) -> None:
-    folder, _, said = confirmed
+def test_the_best_trials_are_confirmed_and_the_mean_decides(confirmed: tuple[Path, Path, str]) -> None:
+    folder, _, output = confirmed
     parent, trials = runs(folder, "small")
     assert trials[1].data.params["filters"] == "16"  # the known configuration, after the baseline
-    repeated = again(folder, "small")
+    confirmed_runs = confirmations(folder, "small")
     values = {run.data.tags["pneumo.trial"]: run.data.metrics["best_val_auc"] for run in trials}
     best_two = sorted(values, key=lambda trial: (-values[trial], int(trial)))[:2]
-    assert {trial for trial, *_ in repeated} == set(map(int, best_two))
-    assert [(seed, status) for _, seed, status, _ in repeated] == [
+    assert {trial for trial, *_ in confirmed_runs} == set(map(int, best_two))
+    assert [(seed, status) for _, seed, status, _ in confirmed_runs] == [
         (FIRST_SEED, "FINISHED"),
         (FIRST_SEED + 1, "FINISHED"),
     ] * 2
-    means = {int(t): statistics.mean(v for trial, *_, v in repeated if trial == int(t)) for t in best_two}
+    means = {
+        number: statistics.mean(value for trial, *_, value in confirmed_runs if trial == number)
+        for number in map(int, best_two)
+    }
     best = max(means, key=lambda trial: (means[trial], -trial))
     assert parent.data.metrics["best_trial"] == best
     assert parent.data.metrics["confirmed_mean"] == pytest.approx(means[best])
     assert parent.data.metrics["confirmed_low"] <= means[best] <= parent.data.metrics["confirmed_high"]
-    assert len(table(folder, "small", "confirm.csv")) == 4
+    assert len(read_table(folder, "small", "confirm.csv")) == 4
     page = client(folder).download_artifacts(parent.info.run_id, "study.html", str(folder))
     assert "Confirmation" in Path(page).read_text(encoding="utf-8")
-    assert "Confirmed with other seeds: mean val_auc" in said
-    assert f"Trial {best} over 2 other seeds: mean val_auc" in said
+    assert "Confirmed with other seeds: mean val_auc" in output
+    assert f"Trial {best} over 2 other seeds: mean val_auc" in output
 
 
-def test_what_was_trained_again_is_not_trained_once_more(confirmed: tuple[Path, Path, str]) -> None:
+def test_a_complete_confirmation_is_not_trained_again(confirmed: tuple[Path, Path, str]) -> None:
     folder, experiment, _ = confirmed
-    before = again(folder, "small")
+    before = confirmations(folder, "small")
     done = search(experiment, folder=folder)
     assert done.returncode == 0
     assert "has its 3 trials already" in done.stdout
     assert "Confirmed with other seeds: mean val_auc" in done.stdout
-    assert again(folder, "small") == before
+    assert confirmations(folder, "small") == before
 
-    # One that a killed search left half done is closed and trained from its beginning; a further seed joins the others.
+    # The run of a confirmation that a kill interrupted is closed, and the confirmation is trained again. At the same time
+    # a third seed is added for both trials.
     store = client(folder)
-    found = store.get_experiment_by_name("small")
-    assert found is not None
-    half = store.search_runs([found.experiment_id], "tags.`pneumo.role` = 'confirm'")[0].info.run_id
-    store.delete_tag(half, "pneumo.state")
-    store.update_run(half, status="RUNNING")
+    mlflow_experiment = store.get_experiment_by_name("small")
+    assert mlflow_experiment is not None
+    killed = store.search_runs([mlflow_experiment.experiment_id], "tags.`pneumo.role` = 'confirm'")[0].info.run_id
+    store.delete_tag(killed, "pneumo.state")
+    store.update_run(killed, status="RUNNING")
     done = search(experiment, "--set", "search.confirm.seeds=3", folder=folder)
     assert done.returncode == 0, done.stderr
-    assert store.get_run(half).info.status == "KILLED"
-    statuses = [status for *_, status, _ in again(folder, "small")]
+    assert store.get_run(killed).info.status == "KILLED"
+    statuses = [status for *_, status, _ in confirmations(folder, "small")]
     assert (statuses.count("FINISHED"), statuses.count("KILLED")) == (6, 1)
-    assert len(table(folder, "small", "confirm.csv")) == 6
+    assert len(read_table(folder, "small", "confirm.csv")) == 6
 
 
-def test_an_earlier_study_is_learned_from_and_not_run_again(confirmed: tuple[Path, Path, str]) -> None:
+def test_a_search_learns_from_an_earlier_study(confirmed: tuple[Path, Path, str]) -> None:
     folder, experiment, _ = confirmed
     before = runs(folder, "small")[1]
     options = ["--set", "search.from=small", "--set", "search.confirm=null", "--trials", 1]
     done = search(experiment, "--name", "next", *options, "--set", "search.baseline=false", folder=folder)
     assert done.returncode == 0, done.stderr
-    outside = sum(run.data.params["filters"] == "32" for run in before)  # the tutorial's own, which the space lacks
+    outside = sum(run.data.params["filters"] == "32" for run in before)  # the baseline, which is not in the space
     assert f"From study small: {len(before) - outside} of {len(before)} trials fit this space" in done.stdout
     assert len(runs(folder, "next")[1]) == 1
 
     absent = search(experiment, "--name", "other", *options, "--set", "search.from=nothing", folder=folder)
     assert absent.returncode == 2
     assert "search.from: there is no study 'nothing' with finished trials" in absent.stderr
-    elsewhere = search(experiment, "--name", "other", *options, "--set", "data.validation=0.4", folder=folder)
-    assert elsewhere.returncode == 2
-    assert "has other validation pictures" in elsewhere.stderr
+    other_pictures = search(experiment, "--name", "other", *options, "--set", "data.validation=0.4", folder=folder)
+    assert other_pictures.returncode == 2
+    assert "has other validation pictures" in other_pictures.stderr
 
 
-def test_two_objectives_leave_a_front_and_the_rule_says_which_is_best(tmp_path: Path) -> None:
+def test_two_objectives_give_a_pareto_front_and_the_rule_of_promotion_chooses_the_best(tmp_path: Path) -> None:
     experiment = write(
         tmp_path,
         hyperparameters=SPACE | {"filters": [2, 16]},
@@ -129,23 +133,23 @@ def test_two_objectives_leave_a_front_and_the_rule_says_which_is_best(tmp_path: 
     done = search(experiment, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     parent, trials = runs(tmp_path, "small")
-    front = table(tmp_path, "small", "pareto.csv")
-    figures = [(run.data.metrics["best_val_auc"], run.data.metrics["parameters"]) for run in trials]
+    front = read_table(tmp_path, "small", "pareto.csv")
+    values = [(run.data.metrics["best_val_auc"], run.data.metrics["parameters"]) for run in trials]
     undominated = {
         number
-        for number, (auc, size) in enumerate(figures)
-        if not any(a >= auc and s <= size and (a, s) != (auc, size) for a, s in figures)
+        for number, (auc, size) in enumerate(values)
+        if not any(a >= auc and s <= size and (a, s) != (auc, size) for a, s in values)
     }
     assert {int(row["trial"]) for row in front} == undominated
     assert f"The Pareto front: {len(front)} of 4 trials" in done.stdout
-    small = [number for number, (_, size) in enumerate(figures) if size <= 5000]
-    best = max(small, key=lambda number: (figures[number][0], -number), default=None)
+    small = [number for number, (_, size) in enumerate(values) if size <= 5000]
+    best = max(small, key=lambda number: (values[number][0], -number), default=None)
     assert parent.data.metrics.get("best_trial") == best
     assert "maximize val_auc, parameters at most 5,000" in done.stdout
 
 
 def test_trial_after_trial_that_fails_is_status_3_with_the_cause(tmp_path: Path) -> None:
-    # Each step multiplies the weights by 1 - 10 * 1.
+    # The weight decay multiplies the weights by 1 - 10 * 1 at each step, so that they grow without bound.
     diverging = {"optimizer": "sgd", "learning_rate": 10.0, "weight_decay": 1.0, "batch_size": 1, "filters": [2, 4]}
     experiment = write(tmp_path, hyperparameters=diverging, search={"trials": 9, "max_failures": 2, "baseline": False})
     done = search(experiment, folder=tmp_path)

@@ -1,4 +1,4 @@
-"""The whole stack at once: a search that reports to an MLflow server and keeps its study in PostgreSQL."""
+"""All services together: a search, a promotion, a prediction and a replay with an MLflow server and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ def test_a_search_on_a_server_and_postgresql(postgres: Postgres, mlflow_server: 
     assert not (tmp_path / "mlflow.db").exists()
 
     store = MlflowClient(mlflow_server)
-    found = store.get_experiment_by_name("stack")
-    assert found is not None
-    runs = store.search_runs([found.experiment_id], "tags.`pneumo.role` = 'trial'")
+    mlflow_experiment = store.get_experiment_by_name("stack")
+    assert mlflow_experiment is not None
+    runs = store.search_runs([mlflow_experiment.experiment_id], "tags.`pneumo.role` = 'trial'")
     assert {run.data.tags["pneumo.state"] for run in runs} == {"complete"}
     assert all(len(store.list_artifacts(run.info.run_id, "plots")) == 6 for run in runs)
     assert len(optuna.load_study(study_name="stack", storage=storage).trials) == 2
 
-    again = search(*arguments, "--trials", 3, folder=tmp_path, MLFLOW_TRACKING_URI=mlflow_server)
-    assert again.returncode == 0, again.stderr
-    assert len(store.search_runs([found.experiment_id], "tags.`pneumo.role` = 'trial'")) == 3
+    resumed = search(*arguments, "--trials", 3, folder=tmp_path, MLFLOW_TRACKING_URI=mlflow_server)
+    assert resumed.returncode == 0, resumed.stderr
+    assert len(store.search_runs([mlflow_experiment.experiment_id], "tags.`pneumo.role` = 'trial'")) == 3
 
     promoted = called("promote", "stack", "--force", "a test", folder=tmp_path, MLFLOW_TRACKING_URI=mlflow_server)
     assert promoted.returncode == 0, promoted.stderr
     version = store.get_model_version_by_alias("stack", "champion")
     assert "phantoms" in str(version.description)
     (tmp_path / "scan.jpeg").write_bytes(encoded())
-    uri = ["--model", "models:/stack@champion", "--format", "csv"]
-    said = called("predict", "scan.jpeg", *uri, folder=tmp_path, MLFLOW_TRACKING_URI=mlflow_server)
-    assert said.returncode == 0, said.stderr
-    assert said.stdout.startswith("name,probability,label,threshold\nscan.jpeg,0.")
+    options = ["--model", "models:/stack@champion", "--format", "csv"]
+    predicted = called("predict", "scan.jpeg", *options, folder=tmp_path, MLFLOW_TRACKING_URI=mlflow_server)
+    assert predicted.returncode == 0, predicted.stderr
+    assert predicted.stdout.startswith("name,probability,label,threshold\nscan.jpeg,0.")
     replayed = called("replay", version.tags["pneumo.run"], folder=tmp_path, MLFLOW_TRACKING_URI=mlflow_server)
     assert replayed.returncode == 0, replayed.stdout
     assert "Every metric is equal to the last bit." in replayed.stdout

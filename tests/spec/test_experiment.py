@@ -62,7 +62,7 @@ def test_a_step_of_tenths_is_exact() -> None:
     assert dimension.values == (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 
 
-def test_a_condition_leaves_out_what_does_not_count() -> None:
+def test_a_condition_leaves_out_inactive_hyperparameters() -> None:
     space = read_space({"optimizer": ["adam", "sgd"], "momentum": [0.0, 0.9]})
     assert [("momentum" in v, v["optimizer"]) for v in space.grid()] == [(False, "adam"), (True, "sgd"), (True, "sgd")]
 
@@ -87,7 +87,7 @@ def test_the_baseline_is_the_tutorials_network_also_outside_the_space() -> None:
 
 
 @given(st.data())
-def test_what_is_drawn_is_held(data: st.DataObject) -> None:
+def test_drawn_values_lie_in_the_space(data: st.DataObject) -> None:
     block: dict[str, Any] = {
         "layers": data.draw(st.sampled_from([1, [1, 2], {"low": 1, "high": 3}])),
         "optimizer": data.draw(st.sampled_from(["sgd", ["adam", "sgd", "rmsprop"]])),
@@ -101,7 +101,7 @@ def test_what_is_drawn_is_held(data: st.DataObject) -> None:
     assert set(drawn) <= set(NAMES)
 
 
-def test_more_pooling_than_pixels_is_known() -> None:
+def test_a_network_with_more_pooling_than_pixels_is_unbuildable() -> None:
     assert [map_size(Hyperparameters(layers=n)) for n in range(1, 6)] == [31, 14, 6, 2, 0]
     reason = unbuildable(Hyperparameters(layers=5))
     assert reason is not None
@@ -160,11 +160,11 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("document", "said"), WRONG.values(), ids=WRONG.keys())
-def test_what_is_wrong_is_said_in_one_line(document: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(("document", "message"), WRONG.values(), ids=WRONG.keys())
+def test_an_error_is_one_line(document: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError) as caught:
         build_experiment({"name": "x"} | document, "x.yaml")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert str(caught.value).startswith("x.yaml: ")
     assert "\n" not in str(caught.value)
 
@@ -196,7 +196,7 @@ def test_yaml_is_data_never_code(tmp_path: Path) -> None:
         read_experiment(file)
 
 
-def test_settings_are_laid_over_the_file(tmp_path: Path) -> None:
+def test_settings_replace_values_of_the_file(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     file.write_text("name: x\nhyperparameters:\nsearch: {trials: 3}\n")
     settings = ["layers=[1, 2]", "search.trials=7", "data.phantom.size=64", "name=y", "hyperparameters.dropout=0.5"]
@@ -238,11 +238,14 @@ def test_an_experiment_that_an_earlier_version_recorded_is_read_and_has_not_chan
     assert not is_same_experiment(recorded.replace("trials: 3", "trials: 4"), current)
     assert not is_same_experiment("name: [", current)
     assert not is_same_experiment(None, current)
-    with pytest.raises(RequestError, match=r"x: search\.terminator: was removed; use search\.patience"):
-        parse_experiment(recorded.replace("terminator: false", "terminator: true"), "x")
+    ended_by_it = recorded.replace("terminator: false", "terminator: true")
+    assert parse_experiment(ended_by_it, "x").to_yaml() == current  # so that its trials can be promoted and replayed
+    file.write_text(ended_by_it)
+    with pytest.raises(RequestError, match=r"experiment.yaml: search\.terminator: was removed; use search\.patience"):
+        read_experiment(file)
 
 
-def test_changes_name_what_differs_and_pass_over_the_budget() -> None:
+def test_changes_name_the_differences_without_the_budget() -> None:
     before = {"search": {"trials": 3, "pruner": "none"}, "hyperparameters": {"layers": {"low": 1, "high": 4}}}
     now = {"search": {"trials": 9, "pruner": "median"}, "hyperparameters": {"layers": [1, 2]}}
     assert setting_changes(before, now) == [

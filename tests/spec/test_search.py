@@ -1,4 +1,4 @@
-"""The search block: engines, algorithms, pruners, and what does not go together."""
+"""The `search` block: engines, algorithms, pruners, and combinations that are refused."""
 
 from __future__ import annotations
 
@@ -64,7 +64,6 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     ),
     "same objective twice": ({"objective": ["val_auc", "val_auc"]}, {}, "a list of different ones"),
     "no objective": ({"objective": []}, {}, "a list of different ones"),
-    "terminator": ({"terminator": True}, {}, "search.terminator: was removed; use search.patience"),
     "known, not held": ({"try": [{"layers": 2}]}, {}, "search.try[0].layers: 2 is not in the space"),
     "known, misspelt": ({"try": [{}, {"layrs": 2}]}, {}, "search.try[1]: there is no 'layrs'; did you mean 'layers'?"),
     "known, of no use": (
@@ -81,17 +80,17 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 }
 
 
-def made(search: dict[str, Any], block: dict[str, Any] | None = None, **more: Any) -> Experiment:
+def build(search: dict[str, Any], block: dict[str, Any] | None = None, **more: Any) -> Experiment:
     return build_experiment({"name": "study", "search": search, "hyperparameters": block or {}} | more, "file.yaml")
 
 
-@pytest.mark.parametrize(("search", "block", "said"), WRONG.values(), ids=WRONG.keys())
-def test_what_does_not_go_together_is_refused_with_what_would(
-    search: dict[str, Any], block: dict[str, Any], said: str
+@pytest.mark.parametrize(("search", "block", "message"), WRONG.values(), ids=WRONG.keys())
+def test_an_invalid_combination_is_refused_with_advice(
+    search: dict[str, Any], block: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RequestError) as caught:
-        made(search, block)
-    assert said in str(caught.value)
+        build(search, block)
+    assert message in str(caught.value)
     assert str(caught.value).startswith("file.yaml: ")
 
 
@@ -99,50 +98,50 @@ def test_what_does_not_go_together_is_refused_with_what_would(
 def test_settings_of_an_algorithm_have_defaults_bounds_and_names(engine: str, algorithm: str) -> None:
     search: dict[str, Any] = {"engine": engine, "algorithm": algorithm}
     known = ALGORITHMS[engine][algorithm].settings.model_fields
-    assert set(made(search).search.algorithm_settings) == set(known)
+    assert set(build(search).search.algorithm_settings) == set(known)
     with pytest.raises(RequestError, match=r"search\.algorithm_settings: there is no 'speed'"):
-        made(search | {"algorithm_settings": {"speed": 3}})
+        build(search | {"algorithm_settings": {"speed": 3}})
     for name in known:
         with pytest.raises(RequestError, match=rf"search\.algorithm_settings\.{name}: .*, got 'fast'"):
-            made(search | {"algorithm_settings": {name: "fast"}})
+            build(search | {"algorithm_settings": {name: "fast"}})
 
 
 @pytest.mark.parametrize("pruner", PRUNERS)
 def test_settings_of_a_pruner_have_defaults_bounds_and_names(pruner: str) -> None:
     known = PRUNERS[pruner].model_fields
-    assert set(made({"pruner": pruner}).search.pruner_settings) == set(known)
+    assert set(build({"pruner": pruner}).search.pruner_settings) == set(known)
     with pytest.raises(RequestError, match=r"search\.pruner_settings: there is no 'speed'"):
-        made({"pruner": pruner, "pruner_settings": {"speed": 3}})
+        build({"pruner": pruner, "pruner_settings": {"speed": 3}})
     for name in known:
         with pytest.raises(RequestError, match=rf"search\.pruner_settings\.{name}: .*, got -1"):
-            made({"pruner": pruner, "pruner_settings": {name: -1}})
+            build({"pruner": pruner, "pruner_settings": {name: -1}})
 
 
 def test_an_engine_has_an_algorithm_of_its_own() -> None:
-    assert made({}).search.algorithm == "tpe"
-    assert made(KERAS_TUNER).search.algorithm == "bayesian"
+    assert build({}).search.algorithm == "tpe"
+    assert build(KERAS_TUNER).search.algorithm == "bayesian"
 
 
 def test_known_configurations_are_completed_with_what_is_nearest_to_the_tutorials() -> None:
     block = SGD | {"filters": [16, 64], "dropout": {"low": 0.2, "high": 0.4}, "layers": {"low": 2, "high": 4}}
-    asked = made({"try": [{"optimizer": "sgd"}, {"layers": 3}]}, block)
-    baseline, first, second = asked.first_candidates
-    assert baseline == asked.space.baseline()
+    request = build({"try": [{"optimizer": "sgd"}, {"layers": 3}]}, block)
+    baseline, first, second = request.first_candidates
+    assert baseline == request.space.baseline()
     assert (first["optimizer"], first["momentum"], first["layers"]) == ("sgd", 0.0, 2)
     assert (first["filters"], first["dropout"]) == (16, 0.2)
     assert second["layers"] == 3
     assert "momentum" not in second
-    assert made({"try": [{}], "baseline": False}).first_candidates == (asked.space.baseline(),)
+    assert build({"try": [{}], "baseline": False}).first_candidates == (request.space.baseline(),)
 
 
 def test_the_resolved_experiment_reads_as_itself(tmp_path: Any) -> None:
-    asked = made(
+    request = build(
         {"objective": TWO, "algorithm": "nsga2", "try": [{"layers": 1}], "from": "earlier", "confirm": {}},
         {"layers": [1, 2]},
         promote={"max": "val_auc", "subject_to": {"parameters": {"max": 500000}}},
     )
-    (tmp_path / "resolved.yaml").write_text(asked.to_yaml())
-    assert read_experiment(tmp_path / "resolved.yaml").to_yaml() == asked.to_yaml()
+    (tmp_path / "resolved.yaml").write_text(request.to_yaml())
+    assert read_experiment(tmp_path / "resolved.yaml").to_yaml() == request.to_yaml()
     changed = read_experiment(tmp_path / "resolved.yaml", ["search.confirm.top=2", "promote.max=val_f1"])
     assert changed.search.confirm
     assert changed.search.confirm.top == 2
@@ -152,26 +151,26 @@ def test_the_resolved_experiment_reads_as_itself(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("file", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda file: file.stem)
 def test_the_projects_experiments_are_valid_and_say_what_came_out(file: Any) -> None:
-    asked = read_experiment(file)
+    request = read_experiment(file)
     first, *_ = file.read_text().splitlines()
     assert first.startswith("# python -m pneumo.search")
-    if asked.name != "quickstart":
+    if request.name != "quickstart":
         assert first == f"# python -m pneumo.search experiments/{file.name}"
     head = file.read_text().split("\nname:")[0]
     assert "two cores" in head.replace("\n# ", " ").lower()
     assert any(word in head for word in ("As run", "came out"))
 
 
-def told(*values: float | None, second: tuple[float, ...] = ()) -> list[Trial]:
-    """Trials in the order of their ends; None is a failed one."""
-    found = []
+def finished_trials(*values: float | None, second: tuple[float, ...] = ()) -> list[Trial]:
+    """Return trials in the order in which they ended. A value of None means a failed trial."""
+    trials = []
     for number, value in enumerate(values):
         metrics = {"parameters": second[number]} if second else {}
         state: State = "failed" if value is None else "complete"
-        found.append(
+        trials.append(
             Trial(Candidate(number, {}), TrialResult(number, "run", state, value, metrics, ended=float(number)))
         )
-    return found
+    return trials
 
 
 @pytest.mark.parametrize(
@@ -179,12 +178,12 @@ def told(*values: float | None, second: tuple[float, ...] = ()) -> list[Trial]:
     [((), 0), ((0.5,), 0), ((0.5, 0.4, 0.3), 2), ((0.5, 0.4, 0.6, 0.6), 1), ((0.5, None, 0.4, None), 1), ((None,), 0)],
 )
 def test_trials_since_a_better_value_are_counted(values: tuple[float | None, ...], since: int) -> None:
-    assert trials_since_improvement(told(*values), ["val_auc"]) == since
-    assert trials_since_improvement(list(reversed(told(*values))), ["val_auc"]) == since
+    assert trials_since_improvement(finished_trials(*values), ["val_auc"]) == since
+    assert trials_since_improvement(list(reversed(finished_trials(*values))), ["val_auc"]) == since
 
 
 def test_with_several_objectives_better_means_beyond_the_front() -> None:
-    trials = told(0.5, 0.4, 0.6, 0.55, 0.6, second=(100, 50, 900, 950, 900))
+    trials = finished_trials(0.5, 0.4, 0.6, 0.55, 0.6, second=(100, 50, 900, 950, 900))
     assert trials_since_improvement(trials[:2], TWO) == 0
     assert trials_since_improvement(trials[:3], TWO) == 0
     assert trials_since_improvement(trials, TWO) == 2
@@ -192,9 +191,9 @@ def test_with_several_objectives_better_means_beyond_the_front() -> None:
 
 
 def test_a_trials_time_may_change_from_run_to_run() -> None:
-    asked = [made({"trial_timeout": given}) for given in ("30m", None)]
-    assert [one.search.trial_timeout for one in asked] == [1800.0, None]
-    assert setting_changes(*(one.model_dump(mode="json") for one in asked)) == []
+    experiments = [build({"trial_timeout": given}) for given in ("30m", None)]
+    assert [experiment.search.trial_timeout for experiment in experiments] == [1800.0, None]
+    assert setting_changes(*(experiment.model_dump(mode="json") for experiment in experiments)) == []
 
 
 def test_failures_are_of_one_kind_where_only_their_figures_differ() -> None:

@@ -1,4 +1,4 @@
-"""pneumo.spec.selection: the best trial, the front and the mean over seeds, against other people's arithmetic."""
+"""The best trial, the front and the mean over seeds, compared with independent computations."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _numbers(trials: list[Trial]) -> list[int]:
 
 
 def _refusal(rule: Mapping[str, Any]) -> str:
-    """The key and what is said of it, as a file's reader puts them together."""
+    """Return the key and the message of the error, joined as for an experiment file."""
 
     class File(BaseModel):
         promote: Rule
@@ -54,21 +54,21 @@ def _refusal(rule: Mapping[str, Any]) -> str:
     return f"{'.'.join(map(str, fault['loc']))}.{fault['msg'].removeprefix('Value error, ')}"
 
 
-def test_a_rule_is_a_metric_to_have_most_or_least_of_and_bounds() -> None:
+def test_a_rule_is_a_metric_with_a_direction_and_bounds() -> None:
     rule = Rule.model_validate({"max": "val_auc", "subject_to": {"parameters": {"max": 500000}}})
     assert (rule.metric, rule.direction) == ("val_auc", "maximize")
     assert rule.subject_to == {"parameters": Bound(max=500000)}
     assert (Rule(min="predict_ms").metric, Rule(min="predict_ms").direction) == ("predict_ms", "minimize")
 
 
-def test_a_bound_holds_its_ends() -> None:
+def test_a_bound_contains_its_ends() -> None:
     assert [Bound(min=1, max=2).contains(value) for value in (0.9, 1, 1.5, 2, 2.1)] == [False, True, True, True, False]
     assert Bound(min=0).contains(INF)
     assert not Bound(max=0).contains(INF)
 
 
 @pytest.mark.parametrize(
-    ("rule", "said"),
+    ("rule", "message"),
     [
         ({"max": "val_acu"}, "promote.max: there is no 'val_acu'; there is val_auc, val_accuracy, "),
         ({"max": "val_acu"}, "; did you mean 'val_auc'?"),
@@ -91,8 +91,8 @@ def test_a_bound_holds_its_ends() -> None:
         ({"max": "val_auc", "most": 1}, "promote.most.Extra inputs are not permitted"),
     ],
 )
-def test_a_rule_that_says_too_little_or_too_much_is_refused(rule: dict[str, Any], said: str) -> None:
-    assert said in _refusal(rule)
+def test_an_incomplete_or_contradictory_rule_is_refused(rule: dict[str, Any], message: str) -> None:
+    assert message in _refusal(rule)
 
 
 def test_the_first_objective_is_the_value_and_the_others_are_metrics() -> None:
@@ -102,7 +102,7 @@ def test_the_first_objective_is_the_value_and_the_others_are_metrics() -> None:
     assert metric_value(result, "val_loss", ("val_loss",)) == 0.9
 
 
-def test_ranking_is_by_the_first_objective_and_leaves_out_what_did_not_end_well() -> None:
+def test_the_ranking_is_by_the_first_objective_and_has_complete_trials_only() -> None:
     trials = [
         _trial(4, 0.8),
         _trial(3, 0.9),

@@ -1,4 +1,4 @@
-"""Playing a study without training: an experiment, made-up values, asking and telling."""
+"""Studies without training: an experiment, and trials with made-up values."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ RANGES: dict[str, Any] = {
     "dropout": {"low": 0.0, "high": 0.5, "step": 0.1},
     "learning_rate": {"low": 0.001, "high": 0.009},
 }
-"""For algorithms that take no choices."""
+"""A space for algorithms that support no choices."""
 
 
 def experiment(engine: str, algorithm: str, block: dict[str, Any] | None = None, **search: Any) -> Experiment:
+    """Return an experiment with this engine and algorithm. `search` has further keys of its `search` block."""
     if engine in ("scripted", "retrying"):
         engine = next(name for name, algorithms in ALGORITHMS.items() if algorithm in algorithms)
     search = {"engine": engine, "algorithm": algorithm} | search
@@ -49,7 +50,7 @@ def experiment(engine: str, algorithm: str, block: dict[str, Any] | None = None,
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory where there is one: a study commits some hundred times, and a disk makes each wait."""
+    """Yield a folder in memory if possible, because a study commits some hundred times and a disk delays each commit."""
     if not os.access("/dev/shm", os.W_OK):
         yield tmp_path
         return
@@ -63,12 +64,13 @@ def storage(folder: Path) -> str:
 
 
 def quality(candidate: Candidate) -> float:
-    """A made-up objective between 0 and 1, so that algorithms have something to climb."""
+    """Return a made-up objective between 0 and 1 that algorithms can maximize."""
     values = candidate.values
     return 1 / (1 + abs(math.log10(values.learning_rate) + 2.5) + abs(values.layers - 3) + (values.optimizer == "adam"))
 
 
 def tell(engine: Engine, candidate: Candidate) -> Trial:
+    """Report three epochs of a candidate, tell its result, and return the trial."""
     result = TrialResult(candidate.number, f"run-{candidate.number}", "complete", quality(candidate))
     for epoch in (1, 2, 3):
         if not engine.report(candidate.number, epoch, quality(candidate) * epoch / 3):
@@ -79,10 +81,12 @@ def tell(engine: Engine, candidate: Candidate) -> Trial:
 
 
 def ask(engine: Engine) -> Candidate:
+    """Return the next candidate. Fail if there is none."""
     proposal = engine.ask()
     assert isinstance(proposal, Candidate)
     return proposal
 
 
 def play(engine: Engine, trials: int) -> list[Trial]:
+    """Run so many trials one after another, and return them."""
     return [tell(engine, ask(engine)) for _ in range(trials)]

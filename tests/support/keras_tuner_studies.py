@@ -1,4 +1,4 @@
-"""Studies with Keras Tuner that are played rather than trained."""
+"""Studies with Keras Tuner, without training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pneumo.engines.journal import finished_journal_trials, read_journal
+from pneumo.engines.journal import FILE, finished_journal_trials, read_journal
 from pneumo.engines.keras_tuner_engine import KerasTunerEngine
 from pneumo.spec.candidate import Candidate, Done
 from pneumo.spec.experiment import Experiment
@@ -16,7 +16,7 @@ from pneumo.spec.experiment_file import build_experiment
 from pneumo.spec.result import State, Trial, TrialResult
 
 MOST = 200
-"""More than any study here has trials."""
+"""Number of trials that no study in these tests reaches."""
 
 NOTHING: dict[str, Any] = {}
 GRID: dict[str, Any] = {"layers": {"low": 1, "high": 3}, "optimizer": ["adam", "sgd"], "momentum": [0.0, 0.5]}
@@ -31,7 +31,7 @@ MIXED: dict[str, Any] = {
     "image_size": 256,
 }
 SMALL = {name: MIXED[name] for name in ("layers", "learning_rate")}
-"""For a Gaussian process, which takes seconds a proposal in the others."""
+"""A space for a Gaussian process, which takes seconds for each proposal in the others."""
 
 NESTED: dict[str, Any] = {
     "optimizer": ["adam", "sgd", "rmsprop"],
@@ -47,7 +47,7 @@ NESTED: dict[str, Any] = {
 """Conditions on searched hyperparameters and on fixed ones, on several at once and on conditional ones."""
 
 SHORT = {"bayesian": {"num_initial_points": 3}, "hyperband": {"factor": 3, "hyperband_iterations": 1}}
-"""Settings with which each algorithm soon does what is its own."""
+"""Settings with which each algorithm reaches its characteristic behaviour after few trials."""
 
 
 def experiment(algorithm: str, block: dict[str, Any], **search: Any) -> Experiment:
@@ -75,7 +75,7 @@ def tell(engine: KerasTunerEngine, candidate: Candidate, state: State = "complet
 
 
 def play(engine: KerasTunerEngine, state: Callable[[Candidate], State] = lambda _: "complete") -> Iterator[Trial]:
-    """Plays until nothing more is proposed; one trial at a time, so there is nothing to wait for."""
+    """Run one trial after another until there are no more candidates, and yield the trials."""
     for _ in range(MOST):
         proposal = engine.ask()
         if not isinstance(proposal, Candidate):
@@ -86,23 +86,24 @@ def play(engine: KerasTunerEngine, state: Callable[[Candidate], State] = lambda 
 
 
 def play_two_at_once(engine: KerasTunerEngine, trials: int) -> None:
-    """Plays until so many trials are told, and no more are under way."""
+    """Run trials, two at a time, until so many are finished and none is under way."""
     under_way: list[Candidate] = []
     while len(engine.trials()) < trials:
-        asked = len(engine.trials()) + len(under_way)
-        if len(under_way) < 2 and asked < trials and isinstance(proposal := engine.ask(), Candidate):
+        proposed = len(engine.trials()) + len(under_way)
+        if len(under_way) < 2 and proposed < trials and isinstance(proposal := engine.ask(), Candidate):
             under_way.append(proposal)
         else:
             tell(engine, under_way.pop(0))
 
 
 def reason(engine: KerasTunerEngine) -> str:
+    """Return why the engine has no more candidates."""
     proposal = engine.ask()
     assert isinstance(proposal, Done)
     return proposal.reason
 
 
-def plain(values: Any) -> str:
+def to_text(values: Any) -> str:
     return json.dumps(dict(values), sort_keys=True)
 
 
@@ -110,3 +111,9 @@ def stored_trials(folder: Path) -> tuple[Trial, ...]:
     """Return the finished trials that the journal in a folder has; empty if there is no journal."""
     journal = read_journal(folder)
     return finished_journal_trials(journal.proposals) if journal else ()
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return the content of the journal in a folder."""
+    state: dict[str, Any] = json.loads((folder / FILE).read_text())
+    return state

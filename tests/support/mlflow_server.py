@@ -1,4 +1,4 @@
-"""A real MLflow server on this machine; a test module takes it with `pytest_plugins = ["tests.support.mlflow_server"]`."""
+"""A real MLflow server on this machine, for modules with `pytest_plugins = ["tests.support.mlflow_server"]`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from urllib3 import Retry
 
 
 class Server:
-    """`mlflow server` with its database and artifacts in a folder, at one port, however often it is stopped and started."""
+    """An `mlflow server` with database and artifacts in a folder. It has the same port after every start."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         with socket.socket() as free:
@@ -30,7 +30,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Returns when it answers, after about ten seconds."""
+        """Start it, and return when it answers, after about ten seconds."""
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self._folder / 'mlflow.db'}", *self._options]
         settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
@@ -41,11 +41,12 @@ class Server:
         up(self.address, self._folder)
 
     def send(self, number: signal.Signals) -> None:
-        """A signal to all its processes: SIGSTOP makes it hang, SIGCONT go on."""
+        """Send a signal to all its processes. SIGSTOP makes it hang, SIGCONT ends that."""
         assert self._process is not None
         os.killpg(self._process.pid, number)
 
     def stop(self) -> None:
+        """Stop it if it runs."""
         if self._process is None:
             return
         self.send(signal.SIGTERM)
@@ -55,7 +56,7 @@ class Server:
 
 @contextmanager
 def serve(folder: Path, *options: str) -> Iterator[str]:
-    """Runs a server in a folder; yields its address, stops it at the end."""
+    """Run a server in a folder, and yield its address."""
     server = Server(folder, *options)
     try:
         server.start()
@@ -66,13 +67,13 @@ def serve(folder: Path, *options: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of one server for the whole session; takes about ten seconds to come up."""
+    """Yield the address of one server for the session. It takes about ten seconds to start."""
     with serve(tmp_path_factory.mktemp("mlflow-server")) as address:
         yield address
 
 
 def up(address: str, folder: Path) -> str:
-    """The address, as soon as it answers."""
+    """Return the address as soon as it answers."""
     with requests.Session() as session:
         session.mount("http://", HTTPAdapter(max_retries=Retry(90, backoff_factor=0.1, backoff_max=1)))
         try:

@@ -1,4 +1,4 @@
-"""Small trees and zips of pictures in the public archive's layout, for tests."""
+"""Small folders and zips of pictures in the public archive's layout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 
 def encoded(seed: int = 0, size: tuple[int, int] = (80, 60), mode: str = "L", kind: str = "JPEG") -> bytes:
-    """A picture of smooth noise as a file's bytes; `size` is width and height, pixels."""
+    """Return a picture of smooth noise as a file's bytes. `size` is width and height in pixels, `kind` JPEG or PNG."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6), np.uint8)
     grey = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
     out = io.BytesIO()
@@ -21,7 +21,13 @@ def encoded(seed: int = 0, size: tuple[int, int] = (80, 60), mode: str = "L", ki
 
 
 def archive_files(patients: int = 6, pictures: int = 2, test: int = 2) -> dict[str, bytes]:
-    """Files by name in the layout: so many patients a class with so many pictures each, and so many test patients."""
+    """Return files by name in the public archive's layout.
+
+    Args:
+        patients: Training patients of each class.
+        pictures: Pictures of each patient.
+        test: Test patients of each class.
+    """
     names = [
         f"{part}/{folder}/{stem}"
         for part, count, first in (("train", patients, 1), ("test", test, 9001))
@@ -36,7 +42,7 @@ def archive_files(patients: int = 6, pictures: int = 2, test: int = 2) -> dict[s
 
 
 def write_folder(root: Path, files: Mapping[str, bytes], outer: str = "chest_xray") -> Path:
-    """Writes the files below `root/outer`, and gives `root`."""
+    """Write the files below `root/outer` and return `root`."""
     for name, content in files.items():
         path = root / outer / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +51,7 @@ def write_folder(root: Path, files: Mapping[str, bytes], outer: str = "chest_xra
 
 
 def write_zip(path: Path, files: Mapping[str, bytes], outer: str = "chest_xray/") -> Path:
-    """Writes the files into a zip, with `outer` before each name, and gives its path."""
+    """Write the files into a zip, with `outer` before each name, and return its path."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in files.items():
             archive.writestr(outer + name, content)

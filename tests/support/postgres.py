@@ -1,4 +1,4 @@
-"""A private PostgreSQL for a test: a cluster in a temporary folder, reached through a socket in it, gone afterwards."""
+"""A private PostgreSQL server for tests, with its data and its socket in a temporary folder."""
 
 from __future__ import annotations
 
@@ -21,28 +21,34 @@ USER = "pneumo"
 
 @dataclass(frozen=True)
 class Postgres:
-    """A server. `socket` is the folder of its socket; it listens on no port. `call` runs one of its programs on its data."""
+    """A PostgreSQL server.
+
+    Attributes:
+        socket: Folder of its socket. It listens on no port.
+        password: Password of the user `USER`.
+        call: Runs one of PostgreSQL's programs on the server's data.
+    """
 
     socket: Path
     password: str
     call: Callable[..., None]
 
     def start(self) -> None:
-        """Start it on the data that it has; returns when it takes connections."""
+        """Start the server on its data, and return when it accepts connections."""
         options = f"-c listen_addresses='' -c unix_socket_directories={self.socket} -c fsync=off"
         self.call("pg_ctl", "start", "--wait", "--log", "log", "--options", options)
 
     def stop(self) -> None:
-        """Stop it, cutting every connection off, as a machine that goes down does."""
+        """Stop the server and break every connection, as in a crash of its machine."""
         self.call("pg_ctl", "stop", "--wait", "--mode=immediate")
 
     def create(self, database: str) -> str:
-        """Create a database; its address for SQLAlchemy, Optuna's `--storage` and MLflow, password and all."""
+        """Create a database and return its URL with the password, for SQLAlchemy, `--storage` and MLflow."""
         self.run(f'CREATE DATABASE "{database}"')
         return f"postgresql+psycopg://{USER}:{self.password}@/{database}?host={self.socket}"
 
     def run(self, statement: str) -> None:
-        """One statement as the administrator, outside a transaction."""
+        """Run one statement as the administrator, outside a transaction."""
         with psycopg.connect(
             host=str(self.socket), user=USER, password=self.password, dbname="postgres", autocommit=True
         ) as connection:
@@ -51,7 +57,7 @@ class Postgres:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """One server for the whole session; takes a few seconds to come up. Skips where there is none, but not under CI."""
+    """Yield one server for the whole session. If PostgreSQL is not installed, skip the test, or fail it in CI."""
     binaries = programs()
     if binaries is None:
         message = "PostgreSQL's server is not installed (Debian: apt-get install postgresql)"
@@ -63,7 +69,7 @@ def postgres() -> Iterator[Postgres]:
 
 
 def programs() -> Path | None:
-    """The folder of `initdb` and `pg_ctl`; None where PostgreSQL's server is not installed."""
+    """Return the folder of `initdb` and `pg_ctl`; None if PostgreSQL's server is not installed."""
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: -int(folder.parent.name))
     on_path = shutil.which("initdb")
     folders = [Path(on_path).resolve().parent] if on_path else []
@@ -72,9 +78,9 @@ def programs() -> Path | None:
 
 @contextmanager
 def running(binaries: Path) -> Iterator[Postgres]:
-    """Start a server with the programs in `binaries`; stop it and remove its folder at the end."""
-    # Not pytest's folder: PostgreSQL refuses to run as root, and another user may not enter that one. And the name of a
-    # socket may have 107 letters at most.
+    """Yield a server that runs the programs in `binaries`. Stop it and remove its folder at the end."""
+    # Not a folder of pytest: PostgreSQL refuses to run as root, and another user may not enter pytest's. Also, the path of
+    # a socket has at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="pneumo-pg-", dir="/tmp") as name:
         folder = Path(name)
         password = secrets.token_urlsafe(16)
@@ -86,7 +92,7 @@ def running(binaries: Path) -> Iterator[Postgres]:
                 shutil.chown(path, user)
 
         def call(program: str, *arguments: str) -> None:
-            with (folder / "said").open("w") as said:  # not a pipe: the server would keep it open
+            with (folder / "output").open("w") as output:  # not a pipe, which the server would keep open
                 done = subprocess.run(
                     [binaries / program, "--pgdata", folder / "data", *arguments],
                     cwd=folder,
@@ -94,11 +100,11 @@ def running(binaries: Path) -> Iterator[Postgres]:
                     group=None if user is None else pwd.getpwnam(user).pw_gid,
                     extra_groups=None if user is None else [],
                     stdin=subprocess.DEVNULL,
-                    stdout=said,
-                    stderr=said,
+                    stdout=output,
+                    stderr=output,
                     check=False,
                 )
-            assert done.returncode == 0, f"{program} failed: {(folder / 'said').read_text()}"
+            assert done.returncode == 0, f"{program} failed: {(folder / 'output').read_text()}"
 
         identity = (f"--username={USER}", "--pwfile=password", "--auth=scram-sha-256")
         call("initdb", *identity, "--encoding=UTF8", "--no-locale", "--no-sync")

@@ -22,7 +22,7 @@ ONCE = {"best_epoch", "best_val_auc", "best_val_accuracy", "val_sensitivity", "v
 ONCE |= {"parameters", "predict_ms", "epochs_trained", "train_seconds", "images_per_second"}
 PLOTS = {"learning_curves", "confusion_matrix", "roc", "precision_recall", "calibration", "mistakes"}
 
-SAME = "Data, code, libraries, device and threads are those of the record."
+SAME = "Data, code, libraries, device and threads are the same as in the record."
 EQUAL = "Every metric is equal to the last bit."
 """Lines of `python -m pneumo.replay`, if nothing differs from the record before and after the training."""
 

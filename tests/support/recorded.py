@@ -10,7 +10,7 @@ from pneumo.tracking.study import StudyRun, open_study
 
 
 def begun(store: Store, name: str, outbox: Outbox | None = None) -> StudyRun:
-    """A study of this name, just begun: its experiment says nothing but the name. Its outbox may lie in this folder."""
+    """Start a study whose experiment has nothing but a name. By default, its outbox is in the current folder."""
     return open_study(
         store,
         outbox or open_outbox(Path("outbox", name)),

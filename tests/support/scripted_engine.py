@@ -1,4 +1,4 @@
-"""An engine without an algorithm: candidates drawn at random by number, and a file of what was told."""
+"""An engine without an algorithm: random candidates by number, and a file with the results."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pneumo.spec.result import Trial, TrialResult
 from pneumo.spec.space import Range, Searched
 
 MOST = 200
+"""Number of candidates."""
 
 
 class ScriptedEngine:
@@ -23,29 +24,30 @@ class ScriptedEngine:
 
     def __init__(self, experiment: Experiment, file: Path) -> None:
         self._experiment, self._file, self.id = experiment, file, str(file)
-        told = json.loads(file.read_text()) if file.exists() else []
-        self._told = {one["number"]: TrialResult(**one | {"history": tuple(one["history"])}) for one in told}
-        self._asked: set[int] = set(self._told)
+        stored = json.loads(file.read_text()) if file.exists() else []
+        results = [TrialResult(**entry | {"history": tuple(entry["history"])}) for entry in stored]
+        self._results = {result.number: result for result in results}
+        self._proposed: set[int] = set(self._results)
 
     def learn(self, trials: Sequence[Trial]) -> None:
-        """Nothing is learned."""
+        """Do nothing."""
 
     def ask(self) -> Candidate | Wait | Done:
-        number = next(n for n in range(MOST + 1) if n not in self._asked)
+        number = next(n for n in range(MOST + 1) if n not in self._proposed)
         if number == MOST:
-            return Done("the script is at its end")
-        self._asked.add(number)
+            return Done("all candidates were proposed")
+        self._proposed.add(number)
         return self._candidate(number)
 
     def report(self, number: int, epoch: int, value: float) -> bool:
         return True
 
     def tell(self, result: TrialResult) -> None:
-        self._told[result.number] = result
-        self._file.write_text(json.dumps([asdict(one) for one in self._told.values()]))
+        self._results[result.number] = result
+        self._file.write_text(json.dumps([asdict(result) for result in self._results.values()]))
 
     def trials(self) -> tuple[Trial, ...]:
-        return tuple(Trial(self._candidate(number), self._told[number]) for number in sorted(self._told))
+        return tuple(Trial(self._candidate(number), self._results[number]) for number in sorted(self._results))
 
     def _candidate(self, number: int) -> Candidate:
         space, first = self._experiment.space, self._experiment.first_candidates

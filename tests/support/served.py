@@ -1,4 +1,4 @@
-"""A small registered model: a network with weights from a seed, logged as a trial's, served as a promoted one's."""
+"""A small registered model: a network with weights from a seed, logged as a trial's and registered as a promoted one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from pneumo.data import decoding
 from pneumo.spec.hyperparameters import Hyperparameters
 from pneumo.tracking import registry
 from pneumo.tracking.outbox import open_outbox
+from pneumo.tracking.runs import model_of
 from pneumo.tracking.served import Decision, Served, load_served, log_served, model_folder, save_served
 from pneumo.tracking.store import Store, connect
-from pneumo.tracking.study import model_of, start_trial
+from pneumo.tracking.study import start_trial
 from pneumo.tracking.trial_log import TrialLog
 from tests.support.outboxes import sent
 from tests.support.pictures import encoded
@@ -37,7 +38,7 @@ class Small:
 
 
 def register(folder: Path, decision: Decision, name: str = "small", seed: int = 0) -> Small:
-    """Makes it all: the store in a folder, the trial's run and model, the version, the alias."""
+    """Create a store in a folder, a trial's run with its model, a version of a registered model, and its alias."""
     import numpy as np
 
     from pneumo.cnn.build import build
@@ -64,8 +65,8 @@ def register(folder: Path, decision: Decision, name: str = "small", seed: int = 
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
-    """One for the whole session; its threshold lies within what its network says of pictures of noise."""
+    """Yield one model for the session. Its threshold is within the range of its probabilities for noise."""
     folder = tmp_path_factory.mktemp("served")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)  # MLflow puts a local store's artifacts into the current folder
+        patch.chdir(folder)  # MLflow stores artifacts in the current folder
         yield register(folder, Decision(CLASSES, 0.5, 1.0, SIDE, 3))

@@ -1,4 +1,4 @@
-"""Spaces that hypothesis makes up: `hyperparameters` blocks as a file has them."""
+"""Random spaces for hypothesis, as `hyperparameters` blocks of an experiment."""
 
 from __future__ import annotations
 
@@ -10,25 +10,31 @@ from pneumo.spec.algorithms import Algorithm
 
 
 @st.composite
-def blocks(draw: st.DrawFn, takes: Algorithm) -> dict[str, Any]:
-    """A block that an algorithm takes: ranges with and without step and log, choices of every type, nested conditions."""
-    block: dict[str, Any] = {"layers": draw(_whole(1, 4)), "dense_units": draw(_whole(1, 300)), "image_size": 256}
-    block["learning_rate"] = draw(_real(1e-6, 1.0, takes.ranges))
+def blocks(draw: st.DrawFn, capabilities: Algorithm) -> dict[str, Any]:
+    """Draw a block that an algorithm supports: ranges with and without step and log, choices, nested conditions."""
+    block: dict[str, Any] = {
+        "layers": draw(_integer_range(1, 4)),
+        "dense_units": draw(_integer_range(1, 300)),
+        "image_size": 256,
+    }
+    block["learning_rate"] = draw(_float_range(1e-6, 1.0, capabilities.ranges))
     if draw(st.booleans()):
-        block["dropout"] = draw(_real(0.0, 0.9, takes.ranges))
-    if not takes.choices:
+        block["dropout"] = draw(_float_range(0.0, 0.9, capabilities.ranges))
+    if not capabilities.choices:
         return block
     for name, values in _CHOICES.items():
         if draw(st.booleans()):
             block[name] = draw(st.lists(st.sampled_from(values), min_size=1, max_size=4, unique=True))
-    if takes.conditions and draw(st.booleans()):
+    if capabilities.conditions and draw(st.booleans()):
         block["optimizer"] = ["adam", "sgd", "rmsprop"]
-        block["momentum"] = draw(_real(0.0, 0.9, takes.ranges)) | {"when": {"optimizer": draw(_some("sgd", "rmsprop"))}}
-        block["weight_decay"] = draw(_real(0.0, 0.5, takes.ranges)) | {
+        block["momentum"] = draw(_float_range(0.0, 0.9, capabilities.ranges)) | {
+            "when": {"optimizer": draw(_any_of("sgd", "rmsprop"))}
+        }
+        block["weight_decay"] = draw(_float_range(0.0, 0.5, capabilities.ranges)) | {
             "when": {"optimizer": "adam", "batch_norm": True}
         }
         block["batch_norm"] = [False, True]
-        # Counts only where its parent does, which itself has one.
+        # It is active only if its parent is, which has a condition itself.
         block["label_smoothing"] = {"values": [0.0, 0.1, 0.2], "when": {"schedule": "cosine"}}
         block["schedule"] = {"values": ["constant", "cosine"], "when": {"optimizer": ["sgd", "adam"]}}
     return block
@@ -44,12 +50,12 @@ _CHOICES: dict[str, list[Any]] = {
 }
 
 
-def _some(*values: str) -> st.SearchStrategy[list[str]]:
+def _any_of(*values: str) -> st.SearchStrategy[list[str]]:
     return st.lists(st.sampled_from(values), min_size=1, unique=True)
 
 
 @st.composite
-def _whole(draw: st.DrawFn, least: int, most: int) -> dict[str, Any]:
+def _integer_range(draw: st.DrawFn, least: int, most: int) -> dict[str, Any]:
     low = draw(st.integers(least, most - 1))
     high = draw(st.integers(low + 1, most))
     match draw(st.sampled_from(["plain", "step", "log"])):
@@ -61,7 +67,7 @@ def _whole(draw: st.DrawFn, least: int, most: int) -> dict[str, Any]:
 
 
 @st.composite
-def _real(draw: st.DrawFn, least: float, most: float, ranges: bool) -> dict[str, Any]:
+def _float_range(draw: st.DrawFn, least: float, most: float, ranges: bool) -> dict[str, Any]:
     steps = draw(st.integers(2, 9))
     ends = sorted(draw(st.lists(st.integers(1, 9999), min_size=2, max_size=2, unique=True)))
     low, high = (round(least + (most - least) * end / 10_000, 6) for end in ends)

@@ -1,4 +1,4 @@
-"""A logged model takes raw pictures in another process and says the same."""
+"""A logged model takes raw pictures in another process and returns the same probabilities."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from pneumo.tracking.outbox import open_outbox
+from pneumo.tracking.runs import model_of
 from pneumo.tracking.store import connect
-from pneumo.tracking.study import model_of, start_trial
-from pneumo.tracking.trial_log import TrialLog, warm_up
+from pneumo.tracking.study import start_trial
+from pneumo.tracking.trial_log import TrialLog, list_packages
 from tests.support.outboxes import sent
 from tests.support.recorded import begun
 
@@ -25,7 +26,7 @@ SIDE = 16
 LOAD = """
 import sys, mlflow, numpy
 model = mlflow.pyfunc.load_model(sys.argv[1])
-numpy.save("said.npy", model.predict(numpy.load("pictures.npy")))
+numpy.save("probabilities.npy", model.predict(numpy.load("pictures.npy")))
 """
 
 
@@ -46,7 +47,7 @@ def test_a_model_says_the_same_in_a_new_process(project: Path, capfd: pytest.Cap
 
     log = TrialLog(outbox, key)
     capfd.readouterr()
-    warm_up()
+    list_packages()
     size = log.model(network, pictures[:1])
     log.finish({"best_val_auc": 0.9, "model_bytes": size}, of_model=True)
     run_id = sent(outbox, store, key)
@@ -56,7 +57,7 @@ def test_a_model_says_the_same_in_a_new_process(project: Path, capfd: pytest.Cap
 
     np.save("pictures.npy", pictures)
     subprocess.run([sys.executable, "-c", LOAD, f"models:/{model_id}"], check=True, capture_output=True)
-    np.testing.assert_allclose(np.load("said.npy"), network.predict(pictures, verbose=0), atol=1e-6)
+    np.testing.assert_allclose(np.load("probabilities.npy"), network.predict(pictures, verbose=0), atol=1e-6)
     _check_record(run_id, model_id, size)
 
 

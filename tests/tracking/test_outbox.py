@@ -1,7 +1,8 @@
-"""The outbox with a real MLflow: what it refuses, what happens while nobody answers, and what arrives late."""
+"""The outbox with a real MLflow: refused writes, writes while MLflow is away, and late answers."""
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import socket
@@ -13,12 +14,23 @@ import pytest
 from mlflow.entities import ViewType
 
 from pneumo.spec.errors import RequestError
+from pneumo.tracking.operations import (
+    CreateRun,
+    DiscardModel,
+    LogBatch,
+    LogInputs,
+    LogModel,
+    MetricPoint,
+    RemoveModel,
+    SetTerminated,
+    UsedDataset,
+)
 from pneumo.tracking.outbox import Outbox, open_outbox
-from pneumo.tracking.sender import Away, Sender, check_same_store
+from pneumo.tracking.sender import Outage, Sender, check_same_store
 from pneumo.tracking.store import Store, connect
 from pneumo.tracking.study import close_left_over, end_trial, start_trial
 from pneumo.tracking.trial_log import TrialLog
-from tests.support.outboxes import saved_model, send, sent
+from tests.support.outboxes import files, saved_model, send, sent
 from tests.support.postgres import Postgres
 from tests.support.recorded import begun
 
@@ -30,12 +42,12 @@ def test_what_is_refused_is_said_once_and_kept_while_the_rest_goes_on(store: Sto
     for run_id in (first, second):
         TrialLog(outbox, run_id).epoch({"loss": 0.5}, 1)
         end_trial(study, run_id, "complete")
-    said: list[str] = []
-    with Sender(outbox, store, say=pytest.fail, complain=said.append) as sender:
+    lines: list[str] = []
+    with Sender(outbox, store, say=pytest.fail, complain=lines.append) as sender:
         assert sender.flush(0)
-    assert len(said) == 1
-    assert "refuses" in said[0]
-    assert str(outbox.path) in said[0]
+    assert len(lines) == 1
+    assert "refuses" in lines[0]
+    assert str(outbox.path) in lines[0]
     assert store.client.get_run(second).info.status == "FINISHED"
     assert store.client.get_run(first).data.metrics == {}
 
@@ -49,16 +61,16 @@ def test_what_is_refused_is_said_once_and_kept_while_the_rest_goes_on(store: Sto
 def test_a_damaged_model_is_refused_while_the_rest_goes_on(store: Store, outbox: Outbox, damaged: str) -> None:
     study = begun(store, "damaged", outbox)
     key = start_trial(study, 0, {}, 0)
-    with outbox.filling(key, "log_model") as folder:
+    with outbox.append_folder(key, LogModel()) as folder:
         (folder / "MLmodel").write_text(damaged)
     TrialLog(outbox, key).epoch({"loss": 0.5}, 1)
-    said: list[str] = []
-    with Sender(outbox, store, say=pytest.fail, complain=said.append) as sender:
+    lines: list[str] = []
+    with Sender(outbox, store, say=pytest.fail, complain=lines.append) as sender:
         assert sender.flush(0)
-    assert len(said) == 1
-    assert "refuses what belongs to a run: log_model: " in said[0]
+    assert len(lines) == 1
+    assert "refuses a write: log_model: " in lines[0]
     assert store.client.get_run(str(outbox.run_id(key))).data.metrics == {"loss": 0.5}
-    assert outbox.left() == 0
+    assert outbox.remaining() == 0
     assert list(outbox.waiting().values()) == [1]
 
 
@@ -66,21 +78,21 @@ def test_a_model_that_cannot_be_removed_keeps_nobody_waiting(project: Path) -> N
     store, outbox = connect(f"sqlite:///{project}/mlflow.db"), open_outbox(project / "outbox")
     client = store.client
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # and never listens
+        taken.bind(("127.0.0.1", 0))  # nobody listens
         away = f"ftp://127.0.0.1:{taken.getsockname()[1]}/models"
         experiment = client.create_experiment("stuck", artifact_location=away)
         run_id = client.create_run(experiment).info.run_id
         client.create_logged_model(experiment, name="model", source_run_id=run_id)
-        outbox.append(run_id, "remove_model", why="not among the best")
+        outbox.append(run_id, RemoveModel("not among the best"))
         TrialLog(outbox, run_id).epoch({"loss": 0.5}, 1)
-        said: list[str] = []
-        with Sender(outbox, store, say=pytest.fail, complain=said.append) as sender:
+        lines: list[str] = []
+        with Sender(outbox, store, say=pytest.fail, complain=lines.append) as sender:
             assert sender.flush(0)
-    assert len(said) == 1
-    assert f"the model of run {run_id} cannot be removed: " in said[0]
+    assert len(lines) == 1
+    assert f"the model of run {run_id} cannot be removed: " in lines[0]
     assert client.get_run(run_id).data.metrics == {"loss": 0.5}
-    assert (outbox.left(), outbox.waiting()) == (0, {run_id: 1})
-    assert open_outbox(outbox.path).left() == 1  # it is tried again
+    assert (outbox.remaining(), outbox.waiting()) == (0, {run_id: 1})
+    assert open_outbox(outbox.path).remaining() == 1  # it is tried again
     assert len(client.search_logged_models([experiment])) == 1
 
 
@@ -89,11 +101,11 @@ def test_a_trial_whose_run_is_refused_keeps_nobody_waiting(store: Store, outbox:
     store.client.delete_experiment(study.experiment_id)
     key = start_trial(study, 0, {}, 0)
     TrialLog(outbox, key).epoch({"loss": 0.5}, 1)
-    said: list[str] = []
-    with Sender(outbox, store, say=pytest.fail, complain=said.append) as sender:
+    lines: list[str] = []
+    with Sender(outbox, store, say=pytest.fail, complain=lines.append) as sender:
         assert sender.flush(0)
         assert sender.run_id(key) == key
-    assert len(said) == 1
+    assert len(lines) == 1
 
     store.client.restore_experiment(study.experiment_id)
     run_id = sent(open_outbox(outbox.path), store, key)
@@ -102,22 +114,22 @@ def test_a_trial_whose_run_is_refused_keeps_nobody_waiting(store: Store, outbox:
 
 def test_where_nobody_answers_all_is_kept_and_arrives_later(store: Store, outbox: Outbox) -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # and never listens
+        taken.bind(("127.0.0.1", 0))  # nobody listens
         away = Store(f"http://someone:secret@127.0.0.1:{taken.getsockname()[1]}")
         study = begun(store, "away", outbox)
-        said: list[str] = []
-        waited: list[Away | None] = []
+        lines: list[str] = []
+        waited: list[Outage | None] = []
         key = start_trial(study, 0, {}, 0)
-        with Sender(outbox, away, say=said.append, complain=pytest.fail) as sender:
+        with Sender(outbox, away, say=lines.append, complain=pytest.fail) as sender:
             assert sender.run_id(key) == key
             TrialLog(outbox, key).epoch({"loss": 0.5}, 1)
-            assert not sender.flush(0.5, waiting=waited.append)
-            assert not sender.flush(1e9, hurry=lambda: True)
-            assert sender.away is not None
-            assert sender.away.reason == "connection refused"
-    assert [line.startswith("MLflow is away (connection refused)") for line in said] == [True]
-    assert [one and one.reason for one in waited] == ["connection refused"]
-    assert outbox.left() > 0
+            assert not sender.flush(0.5, show_progress=waited.append)
+            assert not sender.flush(1e9, interrupted=lambda: True)
+            assert sender.outage is not None
+            assert sender.outage.reason == "connection refused"
+    assert [line.startswith("MLflow is away (connection refused)") for line in lines] == [True]
+    assert [outage and outage.reason for outage in waited] == ["connection refused"]
+    assert outbox.remaining() > 0
     run_id = sent(outbox, store, key)
     assert store.client.get_run(run_id).data.metrics == {"loss": 0.5}
 
@@ -125,14 +137,14 @@ def test_where_nobody_answers_all_is_kept_and_arrives_later(store: Store, outbox
 def test_who_is_in_a_hurry_waits_for_no_server_that_hangs(store: Store, outbox: Outbox) -> None:
     with socket.socket() as hanging:
         hanging.bind(("127.0.0.1", 0))
-        hanging.listen()  # and never answers
+        hanging.listen()  # nobody answers
         start_trial(begun(store, "hurry", outbox), 0, {}, 0)
         before = os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]
         with Sender(
             outbox, Store(f"http://127.0.0.1:{hanging.getsockname()[1]}"), say=pytest.fail, complain=pytest.fail
         ) as sender:
-            assert not sender.flush(1e9, hurry=lambda: True)
-            assert sender.away is None  # it was not waited for until it was noticed
+            assert not sender.flush(1e9, interrupted=lambda: True)
+            assert sender.outage is None  # flush returned before the outage was noticed
         assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == before
     send(outbox, store)
 
@@ -151,7 +163,7 @@ def test_what_a_late_answer_doubled_is_deleted(store: Store, outbox: Outbox) -> 
     (model,) = client.search_logged_models([study.experiment_id])
     assert str(model.status) == "READY"
 
-    # One that comes even later is found by who takes the study up.
+    # A run that is created even later is found when the study is resumed.
     tags = {"pneumo.key": key, "mlflow.parentRunId": study.run_id}
     later = client.create_run(study.experiment_id, tags=tags).info.run_id
     assert close_left_over(study, {key: ("complete", None)}) == [later]
@@ -163,9 +175,8 @@ def test_what_a_late_answer_doubled_is_deleted(store: Store, outbox: Outbox) -> 
 def test_a_run_that_was_made_late_is_closed_as_its_trial_ended(store: Store, outbox: Outbox, tmp_path: Path) -> None:
     study = begun(store, "late", outbox)
     run_id = sent(outbox, store, key := start_trial(study, 0, {}, 0))
-    elsewhere = begun(
-        store, "late", other := open_outbox(tmp_path / "other")
-    )  # in another folder, or on another machine
+    other = open_outbox(tmp_path / "other")  # of a search in another folder or on another machine
+    elsewhere = begun(store, "late", other)
     assert close_left_over(elsewhere, {key: ("complete", None)}) == [run_id]
     send(other, store)
     run = store.client.get_run(run_id)
@@ -178,13 +189,13 @@ def test_a_database_that_is_locked_is_away_like_a_server(
 ) -> None:
     store = connect(f"sqlite:///{project}/locked.db")
     key = start_trial(begun(store, "locked", outbox), 0, {}, 0)
-    said: queue.Queue[str] = queue.Queue()
+    lines: queue.Queue[str] = queue.Queue()
     capfd.readouterr()
-    with Sender(outbox, store, say=said.put, complain=pytest.fail) as sender:
+    with Sender(outbox, store, say=lines.put, complain=pytest.fail) as sender:
         with closing(sqlite3.connect(project / "locked.db", isolation_level=None)) as other:
             other.execute("BEGIN EXCLUSIVE")
-            assert "database is locked" in said.get(timeout=120)
-        assert said.get(timeout=120) == "MLflow is back"
+            assert "database is locked" in lines.get(timeout=120)
+        assert lines.get(timeout=120) == "MLflow is back"
         assert sender.flush(0)
     assert store.client.get_run(outbox.run_id(key) or "").data.params == {"seed": "0"}
     assert capfd.readouterr() == ("", "")
@@ -200,23 +211,102 @@ def test_a_database_without_a_free_connection_refuses_nothing(
     monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW", "1")
     store = connect(postgres.create("crowded"))
     key = start_trial(begun(store, "crowded", outbox), 0, {}, 0)
-    said: queue.Queue[str] = queue.Queue()
-    with Sender(outbox, store, say=said.put, complain=pytest.fail) as sender:
+    lines: queue.Queue[str] = queue.Queue()
+    with Sender(outbox, store, say=lines.put, complain=pytest.fail) as sender:
         engine = _get_store(store.uri).engine  # type: ignore[no-untyped-call]
         with engine.connect(), engine.connect():
-            assert "no answer in time" in said.get(timeout=120)
-        assert said.get(timeout=120) == "MLflow is back"
+            assert "no answer in time" in lines.get(timeout=120)
+        assert lines.get(timeout=120) == "MLflow is back"
         assert sender.flush(0)
     assert store.client.get_run(outbox.run_id(key) or "").data.params == {"seed": "0"}
 
 
 def test_what_is_left_for_another_mlflow_is_not_sent_to_this_one(store: Store, outbox: Outbox, project: Path) -> None:
     other = connect(f"sqlite:///{project}/other.db")
-    check_same_store(outbox, other)  # nothing is left
+    check_same_store(outbox, other)  # the outbox is empty
     start_trial(begun(store, "elsewhere", outbox), 0, {}, 0)
     check_same_store(outbox, store)
     with pytest.raises(RequestError, match=r"for another MLflow than .*other\.db; set MLFLOW_TRACKING_URI"):
         check_same_store(outbox, other)
+
+
+def test_operations_that_an_earlier_version_appended_are_delivered(store: Store, outbox: Outbox) -> None:
+    study = begun(store, "earlier", outbox)
+    saved_model(outbox, "pending-0")  # Its folder is used below, its row is replaced.
+    outbox.append_files("pending-0", {"history.csv": "epoch\n"})
+    model, artifacts = (queued.folder for queued in outbox.first(2))
+    assert model is not None
+    assert artifacts is not None
+    tags = {"pneumo.role": "trial", "pneumo.trial": "0", "mlflow.parentRunId": study.run_id}
+    created = {
+        "experiment_id": study.experiment_id,
+        "name": "trial-0000",
+        "start_time": 1_700_000_000_000,
+        "tags": tags,
+    }
+    dataset = {"name": "phantoms", "digest": "01", "source_type": "local", "source": "{}", "profile": "{}"}
+    rows: list[tuple[str, dict[str, object], str | None]] = [
+        ("create_run", created, None),
+        ("log_batch", {"params": {"layers": "1", "seed": "7"}}, None),
+        ("log_inputs", {"datasets": [["training", dataset]]}, None),
+        ("log_batch", {"metrics": [["val_auc", 0.5, 1_700_000_000_001, 1]]}, None),
+        ("log_model", {}, model.name),
+        ("log_artifacts", {}, artifacts.name),
+        ("log_batch", {"metrics": [["best_val_auc", 0.5, 1_700_000_000_002, 0]], "of_model": True}, None),
+        ("log_batch", {"tags": {"pneumo.state": "complete"}}, None),
+        ("set_terminated", {"status": "FINISHED", "end_time": 1_700_000_000_003}, None),
+        ("remove_model", {"why": "not among the best"}, None),
+        ("discard_model", {}, None),
+    ]
+    with closing(sqlite3.connect(outbox.path / "outbox.db")) as database, database:
+        database.execute("DELETE FROM operations")
+        database.executemany(
+            "INSERT INTO operations (run, call, arguments, folder) VALUES ('pending-0', ?, ?, ?)",
+            [(call, json.dumps(arguments), folder) for call, arguments, folder in rows],
+        )
+    run = store.client.get_run(sent(outbox, store, "pending-0"))
+    assert (run.info.run_name, run.info.status, run.info.end_time) == ("trial-0000", "FINISHED", 1_700_000_000_003)
+    assert run.data.params == {"layers": "1", "seed": "7"}
+    assert run.data.metrics == {"val_auc": 0.5, "best_val_auc": 0.5}
+    assert run.data.tags.items() >= (tags | {"pneumo.state": "complete"}).items()
+    assert run.data.tags["pneumo.model_removed"] == "not among the best"
+    assert run.inputs is not None
+    assert [used.dataset.digest for used in run.inputs.dataset_inputs] == ["01"]
+    assert files(store.client, run.info.run_id) == ["history.csv"]
+
+
+def test_rows_have_the_names_and_arguments_of_earlier_versions(outbox: Outbox) -> None:
+    outbox.append("run", CreateRun("1", "trial-0000", 2, {"pneumo.role": "trial"}))
+    outbox.append("run", LogBatch([MetricPoint("loss", 0.5, 3, 1)], {"seed": "7"}, {"a": "b"}, of_model=True))
+    outbox.append("run", LogInputs([UsedDataset("training", {"digest": "01"})]))
+    outbox.append("run", SetTerminated("FAILED", 4))
+    outbox.append("run", DiscardModel())
+    outbox.append("run", RemoveModel("not among the best"))
+    with closing(sqlite3.connect(outbox.path / "outbox.db")) as database:
+        rows = database.execute("SELECT call, arguments FROM operations ORDER BY number").fetchall()
+    metrics = {"metrics": [["loss", 0.5, 3, 1]], "params": {"seed": "7"}, "tags": {"a": "b"}, "of_model": True}
+    assert [(call, json.loads(arguments)) for call, arguments in rows] == [
+        ("create_run", {"experiment_id": "1", "name": "trial-0000", "start_time": 2, "tags": {"pneumo.role": "trial"}}),
+        ("log_batch", metrics),
+        ("log_inputs", {"datasets": [["training", {"digest": "01"}]]}),
+        ("set_terminated", {"status": "FAILED", "end_time": 4}),
+        ("discard_model", {}),
+        ("remove_model", {"why": "not among the best"}),
+    ]
+    assert [type(queued.operation).__name__ for queued in outbox.first(2)] == ["CreateRun", "LogBatch"]
+
+
+def test_an_operation_that_this_version_does_not_know_is_refused(store: Store, outbox: Outbox) -> None:
+    run_id = sent(outbox, store, start_trial(begun(store, "unknown", outbox), 0, {}, 0))
+    with closing(sqlite3.connect(outbox.path / "outbox.db")) as database, database:
+        database.execute("INSERT INTO operations (run, call, arguments) VALUES (?, 'log_traces', '{}')", (run_id,))
+    TrialLog(outbox, run_id).epoch({"loss": 0.5}, 1)
+    lines: list[str] = []
+    with Sender(outbox, store, say=pytest.fail, complain=lines.append) as sender:
+        assert sender.flush(0)
+    assert len(lines) == 1
+    assert "MLflow refuses a write: log_traces: KeyError: 'log_traces'" in lines[0]
+    assert store.client.get_run(run_id).data.metrics == {"loss": 0.5}
 
 
 def test_a_disk_that_takes_nothing_is_an_error_of_the_system(outbox: Outbox) -> None:

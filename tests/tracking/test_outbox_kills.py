@@ -1,4 +1,4 @@
-"""The outbox and who dies: what was appended arrives once and in order, and the record can be read, after every death."""
+"""The outbox and processes that die: each operation arrives once and in order, and the record can be read meanwhile."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pytest
 from mlflow import MlflowClient
 
 from pneumo.tracking.delivery import deliver
-from pneumo.tracking.inventory import DELETED, inventory
+from pneumo.tracking.inventory import DELETED, read_inventory
 from pneumo.tracking.outbox import Outbox, open_outbox
 from pneumo.tracking.store import Store
 from pneumo.tracking.study import start_trial
 from tests.support.outboxes import files, record, saved_model, send, sent, write_trials
 from tests.support.recorded import begun
 
-# Delivers each operation until it is done, in a process of its own for each attempt: the first dies after its first call of
-# MLflow, the second after its second, and so on; after each the record is read as --check reads it. Says how many died.
+# Delivers each operation. Each attempt is a process of its own: the first dies after its first call of MLflow, the second after
+# its second, and so on, until one succeeds. After each, the record is read as --check does. Prints how many processes died.
 DYING = """
 import os, sys
 from pathlib import Path
@@ -28,18 +28,18 @@ import sqlalchemy
 from mlflow import MlflowClient
 import mlflow.store.tracking.sqlalchemy_store
 from pneumo.tracking.delivery import deliver
-from pneumo.tracking.inventory import inventory
+from pneumo.tracking.inventory import read_inventory
 from pneumo.tracking.outbox import Outbox
 from pneumo.tracking.store import Store
 
 class Dying(MlflowClient):
     calls = 0
     def __getattribute__(self, name):
-        found = super().__getattribute__(name)
-        if name.startswith("_") or not callable(found):
-            return found
+        attribute = super().__getattribute__(name)
+        if name.startswith("_") or not callable(attribute):
+            return attribute
         def call(*arguments, **named):
-            result = found(*arguments, **named)
+            result = attribute(*arguments, **named)
             Dying.calls -= 1
             if not Dying.calls:
                 os._exit(9)
@@ -47,23 +47,23 @@ class Dying(MlflowClient):
         return call
 
 def child(work):
-    # The exit status of a process that does this.
-    if not (made := os.fork()):
+    # Return the exit status of a process that does this work.
+    if not (process := os.fork()):
         work()
         os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(made, 0)[1])
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 def attempt():
     Dying.calls = calls
     deliver(Dying(sys.argv[1]), outbox, operations[0])
 
-sqlalchemy.orm.configure_mappers()  # here, not in each process
+sqlalchemy.orm.configure_mappers()  # once, and not in each process
 outbox, died = Outbox(Path(sys.argv[2])), 0
 while operations := outbox.first(1):
     for calls in range(1, 100):
         status = child(attempt)
         assert status in (0, 9), status
-        assert child(lambda: inventory(Store(sys.argv[1]), sys.argv[3])) == 0, operations
+        assert child(lambda: read_inventory(Store(sys.argv[1]), sys.argv[3])) == 0, operations
         died += status == 9
         if status == 0:
             break
@@ -71,15 +71,16 @@ while operations := outbox.first(1):
 print(died)
 """
 
-# Appends as often as it is told, and says what is safe.
+# Appends as many operations as its argument says, and prints the number of each after it is stored.
 APPENDING = """
 import sys
 from pathlib import Path
-from pneumo.tracking.outbox import Outbox, timed
+from pneumo.tracking.operations import LogBatch, metric_points
+from pneumo.tracking.outbox import Outbox
 
 outbox, run = Outbox(Path(sys.argv[1])), sys.argv[2]
 for number in range(1, int(sys.argv[3]) + 1):
-    outbox.append(run, "log_batch", metrics=timed({"loss": number}, number))
+    outbox.append(run, LogBatch(metric_points({"loss": number}, number)))
     outbox.append_files(run, {f"{number}.txt": "x" * 10_000})
     print(number, flush=True)
 """
@@ -93,13 +94,13 @@ def test_what_arrives_once_arrives_the_same_when_who_sends_it_dies_after_every_c
     write_trials(undisturbed)
     send(outbox, store)
     expected = record(store.client, undisturbed.experiment_id)
-    assert [len(one["models"]) for one in expected] == [0, 1, 1, 0]
+    assert [len(run["models"]) for run in expected] == [0, 1, 1, 0]
     assert expected[1]["metrics"]["loss"] == [(1, "1.0"), (2, "0.5"), (3, str(1 / 3))]
     assert expected[1]["models"][0][1:] == ({"best_val_auc": 0.5}, {"layers": "0", "seed": "7"})
 
     disturbed = begun(store, "disturbed", other := open_outbox(tmp_path / "other"))
     write_trials(disturbed)
-    operations = other.left()
+    operations = other.remaining()
     done = subprocess.run(
         [sys.executable, "-c", DYING, store.uri, str(other.path), "disturbed"],
         capture_output=True,
@@ -107,7 +108,7 @@ def test_what_arrives_once_arrives_the_same_when_who_sends_it_dies_after_every_c
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > operations  # each died once at least
+    assert int(done.stdout) > operations  # at least one process died for each
     assert record(store.client, disturbed.experiment_id) == expected
     models = store.client.search_logged_models([disturbed.experiment_id])
     assert [str(model.status) for model in models] == ["READY", "READY"]
@@ -121,9 +122,9 @@ def test_the_record_can_be_read_after_each_write(store: Store, outbox: Outbox) -
     while operations := outbox.first(1):
         deliver(store.client, outbox, operations[0])
         outbox.remove(operations[0])
-        found = inventory(store, "step-by-step")
-        assert found is not None
-        seen.append([model.status for trial in found.trials for model in trial.models])
+        inventory = read_inventory(store, "step-by-step")
+        assert inventory is not None
+        seen.append([model.status for trial in inventory.trials for model in trial.models])
     assert [] in seen
     assert ["READY", "READY", "READY"] in seen
     assert ["READY", "READY", DELETED] in seen or [DELETED, "READY", "READY"] in seen
@@ -135,16 +136,16 @@ def test_what_a_process_appended_before_it_was_killed_is_there_and_whole(store: 
     command = [sys.executable, "-c", APPENDING, str(outbox.path), key, "100000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
-        said = [int(next(program.stdout)) for _ in range(20)]
+        printed = [int(next(program.stdout)) for _ in range(20)]
         program.send_signal(signal.SIGKILL)
-        said += [int(line) for line in program.stdout]
+        printed += [int(line) for line in program.stdout]
     run_id = sent(open_outbox(outbox.path), store, key)
     assert study.experiment_id == store.client.get_run(run_id).info.experiment_id
     steps = [point.step for point in store.client.get_metric_history(run_id, "loss")]
     assert steps == list(range(1, len(steps) + 1))
-    assert len(said) <= len(steps) <= len(said) + 1
+    assert len(printed) <= len(steps) <= len(printed) + 1
     names = {Path(name).stem for name in files(store.client, run_id)}
-    assert {str(number) for number in said} <= names <= {str(number) for number in steps}
+    assert {str(number) for number in printed} <= names <= {str(number) for number in steps}
     assert list((outbox.path / "files").iterdir()) == []
 
 

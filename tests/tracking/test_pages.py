@@ -1,4 +1,4 @@
-"""What `mlflow ui`, typed in the project's folder, shows of a study: MLflow's own pages in a real browser."""
+"""What `mlflow ui` in the project's folder shows of a study: MLflow's own pages in a real browser."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from tests.support.program import client, runs, search, write
 pytestmark = pytest.mark.slow
 
 LONGEST = 60
-"""Seconds until a page that does not come counts as broken; an idle machine needs one or two."""
+"""Seconds to wait for a page. An idle machine needs one or two."""
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A study of four trials, the address of the `mlflow ui` that shows it and the page that the search named."""
+class StudyPages:
+    """A study of four trials, the address of its `mlflow ui`, and the page that the search named."""
 
     folder: Path
     address: str
@@ -47,7 +47,7 @@ class Shown:
         return f"{self.address}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}{part}"
 
     def curves(self, trials: list[Run]) -> dict[str, dict[int, float]]:
-        """Each trial's `val_auc` by epoch, as MLflow holds it."""
+        """Return each trial's `val_auc` by epoch, as MLflow stores it."""
         store = client(self.folder)
         history = {name(run): store.get_metric_history(run.info.run_id, "val_auc") for run in trials}
         return {trial: {metric.step: metric.value for metric in metrics} for trial, metrics in history.items()}
@@ -55,7 +55,7 @@ class Shown:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The system's Chromium, or the one that Playwright has fetched."""
+    """Yield the system's Chromium, or the one that Playwright downloaded."""
     installed = next(filter(None, map(shutil.which, BROWSERS)), None)
     with sync_playwright() as playwright:
         try:
@@ -67,14 +67,14 @@ def browser() -> Iterator[Browser]:
         except Error:
             if installed or os.environ.get("CI"):
                 raise
-            pytest.skip(f"there is no browser: none of {', '.join(BROWSERS)}, and Playwright has fetched none")
+            pytest.skip(f"there is no browser: none of {', '.join(BROWSERS)}, and Playwright has downloaded none")
         yield chromium
         chromium.close()
 
 
 @pytest.fixture(scope="module")
-def shown(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
-    """Takes the browser so that nothing is trained where there is none."""
+def study(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudyPages]:
+    """Search and start `mlflow ui`. It needs the browser, so that nothing is trained without one."""
     folder = tmp_path_factory.mktemp("browser")
     space = {"layers": [1, 2], "learning_rate": {"low": 0.0005, "high": 0.01, "log": True}, "epochs": 2}
     done = search(write(folder, hyperparameters=space, search={"trials": 4}), folder=folder)
@@ -90,17 +90,17 @@ def shown(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         command = [str(Path(sys.executable).with_name("mlflow")), "ui", "--port", str(port)]
         server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
     try:
-        yield Shown(folder, up(f"http://127.0.0.1:{port}", folder / "ui.log"), named[1], parent, trials)
+        yield StudyPages(folder, up(f"http://127.0.0.1:{port}", folder / "ui.log"), named[1], parent, trials)
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             server.wait(30)
-        with suppress(ProcessLookupError):  # whoever of its workers did not end with it
+        with suppress(ProcessLookupError):  # workers that did not end with it
             os.killpg(server.pid, signal.SIGKILL)
 
 
 def up(address: str, log: Path) -> str:
-    """The address, as soon as it answers."""
+    """Return the address as soon as it answers."""
     with requests.Session() as session:
         session.mount("http://", HTTPAdapter(max_retries=Retry(120, backoff_factor=0.1, backoff_max=1)))
         try:
@@ -112,7 +112,7 @@ def up(address: str, log: Path) -> str:
 
 @pytest.fixture
 def tab(browser: Browser, tmp_path: Path) -> Iterator[Page]:
-    """An empty page that has never seen MLflow; how it ended is in `page.png`, to be looked at."""
+    """Yield an empty page of a new browser profile. Its last state is saved as `page.png`."""
     expect.set_options(timeout=LONGEST * 1000)
     with browser.new_context(viewport={"width": 1400, "height": 1000}) as context:
         context.set_default_timeout(LONGEST * 1000)
@@ -121,23 +121,23 @@ def tab(browser: Browser, tmp_path: Path) -> Iterator[Page]:
         opened.screenshot(path=tmp_path / "page.png")
 
 
-def test_the_page_that_the_search_names_shows_the_study_and_its_trials(tab: Page, shown: Shown) -> None:
-    visit(tab, shown.address + shown.page)
+def test_the_page_that_the_search_names_shows_the_study_and_its_trials(tab: Page, study: StudyPages) -> None:
+    visit(tab, study.address + study.page)
     expect(tab.locator(".ag-header-cell").get_by_text("best_val_auc", exact=True)).to_be_visible()
     expect(table_row(tab, "small")).to_be_visible()
     expect(trial_links(tab)).to_have_count(0)
     expand(tab)
     expect(trial_links(tab)).to_have_text(["trial-0003", "trial-0002", "trial-0001", "trial-0000"])
-    for run in shown.trials:
+    for run in study.trials:
         row = table_row(tab, name(run)).get_attribute("row-index")
         expect(cell(tab, row, "metrics", "best_val_auc")).to_have_text(str(run.data.metrics["best_val_auc"]))
         expect(cell(tab, row, "params", "layers")).to_have_text(run.data.params["layers"])
         expect(cell(tab, row, "params", "learning_rate")).to_have_text(run.data.params["learning_rate"])
 
 
-def test_three_trials_compare_by_hyperparameters_and_learning_curves(tab: Page, shown: Shown) -> None:
-    three = [shown.trials[number] for number in (0, 1, 3)]
-    visit(tab, shown.address + shown.page)
+def test_three_trials_compare_by_hyperparameters_and_learning_curves(tab: Page, study: StudyPages) -> None:
+    three = [study.trials[number] for number in (0, 1, 3)]
+    visit(tab, study.address + study.page)
     expand(tab)
     for run in three:
         table_row(tab, name(run)).get_by_role("checkbox").check()
@@ -153,25 +153,25 @@ def test_three_trials_compare_by_hyperparameters_and_learning_curves(tab: Page, 
     tab.wait_for_url("**/metric?**")
     for run in three:
         expect(tab.get_by_text(f"{name(run)} (val_auc)")).to_be_visible()
-    assert drawn(tab.locator(".js-plotly-plot"), 3) == shown.curves(three)
+    assert drawn(tab.locator(".js-plotly-plot"), 3) == study.curves(three)
 
 
-def test_the_charts_of_the_trials_begin_with_their_learning_curves(tab: Page, shown: Shown) -> None:
-    visit(tab, shown.address + study_page_address(shown.parent.info.experiment_id, BEST_VIEW))
-    best_first = sorted(shown.trials, key=lambda run: -run.data.metrics["best_val_auc"])
+def test_the_charts_of_the_trials_begin_with_their_learning_curves(tab: Page, study: StudyPages) -> None:
+    visit(tab, study.address + study_page_address(study.parent.info.experiment_id, BEST_VIEW))
+    best_first = sorted(study.trials, key=lambda run: -run.data.metrics["best_val_auc"])
     for place, run in enumerate(best_first):
         expect(cell(tab, place, "metrics", "best_val_auc")).to_have_text(str(run.data.metrics["best_val_auc"]))
     expect(trial_links(tab)).to_have_count(4)
-    tab.locator("label").filter(has=tab.locator("input[value=CHART]")).click()  # its only name is an icon
+    tab.locator("label").filter(has=tab.locator("input[value=CHART]")).click()  # it has an icon and no name
     cards = tab.get_by_test_id("experiment-view-compare-runs-card")
     expect(cards.nth(0)).to_contain_text("val_auc")
     expect(cards.nth(1)).to_contain_text("Parallel Coordinates")
-    assert drawn(cards.nth(0).locator(".js-plotly-plot"), 4) == shown.curves(shown.trials)
+    assert drawn(cards.nth(0).locator(".js-plotly-plot"), 4) == study.curves(study.trials)
 
 
-def test_a_trials_page_shows_its_plots_and_its_model(tab: Page, shown: Shown) -> None:
-    trial = shown.trials[1]
-    visit(tab, shown.run_page(trial))
+def test_a_trials_page_shows_its_plots_and_its_model(tab: Page, study: StudyPages) -> None:
+    trial = study.trials[1]
+    visit(tab, study.run_page(trial))
     expect(tab.get_by_text("Logged models (1)")).to_be_visible()
     expect(tab.get_by_role("link", name="model", exact=True).last).to_be_visible()
     tab.get_by_role("tab", name="Artifacts").click()
@@ -182,9 +182,9 @@ def test_a_trials_page_shows_its_plots_and_its_model(tab: Page, shown: Shown) ->
     assert picture.evaluate("picture => picture.decode().then(() => picture.naturalWidth)") > 500
 
 
-def test_the_studys_own_plots_draw_inside_mlflow(tab: Page, shown: Shown) -> None:
-    """MLflow shows HTML in a frame that can reach neither its page nor a second file."""
-    visit(tab, shown.run_page(shown.parent, "/artifacts"))
+def test_the_studys_own_plots_draw_inside_mlflow(tab: Page, study: StudyPages) -> None:
+    """MLflow shows HTML in a frame that can reach neither the page around it nor another file."""
+    visit(tab, study.run_page(study.parent, "/artifacts"))
     tab.get_by_text("study.html", exact=True).click()
     frame = tab.frame_locator("iframe[sandbox=allow-scripts]")
     expect(frame.get_by_role("heading", name="small (phantoms)")).to_be_visible()
@@ -198,7 +198,7 @@ def name(run: Run) -> str:
 
 
 def visit(tab: Page, address: str) -> None:
-    """Opens a page of MLflow and closes the assistant that offers itself on a first visit."""
+    """Open a page of MLflow, and close the assistant that opens on a first visit."""
     tab.goto(address)
     tab.get_by_role("button", name="Close", exact=True).click()
 
@@ -208,31 +208,31 @@ def trial_links(tab: Page) -> Locator:
 
 
 def table_row(tab: Page, run: str) -> Locator:
-    """The part of a run's row in the experiment's table, an ag-Grid, that has its name."""
+    """Return the part of a run's row that has its name, in the experiment's table (an ag-Grid)."""
     return tab.locator(".ag-row").filter(has=tab.get_by_role("link", name=run, exact=True))
 
 
 def cell(tab: Page, row: int | str | None, kind: str, column: str) -> Locator:
-    """A metric or parameter in the part of a row, by its index, that slides to the left."""
+    """Return a metric or parameter of a row, given the row's index, in the part that scrolls sideways."""
     return tab.locator(f'.ag-row[row-index="{row}"] .ag-cell[col-id="{kind}.`{column}`"]')
 
 
 def expand(tab: Page) -> None:
-    """Shows the trials under their study: MLflow keeps them folded, and takes no view that says otherwise."""
+    """Unfold the trials of the study: MLflow folds them, and a view cannot change that."""
     table_row(tab, "small").get_by_role("button").first.click()
     expect(trial_links(tab)).to_have_count(4)
 
 
 def compared(tab: Page, what: str) -> Locator:
-    """A line of the compare page, one cell a run."""
+    """Return a line of the compare page, with a cell for each run."""
     header = tab.get_by_role("rowheader", name=what, exact=True)
     return tab.get_by_role("row").filter(has=header).get_by_role("cell")
 
 
 def scroll_through_metrics(tab: Page) -> None:
-    """Scrolls to the end of the compare page's metrics, of which it holds only the lines in sight.
+    """Scroll to the end of the compare page's metrics, since the page has only the lines in sight.
 
-    In small steps: the names, which link to the charts, follow the values one step behind.
+    The steps are small, since the names, which link to the charts, follow the values one step behind.
     """
     tab.get_by_role("grid").last.evaluate(
         """async values => {
@@ -245,7 +245,7 @@ def scroll_through_metrics(tab: Page) -> None:
 
 
 def drawn(plot: Locator, count: int) -> dict[str, dict[int, float]]:
-    """The lines of a Plotly chart by name. MLflow draws each twice, smoothed and as it is; here they have to agree."""
+    """Return the lines of a Plotly chart by name. MLflow draws each twice, smoothed and not; here both must be equal."""
     expect(plot.locator(".scatterlayer .trace")).to_have_count(2 * count)
     traces: list[dict[str, Any]] = plot.evaluate(
         "plot => plot.data.map(trace => ({name: trace.name, x: Array.from(trace.x), y: Array.from(trace.y)}))"

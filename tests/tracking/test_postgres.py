@@ -1,4 +1,4 @@
-"""The stack of docker/compose.yaml without Docker: MLflow's server as started there, Optuna, a real PostgreSQL."""
+"""The stack of docker/compose.yaml without Docker: MLflow's server with the same options, Optuna, a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def test_mlflow_server_of_the_compose_file_keeps_runs_in_postgresql(
         client.log_artifact(run, str(project / "history.csv"))
         client.set_terminated(run)
 
-        kept = client.get_run(run)
-        assert kept.info.status == "FINISHED"
-        assert kept.data.metrics == {"val_auc": 0.9}
+        stored = client.get_run(run)
+        assert stored.info.status == "FINISHED"
+        assert stored.data.metrics == {"val_auc": 0.9}
         assert [a.path for a in client.list_artifacts(run)] == ["history.csv"]
 
-        # As another container of the stack calls the server, as a browser on the host does, and as nobody should.
+        # Host names: of another container of the stack, of a browser on the host, and of a stranger.
         url = f"{address}/api/2.0/mlflow/experiments/get?experiment_id={experiment}"
         hosts = ("mlflow:5000", "localhost:8080", "elsewhere.example")
         answers = {host: requests.get(url, headers={"Host": host}, timeout=30).status_code for host in hosts}
@@ -68,7 +68,7 @@ def test_the_search_of_the_compose_file_finds_its_database(postgres: Postgres, m
 
 
 def here(url: str, postgres: Postgres) -> str:
-    """An address of the compose file, with the test's server in place of the host `postgres`."""
-    scheme, found, database = url.partition(f"://{USER}@postgres/")
-    assert found, f"{url} does not lead to the stack's PostgreSQL"
+    """Return an address of the compose file, with the test's server in place of the host `postgres`."""
+    scheme, separator, database = url.partition(f"://{USER}@postgres/")
+    assert separator, f"{url} does not lead to the stack's PostgreSQL"
     return f"{scheme}://{USER}@/{database}?host={postgres.socket}"

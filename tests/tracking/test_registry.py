@@ -1,4 +1,4 @@
-"""The aliases of a registered model: who has them after a promotion, a refusal, a rollback, and a death in between."""
+"""The aliases of a registered model after a promotion, a refusal, a rollback, and a kill in between."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pneumo.tracking.store import Store, connect
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """One for the module, since making its database takes seconds; each test has a model of its own."""
+    """Return one store for the module, since creating a database takes seconds. Each test has a model of its own."""
     folder = tmp_path_factory.mktemp("registry")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -29,7 +29,7 @@ def model(request: pytest.FixtureRequest) -> str:
 
 
 def version(store: Store, number: int, model: str) -> str:
-    """A version with evidence; it has no files, which the registry does not look at."""
+    """Create a version with tags. It has no files, since the registry does not read them."""
     client = store.client
     experiment = client.get_experiment_by_name("any")
     experiment_id = experiment.experiment_id if experiment else client.create_experiment("any")
@@ -50,52 +50,54 @@ def test_a_version_is_born_with_its_evidence(store: Store, model: str) -> None:
     version(store, 1, model)
     made = store.client.get_model_version(model, "1")
     assert (made.description, made.tags["test_auc"]) == ("Card 1.", "0.1")
-    found = registry.version_with(store, model, "pneumo.promotion", made.tags["pneumo.promotion"])
-    assert found is not None
-    assert found.number == "1"
+    registered = registry.version_with(store, model, "pneumo.promotion", made.tags["pneumo.promotion"])
+    assert registered is not None
+    assert registered.number == "1"
     assert registry.version_with(store, model, "pneumo.promotion", "another") is None
     assert registry.version_with(store, "nobody", "pneumo.promotion", "another") is None
 
 
 def test_the_one_before_becomes_previous(store: Store, model: str) -> None:
-    one, two, three = (version(store, number, model) for number in (1, 2, 3))
-    assert registry.at(store, model, CHAMPION) is None
-    assert registry.move(store, model, CHAMPION, one) is None
-    assert aliases(store, model) == {CHAMPION: one}
-    assert registry.move(store, model, CHAMPION, two) == one
-    assert aliases(store, model) == {CHAMPION: two, PREVIOUS: one}
-    assert registry.move(store, model, CHAMPION, two) is None
-    assert aliases(store, model) == {CHAMPION: two, PREVIOUS: one}
-    registry.challenge(store, model, three)
-    assert aliases(store, model) == {CHAMPION: two, PREVIOUS: one, CHALLENGER: three}
-    assert registry.move(store, model, CHAMPION, three) == two
-    assert aliases(store, model) == {CHAMPION: three, PREVIOUS: two}, "a challenger that was promoted is none any more"
+    first, second, third = (version(store, number, model) for number in (1, 2, 3))
+    assert registry.version_at(store, model, CHAMPION) is None
+    assert registry.move(store, model, CHAMPION, first) is None
+    assert aliases(store, model) == {CHAMPION: first}
+    assert registry.move(store, model, CHAMPION, second) == first
+    assert aliases(store, model) == {CHAMPION: second, PREVIOUS: first}
+    assert registry.move(store, model, CHAMPION, second) is None
+    assert aliases(store, model) == {CHAMPION: second, PREVIOUS: first}
+    registry.challenge(store, model, third)
+    assert aliases(store, model) == {CHAMPION: second, PREVIOUS: first, CHALLENGER: third}
+    assert registry.move(store, model, CHAMPION, third) == second
+    assert aliases(store, model) == {CHAMPION: third, PREVIOUS: second}, (
+        "a challenger that was promoted is none any more"
+    )
 
 
 def test_another_alias_has_its_own_previous(store: Store, model: str) -> None:
-    one, two = version(store, 1, model), version(store, 2, model)
+    first, second = version(store, 1, model), version(store, 2, model)
     for alias in (CHAMPION, "staging"):
-        registry.move(store, model, alias, one)
-    registry.move(store, model, "staging", two)
-    assert aliases(store, model) == {CHAMPION: one, "staging": two, "staging-previous": one}
+        registry.move(store, model, alias, first)
+    registry.move(store, model, "staging", second)
+    assert aliases(store, model) == {CHAMPION: first, "staging": second, "staging-previous": first}
 
 
 def test_rolling_back_changes_places(store: Store, model: str) -> None:
-    one, two = version(store, 1, model), version(store, 2, model)
-    registry.move(store, model, CHAMPION, one)
+    first, second = version(store, 1, model), version(store, 2, model)
+    registry.move(store, model, CHAMPION, first)
     with pytest.raises(RequestError, match="nothing to go back to"):
         registry.roll_back(store, model, CHAMPION)
-    registry.move(store, model, CHAMPION, two)
-    assert registry.roll_back(store, model, CHAMPION) == (one, two)
-    assert aliases(store, model) == {CHAMPION: one, PREVIOUS: two}
-    assert registry.roll_back(store, model, CHAMPION) == (two, one)
-    assert aliases(store, model) == {CHAMPION: two, PREVIOUS: one}
+    registry.move(store, model, CHAMPION, second)
+    assert registry.roll_back(store, model, CHAMPION) == (first, second)
+    assert aliases(store, model) == {CHAMPION: first, PREVIOUS: second}
+    assert registry.roll_back(store, model, CHAMPION) == (second, first)
+    assert aliases(store, model) == {CHAMPION: second, PREVIOUS: first}
     with pytest.raises(RequestError, match=f"no registered model 'nobody'; there is .*{model}"):
         registry.roll_back(store, "nobody", CHAMPION)
 
 
 class Died(BaseException):
-    """As a kill would end the process: nothing after it runs."""
+    """Ends the process as a kill does: nothing after it runs."""
 
 
 WRITES = [
@@ -106,7 +108,7 @@ WRITES = [
 
 @pytest.fixture
 def dying(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The registry's writes die from the n-th on, counted from 0; an empty list: none does."""
+    """Let the registry's writes die from the n-th on, counted from 0; with an empty list, none dies."""
     from mlflow import MlflowClient
 
     at: list[int] = []
@@ -131,30 +133,30 @@ def dying(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 @pytest.mark.parametrize("step", range(6))
 def test_a_move_that_died_is_finished_by_the_next(store: Store, model: str, dying: list[int], step: int) -> None:
-    one, two, three = (version(store, number, model) for number in (1, 2, 3))
-    registry.move(store, model, CHAMPION, one)
-    registry.move(store, model, CHAMPION, two)
-    registry.challenge(store, model, three)
-    before, after = {CHAMPION: two, PREVIOUS: one, CHALLENGER: three}, {CHAMPION: three, PREVIOUS: two}
-    # So far: tag, champion and tag; tag, champion, previous and tag; challenger.
+    first, second, third = (version(store, number, model) for number in (1, 2, 3))
+    registry.move(store, model, CHAMPION, first)
+    registry.move(store, model, CHAMPION, second)
+    registry.challenge(store, model, third)
+    before, after = {CHAMPION: second, PREVIOUS: first, CHALLENGER: third}, {CHAMPION: third, PREVIOUS: second}
+    # Writes until here: tag, champion and tag; tag, champion, previous and tag; challenger.
     dying.append(3 + 4 + 1 + step)
     try:
-        registry.move(store, model, CHAMPION, three)
+        registry.move(store, model, CHAMPION, third)
         died = False
     except Died:
         died = True
     dying.clear()
     assert died == (step < 5), "tag, champion, challenger taken away, previous, tag taken away"
-    assert aliases(store, model)[CHAMPION] == (two if step < 2 else three), "champion moves in one step"
+    assert aliases(store, model)[CHAMPION] == (second if step < 2 else third), "champion moves in one step"
     if step == 0:
         assert aliases(store, model) == before
-        registry.settle(store, model)
+        registry.finish_move(store, model)
         assert aliases(store, model) == before, "nothing was begun"
     else:
-        registry.settle(store, model)
+        registry.finish_move(store, model)
         assert aliases(store, model) == after
-    registry.settle(store, model)
-    registry.move(store, model, CHAMPION, three)
+    registry.finish_move(store, model)
+    registry.move(store, model, CHAMPION, third)
     assert aliases(store, model) == after
     assert "pneumo.moving" not in store.client.get_registered_model(model).tags
 
@@ -181,4 +183,4 @@ def test_an_error_that_is_not_about_absence_comes_through(
 
     monkeypatch.setattr(MlflowClient, "get_model_version_by_alias", refuse)
     with pytest.raises(MlflowException, match="disk is full"):
-        registry.at(store, model, CHAMPION)
+        registry.version_at(store, model, CHAMPION)

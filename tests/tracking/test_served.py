@@ -1,4 +1,4 @@
-"""A registered model takes what people have, says the same of a picture whatever is around it, and names what is wrong."""
+"""A registered model takes pictures of all kinds, gives a picture the same probability in any batch, and names errors."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ LOAD = """
 import sys, json, mlflow
 mlflow.set_tracking_uri(sys.argv[1])
 model = mlflow.pyfunc.load_model("models:/small@champion")
-json.dump(model.predict(sys.argv[2:]).to_dict("records"), open("said.json", "w"))
+json.dump(model.predict(sys.argv[2:]).to_dict("records"), open("predictions.json", "w"))
 assert "pneumo" not in sys.modules
 """
 
 
 def raw(small: Small, picture: bytes) -> float:
-    """What the trial's own model says of a picture, by the road that a search takes."""
+    """Return the probability that the trial's own model gives, on the path that a search takes."""
     import keras
 
     square = decode(picture, [SIDE]).squares[0]
@@ -49,13 +49,13 @@ def test_every_form_of_a_picture_gets_the_same_answer(small: Small, tmp_path: Pa
     path.write_bytes(jpeg)
     in_base64 = base64.b64encode(jpeg).decode()
     forms: list[Any] = [jpeg, bytearray(jpeg), in_base64, f"data:image/jpeg;base64,{in_base64}", path, str(path)]
-    said = small.served.predict(forms)
-    assert {one.probability for one in said} == {raw(small, jpeg)}
-    assert {one.error for one in said} == {None}
+    predictions = small.served.predict(forms)
+    assert {each.probability for each in predictions} == {raw(small, jpeg)}
+    assert {each.error for each in predictions} == {None}
     pixels = np.asarray(Image.open(io.BytesIO(png)))
     arrays: list[Any] = [png, pixels, np.stack([pixels] * 3, axis=-1), pixels.astype(np.uint16) * 257]
     arrays += [pixels[..., None], pixels.astype(np.int64), pixels.tolist()]
-    assert {one.probability for one in small.served.predict(arrays)} == {raw(small, png)}
+    assert {each.probability for each in small.served.predict(arrays)} == {raw(small, png)}
 
 
 def test_every_form_of_an_input_is_taken(small: Small) -> None:
@@ -79,14 +79,14 @@ def test_every_form_of_an_input_is_taken(small: Small) -> None:
     assert len(predict(batch[0])) == len(predict(np.zeros((40, 50, 3), np.uint8))) == 1
     assert len(predict(np.zeros((5, 40, 50, 3), np.uint8))) == 5
     assert predict([]).empty
-    with pytest.raises(Exception, match="wants one column, picture; got a, b"):
+    with pytest.raises(Exception, match="expected one column, picture; got a, b"):
         predict(pd.DataFrame({"a": texts, "b": texts}))
 
 
 def test_dicom_is_taken(small: Small) -> None:
-    said = small.served.predict([dicom(ramp(12), 12), dicom(4095 - ramp(12), 12, "MONOCHROME1")])
-    assert said[0] == said[1]
-    assert said[0].error is None
+    predictions = small.served.predict([dicom(ramp(12), 12), dicom(4095 - ramp(12), 12, "MONOCHROME1")])
+    assert predictions[0] == predictions[1]
+    assert predictions[0].error is None
 
 
 def test_the_answer_does_not_depend_on_the_pictures_beside_it(small: Small) -> None:
@@ -104,7 +104,7 @@ def test_what_cannot_be_read_is_said_of_that_picture_alone(small: Small, tmp_pat
         "neither a JPEG nor a PNG nor a DICOM": b"just some text",
         "neither base64 nor the path of a file: '/no/such/file.jpeg'": "/no/such/file.jpeg",
         "an empty text": "",
-        "no picture but NoneType": None,
+        "not a picture but NoneType": None,
         "an array of float64": np.zeros((4, 4)),
         "an array of shape (4,)": np.zeros(4, np.uint8),
         "values beyond 0 to 255": np.full((4, 4), 300),
@@ -112,14 +112,14 @@ def test_what_cannot_be_read_is_said_of_that_picture_alone(small: Small, tmp_pat
         "cannot be read": tmp_path,
         "inhomogeneous": [[1, 2], [3]],
     }
-    said = small.served.predict([whole, *bad.values(), whole])
-    assert said[0] == said[-1]
-    assert said[0].error is None
-    for (words, _), one in zip(bad.items(), said[1:-1], strict=True):
-        assert (one.probability, one.label) == (None, None)
-        assert one.error is not None
-        assert words.lower() in one.error.lower()
-        assert "\n" not in one.error
+    predictions = small.served.predict([whole, *bad.values(), whole])
+    assert predictions[0] == predictions[-1]
+    assert predictions[0].error is None
+    for (words, _), prediction in zip(bad.items(), predictions[1:-1], strict=True):
+        assert (prediction.probability, prediction.label) == (None, None)
+        assert prediction.error is not None
+        assert words.lower() in prediction.error.lower()
+        assert "\n" not in prediction.error
 
 
 def test_within_a_server_a_text_is_no_path_and_the_table_has_no_nan(
@@ -130,7 +130,7 @@ def test_within_a_server_a_text_is_no_path_and_the_table_has_no_nan(
     monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")
     (row,) = small.served._pyfunc.predict([str(path)]).to_dict("records")
     assert row["probability"] is None
-    assert row["error"].startswith("no base64")
+    assert row["error"].startswith("not base64")
     json.dumps(row, allow_nan=False)
 
 
@@ -140,10 +140,10 @@ def test_it_is_loaded_where_this_project_is_not_imported(small: Small, tmp_path:
         paths.append(tmp_path / f"{seed}.jpeg")
         paths[-1].write_bytes(encoded(seed))
     subprocess.run([sys.executable, "-c", LOAD, small.store.uri, *map(str, paths)], check=True, cwd=tmp_path)
-    said = json.loads((tmp_path / "said.json").read_text())
+    predictions = json.loads((tmp_path / "predictions.json").read_text())
     expected = small.served.predict(paths)
-    assert [row["probability"] for row in said] == [one.probability for one in expected]
-    assert [row["label"] for row in said] == [one.label for one in expected]
+    assert [row["probability"] for row in predictions] == [each.probability for each in expected]
+    assert [row["label"] for row in predictions] == [each.label for each in expected]
 
 
 def test_the_network_is_the_trials_own_file(small: Small) -> None:
@@ -158,8 +158,8 @@ def test_it_carries_its_decoder_its_requirements_and_an_example(small: Small) ->
     carried = {path.name: path.read_bytes() for path in (folder / "artifacts" / "decoding").iterdir() if path.is_file()}
     assert carried == {path.name: path.read_bytes() for path in DECODER.glob("*.py")}
     requirements = (folder / "requirements.txt").read_text().split()
-    wanted = ("mlflow", "tensorflow", "keras", "numpy", "pandas", "pillow", "pydicom", "pylibjpeg")
-    assert {f"{package}=={version(package)}" for package in wanted} <= set(requirements)
+    packages = ("mlflow", "tensorflow", "keras", "numpy", "pandas", "pillow", "pydicom", "pylibjpeg")
+    assert {f"{package}=={version(package)}" for package in packages} <= set(requirements)
     example = json.loads((folder / "serving_input_example.json").read_text())
     assert small.served._pyfunc.predict(example["inputs"]).error.tolist() == [None]
     assert not list(folder.rglob("*.pkl"))
@@ -169,29 +169,30 @@ def test_temperature_and_threshold_are_those_of_the_decision(tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     pictures = [encoded(seed) for seed in range(12)]
     plain = register(tmp_path, Decision(("a", "b"), 0.5, 1.0, SIDE, 1), "plain", seed=4)
-    probabilities = np.array([one.probability for one in plain.served.predict(pictures)])
-    threshold = float(np.median(scale_probabilities(probabilities, 2.5)))
+    probabilities = np.array([each.probability for each in plain.served.predict(pictures)])
+    scaled = scale_probabilities(probabilities, 2.5)
+    threshold = float(np.median(scaled))
     other = register(tmp_path, Decision(("a", "b"), threshold, 2.5, SIDE, 1), "other", seed=4)
-    said = other.served.predict(pictures)
-    np.testing.assert_allclose(
-        [one.probability or 0 for one in said], scale_probabilities(probabilities, 2.5), rtol=1e-12
-    )
-    assert [one.label for one in said] == ["ab"[int((one.probability or 0) >= threshold)] for one in said]
-    assert {one.label for one in said} == {"a", "b"}
-    # Two models in one process, each with its own decision.
-    assert [one.probability for one in plain.served.predict(pictures)] == probabilities.tolist()
+    predictions = other.served.predict(pictures)
+    np.testing.assert_allclose([each.probability or 0 for each in predictions], scaled, rtol=1e-12)
+    assert [each.label for each in predictions] == [
+        "ab"[int((each.probability or 0) >= threshold)] for each in predictions
+    ]
+    assert {each.label for each in predictions} == {"a", "b"}
+    # Both models are in one process, and each keeps its own decision.
+    assert [each.probability for each in plain.served.predict(pictures)] == probabilities.tolist()
 
 
 def test_another_kind_of_model_is_refused(small: Small, tmp_path: Path) -> None:
     run = small.store.client.get_run(small.trial_run)
     assert run.outputs is not None
     trained = f"models:/{run.outputs.model_outputs[0].model_id}"
-    for uri, said in {
+    for uri, predictions in {
         trained: "takes no pictures",
         "models:/nobody@champion": "models:/nobody@champion",
         "models:/small/99": "models:/small/99",
         "models:/small@nobody": "models:/small@nobody",
         str(tmp_path): "neither a registered model",
     }.items():
-        with pytest.raises(RequestError, match=said):
+        with pytest.raises(RequestError, match=predictions):
             load_served(small.store, uri)

@@ -1,4 +1,4 @@
-"""A real `mlflow models serve` on loopback: what it answers is what is predicted offline, and nothing bad ends it."""
+"""A real `mlflow models serve` on loopback: it answers as the model predicts offline, and no bad request ends it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FULL_SIZE = (1300, 1000)
 
 @pytest.fixture(scope="module")
 def server(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server of the small model's champion."""
+    """Yield the address of a server of the small model's champion."""
     folder = tmp_path_factory.mktemp("serve")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -72,7 +72,7 @@ def text(picture: bytes) -> str:
 
 
 def huge_png(side: int = 30_000) -> bytes:
-    """A PNG whose header claims so many pixels, with next to nothing behind it."""
+    """Return a PNG whose header claims this size, and which has hardly any data."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         checked = name + content
@@ -85,7 +85,7 @@ def huge_png(side: int = 30_000) -> bytes:
 
 def test_four_clients_get_what_is_predicted_offline(server: str, small: Small) -> None:
     pictures = [encoded(seed, FULL_SIZE) for seed in range(20)]
-    offline = [one.probability for one in small.served.predict(pictures)]
+    offline = [prediction.probability for prediction in small.served.predict(pictures)]
 
     def client(first: int) -> list[tuple[int, int, float]]:
         answers = []
@@ -113,8 +113,8 @@ def test_bad_pictures_get_an_error_and_the_server_goes_on(server: str, small: Sm
         "neither a JPEG nor a PNG nor a DICOM": text(b"a text file\n" * 50),
         "pixels": text(huge_png()),
         "an empty text": "",
-        "no base64": str(secret),
-        "no picture but": {"not": "a picture"},
+        "not base64": str(secret),
+        "not a picture but": {"not": "a picture"},
     }
     (offline,) = small.served.predict([good])
     answer = ask(server, {"inputs": [text(good), *bad.values(), text(good)]})
@@ -123,9 +123,9 @@ def test_bad_pictures_get_an_error_and_the_server_goes_on(server: str, small: Sm
     assert first == last
     assert (first["probability"], first["label"], first["error"]) == (offline.probability, offline.label, None)
     assert first["threshold"] == small.served.decision.threshold
-    for said, row in zip(bad, rows, strict=True):
+    for message, row in zip(bad, rows, strict=True):
         assert (row["probability"], row["label"]) == (None, None)
-        assert said in row["error"]
+        assert message in row["error"]
 
 
 @pytest.mark.parametrize("body", [b"", b"not JSON", b"{}", b'{"inputs": {"a": ["x"], "b": ["y"]}}', b"\xff\xfe"])

@@ -1,4 +1,4 @@
-"""Which MLflow a command talks to, and one clear line where there is none."""
+"""Connect to MLflow, and one clear line if that fails."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.conftest import ROOT
 
 OPEN = "from pneumo.tracking.store import connect; print(connect().client.create_experiment('{name}'))"
 
-# Creates a database in processes of their own, the first of which dies after its first statement, the next after its 302nd,
-# and so on, until one comes to its end; after each death the next opens it as if nothing had been. Says how many died.
+# Creates a database. Each attempt is a process of its own: the first dies after its first statement, the next after its 302nd,
+# and so on, until one succeeds. Each can use the database that the one before left. Prints how many processes died.
 DYING = """
 import os, sys
 from pathlib import Path
@@ -53,7 +53,7 @@ print(died)
 
 
 class _Refusing(BaseHTTPRequestHandler):
-    """Answers 401 under /locked, else as some other web site would."""
+    """Answers 401 under /locked, and elsewhere as a web site that is not MLflow's."""
 
     def do_GET(self) -> None:
         self.send_response(401 if self.path.startswith("/locked") else 200)
@@ -62,7 +62,7 @@ class _Refusing(BaseHTTPRequestHandler):
         self.wfile.write(b"<html>hello</html>")
 
     def log_message(self, *_: object) -> None:
-        """Prints nothing."""
+        """Print nothing."""
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_a_server_that_is_no_mlflow(website: str) -> None:
 
 
 def test_a_server_that_does_not_answer() -> None:
-    with HTTPServer(("127.0.0.1", 0), _Refusing) as silent:  # listens, and nobody serves
+    with HTTPServer(("127.0.0.1", 0), _Refusing) as silent:  # listens, and nobody answers
         assert "no answer within 5 s" in refused(f"http://someone:s3cret@127.0.0.1:{silent.server_port}")
 
 
@@ -134,7 +134,7 @@ def test_masked_leaves_the_rest() -> None:
 
 def test_the_default_is_what_mlflow_shows_in_this_folder(project: Path) -> None:
     connect().client.create_experiment("ours")
-    assert [one.name for one in MlflowClient().search_experiments()] == ["ours", "Default"]
+    assert [experiment.name for experiment in MlflowClient().search_experiments()] == ["ours", "Default"]
     assert sorted(path.name for path in project.iterdir()) == ["mlflow.db"]
 
 
@@ -147,7 +147,7 @@ def test_a_database_whose_creation_was_killed_is_created_by_the_next(project: Pa
 
 @pytest.mark.slow
 def test_processes_that_start_at_once_share_one_new_database(project: Path) -> None:
-    """And nothing is printed on the way."""
+    """Nothing is printed meanwhile."""
     ours = [
         subprocess.Popen(
             [sys.executable, "-c", OPEN.format(name=f"study-{number}")],
@@ -158,8 +158,12 @@ def test_processes_that_start_at_once_share_one_new_database(project: Path) -> N
         )
         for number in range(2)
     ]
-    said = [process.communicate() for process in ours]
-    assert [error for _, error in said] == ["", ""]
-    assert sorted(out.strip() for out, _ in said) == ["1", "2"]
-    assert {one.name for one in connect().client.search_experiments()} == {"Default", "study-0", "study-1"}
+    outputs = [process.communicate() for process in ours]
+    assert [errors for _, errors in outputs] == ["", ""]
+    assert sorted(output.strip() for output, _ in outputs) == ["1", "2"]
+    assert {experiment.name for experiment in connect().client.search_experiments()} == {
+        "Default",
+        "study-0",
+        "study-1",
+    }
     assert sorted(path.name for path in project.iterdir()) == ["mlflow.db"]

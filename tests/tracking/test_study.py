@@ -1,4 +1,4 @@
-"""What a study leaves in MLflow, in both places that it can stand: a database in the folder, and a server."""
+"""What a study stores in MLflow, for both kinds of MLflow: a database in the folder, and a server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pneumo.tracking.study import (
     end_study,
     end_trial,
     open_study,
-    recorded,
+    read_study,
     start_trial,
     trial_runs,
 )
@@ -55,7 +55,7 @@ def opened(store: Store, outbox: Outbox, name: str, experiment: str = "name: it\
 
 
 def trained(study: StudyRun, number: int) -> str:
-    """A whole trial, as a worker records it."""
+    """Record a complete trial as a worker does, and return its run's id."""
     key = start_trial(study, number, {"layers": 1 + number, "batch_norm": False, "pooling": "max"}, 7, PICTURES)
     log: TrialLog = pickle.loads(pickle.dumps(TrialLog(study.outbox, key)))
     for epoch in (1, 2):
@@ -72,9 +72,9 @@ def run(store: Store, run_id: str) -> Run:
 
 
 def paths(client: MlflowClient, run_id: str, folder: str | None = None) -> set[str]:
-    found = client.list_artifacts(run_id, folder)
-    return {file.path for file in found if not file.is_dir}.union(
-        *(paths(client, run_id, file.path) for file in found if file.is_dir)
+    files = client.list_artifacts(run_id, folder)
+    return {file.path for file in files if not file.is_dir}.union(
+        *(paths(client, run_id, file.path) for file in files if file.is_dir)
     )
 
 
@@ -137,22 +137,25 @@ def test_a_trial_names_its_pictures(store: Store, outbox: Outbox) -> None:
     study = opened(store, outbox, "pictures")
     inputs = run(store, sent(outbox, store, start_trial(study, 0, {}, 0, PICTURES))).inputs
     assert inputs is not None
-    shown = {
-        one.tags[0].value: (one.dataset.digest, json.loads(one.dataset.profile or "{}")["num_rows"])
-        for one in inputs.dataset_inputs
+    recorded = {
+        used.tags[0].value: (used.dataset.digest, json.loads(used.dataset.profile or "{}")["num_rows"])
+        for used in inputs.dataset_inputs
     }
-    assert shown == {"training": (("0123456789abcdef" * 4)[:36], 90), "validation": (("fedcba9876543210" * 4)[:36], 10)}
+    assert recorded == {
+        "training": (("0123456789abcdef" * 4)[:36], 90),
+        "validation": (("fedcba9876543210" * 4)[:36], 10),
+    }
 
 
 def test_taking_a_study_up_finds_its_run(store: Store, outbox: Outbox) -> None:
-    assert recorded(store, "taken-up") is None
+    assert read_study(store, "taken-up") is None
     first = opened(store, outbox, "taken-up", "name: taken-up\n")
     end_study(first, "KILLED", metrics={}, artifacts={})
     send(outbox, store)
-    found = recorded(store, "taken-up")
-    assert found is not None
-    assert (found.run_id, found.experiment_yaml) == (first.run_id, "name: taken-up\n")
-    assert found.tags["pneumo.data.training"] == "0123"
+    recorded = read_study(store, "taken-up")
+    assert recorded is not None
+    assert (recorded.run_id, recorded.experiment_yaml) == (first.run_id, "name: taken-up\n")
+    assert recorded.tags["pneumo.data.training"] == "0123"
     again = opened(store, outbox, "taken-up")
     assert (again.run_id, again.experiment_id, again.resumed) == (first.run_id, first.experiment_id, True)
     assert run(store, again.run_id).info.status == "RUNNING"
@@ -160,13 +163,13 @@ def test_taking_a_study_up_finds_its_run(store: Store, outbox: Outbox) -> None:
 
 def test_what_a_dead_process_left_running_is_closed(store: Store, outbox: Outbox) -> None:
     study = opened(store, outbox, "left-over")
-    told, lost, over = (sent(outbox, store, start_trial(study, number, {}, 0)) for number in range(3))
-    end_trial(study, over, "failed", "out of memory")
+    finished, killed, ended = (sent(outbox, store, start_trial(study, number, {}, 0)) for number in range(3))
+    end_trial(study, ended, "failed", "out of memory")
     send(outbox, store)
-    assert set(close_left_over(study, {told: ("complete", None)})) == {told, lost}
+    assert set(close_left_over(study, {finished: ("complete", None)})) == {finished, killed}
     send(outbox, store)
     ends = {trial.run_id: (trial.status, trial.state) for trial in trial_runs(study.store, study.tags["pneumo.study"])}
-    assert ends == {told: ("FINISHED", "complete"), lost: ("KILLED", None), over: ("FAILED", "failed")}
+    assert ends == {finished: ("FINISHED", "complete"), killed: ("KILLED", None), ended: ("FAILED", "failed")}
     assert run(store, study.run_id).info.status == "RUNNING"
     assert close_left_over(study, {}) == []
 
@@ -175,9 +178,9 @@ def test_an_error_is_kept_however_long(store: Store, outbox: Outbox) -> None:
     study = opened(store, outbox, "long-error")
     key = start_trial(study, 0, {}, 0)
     end_trial(study, key, "failed", "x" * 100_000)
-    kept = run(store, sent(outbox, store, key)).data.tags["pneumo.error"]
-    assert len(kept) >= 1000
-    assert set(kept) == {"x"}
+    stored = run(store, sent(outbox, store, key)).data.tags["pneumo.error"]
+    assert len(stored) >= 1000
+    assert set(stored) == {"x"}
 
 
 def test_a_deleted_study_says_how_to_bring_it_back(store: Store, outbox: Outbox) -> None:
@@ -195,8 +198,8 @@ def test_pages_lead_to_views_that_the_experiment_holds(store: Store, outbox: Out
     assert view["name"] == "Study and its trials"
     assert json.loads(view["state"])["selectedColumns"] == ["metrics.`best_val_auc`", "params.`layers`"]
     best_first = json.loads(tags[f"mlflow.sharedViewState.{BEST_VIEW}"])
-    curves, tried = json.loads(best_first["state"])["compareRunCharts"]
-    assert (curves["metricKey"], tried["selectedParams"]) == ("val_auc", ["layers"])
+    curves, hyperparameters = json.loads(best_first["state"])["compareRunCharts"]
+    assert (curves["metricKey"], hyperparameters["selectedParams"]) == ("val_auc", ["layers"])
 
 
 def test_system_metrics_leave_the_run_as_it_is(store: Store, outbox: Outbox, capfd: pytest.CaptureFixture[str]) -> None:
@@ -207,9 +210,9 @@ def test_system_metrics_leave_the_run_as_it_is(store: Store, outbox: Outbox, cap
             while "system/cpu_utilization_percentage" not in run(store, run_id).data.metrics:
                 pass
         assert sender.flush(0)
-    found = run(store, run_id)
-    assert found.data.metrics["system/system_memory_usage_megabytes"] > 0
-    assert found.info.status == "RUNNING"
+    recorded = run(store, run_id)
+    assert recorded.data.metrics["system/system_memory_usage_megabytes"] > 0
+    assert recorded.info.status == "RUNNING"
     assert capfd.readouterr() == ("", "")
 
 

@@ -1,4 +1,4 @@
-"""What an audit says: findings, tables, and how both are kept as JSON."""
+"""The result of an audit: findings and a table of the classes, and their JSON."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from pneumo.data.pictures import Picture, Source
 Severity = Literal["fault", "warning", "note"]
 
 LEAKS = ("copy-leak", "near-copy-leak", "patient-leak")
-"""Kinds of findings in which the training pool and the sealed test pictures have something in common."""
+"""Kinds of findings that connect the training pool with the sealed test pictures."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, or worth knowing.
+    """One thing that is wrong with the pictures, or worth knowing.
 
-    A `fault` spoils a result, a `warning` wants a look, a `note` explains. `kind` is one word for programs, `message` one
-    line for people, `pictures` are the names of those concerned.
+    Attributes:
+        kind: One word for programs.
+        severity: A `fault` spoils a result, a `warning` needs a look, a `note` explains.
+        message: One line for people.
+        pictures: The names of the pictures concerned.
     """
 
     kind: str
@@ -30,11 +33,20 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class GroupRow:
-    """One split and class: counts, share of the split, and the medians and means of its readable pictures.
+class ClassStatistics:
+    """Counts and picture statistics of one class in one part.
 
-    `width` and `height` are medians in pixels, `brightness` and `contrast` (mean and standard deviation of the grey values,
-    0 to 255) and `sharpness` means over pictures.
+    Attributes:
+        part: `train`, `val` or `test`.
+        label: The name of the class.
+        pictures: Number of pictures.
+        patients: Number of patients.
+        share: Share of the part's pictures.
+        width: Median in pixels, over readable pictures; `height` too.
+        modes: Number of pictures by mode, as the decoder names it.
+        brightness: Mean of the grey values (0 to 255), averaged over pictures.
+        contrast: Standard deviation of the grey values, averaged over pictures.
+        sharpness: Sharpness as in `Measurements.statistics`, averaged over pictures.
     """
 
     part: str
@@ -52,11 +64,11 @@ class GroupRow:
 
 @dataclass(frozen=True)
 class Audit:
-    """What a full audit found in one source."""
+    """The result of a full audit of one source. `method` describes how near copies were found."""
 
     description: str
     method: str
-    rows: tuple[GroupRow, ...]
+    rows: tuple[ClassStatistics, ...]
     findings: tuple[Finding, ...]
 
     @property
@@ -65,12 +77,12 @@ class Audit:
 
 
 def leaks(findings: Sequence[Finding]) -> list[Finding]:
-    """The findings that make a test figure mean nothing."""
+    """Return the findings that make every test result meaningless."""
     return [finding for finding in findings if finding.kind in LEAKS]
 
 
-def parts_of(source: Source) -> dict[str, str]:
-    """Each picture's split by name: `train`, `val` or `test`."""
+def parts_by_name(source: Source) -> dict[str, str]:
+    """Return the part of each picture by its name: `train`, `val` or `test`."""
     parts = {picture.name: "test" for picture in source.sealed}
     for picture in source.pictures:
         in_val = picture.name in source.validation or picture.name.partition("/")[0].lower().startswith("val")
@@ -78,20 +90,22 @@ def parts_of(source: Source) -> dict[str, str]:
     return parts
 
 
-def all_of(source: Source) -> list[Picture]:
-    """The pool's pictures, then the sealed ones."""
+def all_pictures(source: Source) -> list[Picture]:
+    """Return the pictures of the training pool, then the sealed ones."""
     return [*source.pictures, *source.sealed]
 
 
 def to_json(audit: Audit) -> str:
-    """The audit as JSON: description, method, rows, findings."""
+    """Return the audit as JSON: description, method, rows, findings."""
     return json.dumps(asdict(audit), indent=1)
 
 
 def from_json(text: str) -> Audit:
-    """An audit that `to_json` wrote. Raises `ValueError`, `KeyError` or `TypeError` for any other text."""
+    """Return the audit that `to_json` wrote. Raises `ValueError`, `KeyError` or `TypeError` for any other text."""
     document = json.loads(text)
-    findings = (Finding(**one | {"pictures": tuple(one["pictures"])}) for one in document["findings"])
     return Audit(
-        document["description"], document["method"], tuple(GroupRow(**r) for r in document["rows"]), tuple(findings)
+        document["description"],
+        document["method"],
+        tuple(ClassStatistics(**row) for row in document["rows"]),
+        tuple(Finding(**row | {"pictures": tuple(row["pictures"])}) for row in document["findings"]),
     )

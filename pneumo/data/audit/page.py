@@ -1,4 +1,4 @@
-"""An audit as one page that needs no other file: the table, and each finding with its pictures."""
+"""The audit as one self-contained HTML page: the table, and each finding with its pictures."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from jinja2 import Environment
 from PIL import Image
 
-from pneumo.data.audit.findings import Audit, all_of
-from pneumo.data.audit.look import Looks
-from pneumo.data.audit.report import ADVICE, HEAD, cells_of
+from pneumo.data.audit.findings import Audit, all_pictures
+from pneumo.data.audit.measure import Measurements
+from pneumo.data.audit.report import ADVICE, HEAD, format_row
 from pneumo.data.pictures import Source
 
-MOST_THUMBNAILS, MOST_OF_ONE = 600, 12
-"""On the page, and of one finding: 600 thumbnails are about 1 MB."""
+MOST_THUMBNAILS = 600
+"""Thumbnails on the page; so many are about 1 MB."""
+
+MOST_OF_ONE = 12
+"""Thumbnails of one finding."""
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -54,37 +57,43 @@ figcaption, .of1 p, .of2 p { font-size: 12px; overflow-wrap: anywhere } .how { c
 _TITLES = {"fault": "Faults", "warning": "Warnings", "note": "Notes"}
 
 
-def audit_page(audit: Audit, source: Source, looks: Looks) -> str:
-    """The audit as HTML, with thumbnails of the pictures that findings name, as many as fit."""
-    row_of = {picture.name: row for row, picture in enumerate(all_of(source))}
-    left = MOST_THUMBNAILS
+def audit_page(audit: Audit, source: Source, measurements: Measurements) -> str:
+    """Return the audit as HTML, with thumbnails of the pictures that the findings name, up to `MOST_THUMBNAILS`."""
+    row_of = {picture.name: row for row, picture in enumerate(all_pictures(source))}
+    remaining = MOST_THUMBNAILS
 
     def thumbnails(names: Sequence[str]) -> list[tuple[str, str]]:
-        nonlocal left
-        known = [name for name in names if name in row_of and name not in looks.unreadable][: min(MOST_OF_ONE, left)]
-        left -= len(known)
-        return [(name, _jpeg(looks, row_of[name])) for name in known]
+        nonlocal remaining
+        readable = [name for name in names if name in row_of and name not in measurements.unreadable]
+        thumbnail_names = readable[: min(MOST_OF_ONE, remaining)]
+        remaining -= len(thumbnail_names)
+        return [(name, _jpeg(measurements, row_of[name])) for name in thumbnail_names]
 
     severities = []
     for severity, title in _TITLES.items():
-        of = [finding for finding in audit.findings if finding.severity == severity]
+        findings = [finding for finding in audit.findings if finding.severity == severity]
         kinds = [
-            (kind, ADVICE.get(kind, ""), severity, [(f.message, thumbnails(f.pictures)) for f in of if f.kind == kind])
-            for kind in dict.fromkeys(finding.kind for finding in of)
+            (
+                kind,
+                ADVICE.get(kind, ""),
+                severity,
+                [(finding.message, thumbnails(finding.pictures)) for finding in findings if finding.kind == kind],
+            )
+            for kind in dict.fromkeys(finding.kind for finding in findings)
         ]
         if kinds:
-            severities.append((f"{title} ({len(of)})", kinds))
-    template = Environment(autoescape=True).from_string(_PAGE)  # file names are whatever someone chose
+            severities.append((f"{title} ({len(findings)})", kinds))
+    template = Environment(autoescape=True).from_string(_PAGE)  # a file name may contain HTML
     return template.render(
         audit=audit,
         head=HEAD,
-        rows=[cells_of(row) for row in audit.rows],
+        rows=[format_row(row) for row in audit.rows],
         severities=severities,
         counts="Faults found." if audit.faults else "No fault found.",
     )
 
 
-def _jpeg(looks: Looks, row: int) -> str:
+def _jpeg(measurements: Measurements, row: int) -> str:
     out = io.BytesIO()
-    Image.fromarray(looks.thumbnails[row]).save(out, "JPEG", quality=85)
+    Image.fromarray(measurements.thumbnails[row]).save(out, "JPEG", quality=85)
     return base64.b64encode(out.getvalue()).decode()

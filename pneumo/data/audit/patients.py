@@ -1,4 +1,4 @@
-"""Patients who stand on both sides of a split, told apart from numbering that merely restarts."""
+"""Patients with pictures in two parts, distinguished from patient numbers that start again in another part."""
 
 from __future__ import annotations
 
@@ -10,73 +10,86 @@ from pneumo.data.archive import printable
 from pneumo.data.audit.findings import Finding
 from pneumo.data.pictures import Picture
 
-FEWEST, SHARE = 10, 0.5
-"""Numbering restarts where at least so many numbers, and more than this share of the smaller side's, stand on both sides.
+FEWEST_SHARED, LARGEST_SHARED_SHARE = 10, 0.5
+"""The numbering restarts if at least this many numbers, and more than this share of the smaller part's, are in both parts.
 
-A split by patient that went wrong for some patients leaves few; numbers that begin again at 1 leave nearly all: in the public
-archive 170 of the `person` numbers of the test folder."""
+If a split by patient goes wrong for some patients, few numbers are in both parts. If the numbers start again at 1, nearly all
+are: in the public archive, 170 of the `person` numbers of the test folder."""
+
+_STATED = "stated"
+"""The numbering scheme of patients that a table or a header states."""
 
 
-def in_two_parts(
+def patient_findings(
     pictures: Sequence[Picture],
     parts: Mapping[str, str],
     stated: Set[str],
-    val_kept: bool,
-    agreeing: Set[str] = frozenset(),
+    has_val: bool,
+    patients_with_copies: Set[str] = frozenset(),
 ) -> list[Finding]:
-    """The patients of the training pool who stand in the test set too, and where val is kept those of train in val.
+    """Return the patients with pictures in both the training pool and the test set, or in both train and val.
 
-    `stated` are the pictures whose patient a table or a header states; of the others the file's name tells. `agreeing`
-    are patients with copies on both sides, who are the same whatever the numbering.
+    Args:
+        pictures: All pictures.
+        parts: The part of each picture by name.
+        stated: Names of the pictures whose patient a table or a header states.
+        has_val: Whether the `val` folder is used for validation. If not, train and val are not compared.
+        patients_with_copies: Patients with copies of one picture in two parts. They are the same patient, even if the
+            numbering restarts.
     """
-    found = _between(
-        pictures, {name: "test" if part == "test" else "training" for name, part in parts.items()}, stated, agreeing
-    )
-    if val_kept:
+    pool_or_test = {name: "test" if part == "test" else "training" for name, part in parts.items()}
+    findings = _shared_patients(pictures, pool_or_test, stated, patients_with_copies)
+    if has_val:
         pool = [picture for picture in pictures if parts[picture.name] != "test"]
-        found += _between(pool, parts, stated, agreeing)
-    return found
+        findings += _shared_patients(pool, parts, stated, patients_with_copies)
+    return findings
 
 
-def _between(
-    pictures: Sequence[Picture], sides: Mapping[str, str], stated: Set[str], agreeing: Set[str]
+def _shared_patients(
+    pictures: Sequence[Picture], parts: Mapping[str, str], stated: Set[str], patients_with_copies: Set[str]
 ) -> list[Finding]:
     names: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     schemes: dict[str, str] = {}
     for picture in pictures:
         if picture.patient == picture.name:
-            continue  # a name that tells nothing is a patient of its own
-        names[picture.patient][sides[picture.name]].append(picture.name)
-        told = "stated" if picture.name in stated else re.sub(r"\d+$", "", picture.patient)
-        schemes[picture.patient] = "stated" if schemes.get(picture.patient) == "stated" else told
-    of_side: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for patient, by_side in names.items():
-        for side in by_side:
-            of_side[schemes[patient]][side] += 1
-    found = []
-    for scheme, counts in sorted(of_side.items()):
-        twice = sorted(patient for patient, by_side in names.items() if schemes[patient] == scheme and len(by_side) > 1)
+            continue  # the name contains no patient, so the picture counts as a patient of its own
+        names[picture.patient][parts[picture.name]].append(picture.name)
+        if picture.name in stated:
+            schemes[picture.patient] = _STATED
+        elif schemes.get(picture.patient) != _STATED:
+            schemes[picture.patient] = re.sub(r"\d+$", "", picture.patient)
+    patients_in_part: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for patient, by_part in names.items():
+        for part in by_part:
+            patients_in_part[schemes[patient]][part] += 1
+    findings = []
+    for scheme, counts in sorted(patients_in_part.items()):
+        shared = sorted(
+            patient for patient, by_part in names.items() if schemes[patient] == scheme and len(by_part) > 1
+        )
         fewer = min(counts.values())
-        restarts = scheme != "stated" and len(twice) >= FEWEST and len(twice) > SHARE * fewer
-        for patient in twice:
-            if not restarts or patient in agreeing:
-                found.append(_finding(patient, names[patient]))
+        restarts = scheme != _STATED and len(shared) >= FEWEST_SHARED and len(shared) > LARGEST_SHARED_SHARE * fewer
+        findings += [
+            _shared_patient(patient, names[patient])
+            for patient in shared
+            if not restarts or patient in patients_with_copies
+        ]
         if restarts:
-            one, other = sorted(counts)
-            found.append(
+            first, second = sorted(counts)
+            findings.append(
                 Finding(
                     "numbering-restarts",
                     "note",
-                    f"{len(twice)} of {fewer} numbers {printable(scheme)}<n> stand in {one} and in {other}: the numbering "
-                    f"restarts there, and they are taken as different patients (no picture agrees, but for those named)",
+                    f"{len(shared)} of {fewer} numbers {printable(scheme)}<n> are in both {first} and {second}: the numbering "
+                    f"restarts there, so they are different patients (except those named above, who share a picture)",
                 )
             )
-    return found
+    return findings
 
 
-def _finding(patient: str, by_side: Mapping[str, Sequence[str]]) -> Finding:
-    sides = sorted(by_side, reverse=True)
-    said = " and ".join(f"{side} ({', '.join(printable(name) for name in by_side[side][:3])})" for side in sides)
-    pictures = tuple(name for side in sides for name in by_side[side])
-    kind = "patient-leak" if "test" in sides else "patient-in-validation"
-    return Finding(kind, "fault", f"patient {printable(patient)} stands in {said}", pictures)
+def _shared_patient(patient: str, names: Mapping[str, Sequence[str]]) -> Finding:
+    parts = sorted(names, reverse=True)
+    listed = " and ".join(f"{part} ({', '.join(printable(name) for name in names[part][:3])})" for part in parts)
+    pictures = tuple(name for part in parts for name in names[part])
+    kind = "patient-leak" if "test" in parts else "patient-in-validation"
+    return Finding(kind, "fault", f"patient {printable(patient)} is in {listed}", pictures)

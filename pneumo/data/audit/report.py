@@ -1,15 +1,13 @@
-"""An audit as text for a terminal."""
+"""The audit as text for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pneumo.data.audit.findings import Audit, Finding, GroupRow, from_json, to_json
-
-__all__ = ["from_json", "text", "to_json"]
+from pneumo.data.audit.findings import Audit, ClassStatistics, Finding
 
 MOST = 15
-"""Findings of one kind that are printed; `audit.json` has all."""
+"""Findings of one kind that are printed. `audit.json` has all."""
 
 ADVICE = {
     "copy-leak": "take the test pictures out, or the training ones: a test figure on them means nothing",
@@ -26,9 +24,9 @@ ADVICE = {
     "copy-of-another-patient": "a patient has two names, or a label is wrong; a search keeps them on one side",
     "near-copy-of-another-patient": "a patient may have two names; patients.csv can say so (source folder)",
     "outlier": "look at them",
-    "shift": "say so beside a test figure",
+    "shift": "mention it beside a test figure",
 }
-"""What to do about each kind."""
+"""What to do about findings, by kind."""
 
 HEAD = (
     "split",
@@ -42,13 +40,13 @@ HEAD = (
     "contrast",
     "sharpness",
 )
-"""Of the table of splits and classes."""
+"""Header of the table of parts and classes."""
 
 _TITLES = {"fault": "FAULTS", "warning": "Warnings", "note": "Notes"}
 
 
-def text(audit: Audit) -> str:
-    """The report: the table, then faults, warnings and notes, each kind with what to do."""
+def format_report(audit: Audit) -> str:
+    """Return the report: the table, then faults, warnings and notes, each kind with advice."""
     lines = [f"Audit of {audit.description}", "", *_table(audit.rows)]
     for severity, title in _TITLES.items():
         findings = [finding for finding in audit.findings if finding.severity == severity]
@@ -56,32 +54,32 @@ def text(audit: Audit) -> str:
             continue
         lines += ["", f"{title} ({len(findings)})"]
         for kind in dict.fromkeys(finding.kind for finding in findings):
-            lines += _kind(kind, [finding for finding in findings if finding.kind == kind])
-    lines += ["", audit.method, "", _verdict(audit)]
+            lines += _format_kind(kind, [finding for finding in findings if finding.kind == kind])
+    lines += ["", audit.method, "", _summary(audit)]
     return "\n".join(lines)
 
 
-def _kind(kind: str, findings: Sequence[Finding]) -> list[str]:
+def _format_kind(kind: str, findings: Sequence[Finding]) -> list[str]:
     advice = f": {ADVICE[kind]}" if kind in ADVICE else ""
     lines = [f"  {kind}{advice}", *(f"    {finding.message}" for finding in findings[:MOST])]
     return [*lines, f"    and {len(findings) - MOST} more; audit.json has all"] if len(findings) > MOST else lines
 
 
-def _verdict(audit: Audit) -> str:
-    counts = {s: sum(finding.severity == s for finding in audit.findings) for s in _TITLES}
-    said = ", ".join(f"{n} {s}{'' if n == 1 else 's'}" for s, n in counts.items())
-    return f"{'Faults found' if audit.faults else 'No fault found'}: {said}."
+def _summary(audit: Audit) -> str:
+    counts = {severity: sum(f.severity == severity for f in audit.findings) for severity in _TITLES}
+    counted = ", ".join(f"{count} {severity}{'' if count == 1 else 's'}" for severity, count in counts.items())
+    return f"{'Faults found' if audit.faults else 'No fault found'}: {counted}."
 
 
-def _table(rows: Sequence[GroupRow]) -> list[str]:
-    cells = [HEAD, *(cells_of(row) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(HEAD))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+def _table(rows: Sequence[ClassStatistics]) -> list[str]:
+    lines = [HEAD, *(format_row(row) for row in rows)]
+    widths = [max(len(cells[column]) for cells in lines) for column in range(len(HEAD))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip() for cells in lines]
 
 
-def cells_of(row: GroupRow) -> tuple[str, ...]:
-    """A row of the table, as people read it."""
-    modes = ", ".join(f"{mode} {n:,}" for mode, n in row.modes.items())
-    figures = (f"{row.brightness:.1f}", f"{row.contrast:.1f}", f"{row.sharpness:.2f}")
+def format_row(row: ClassStatistics) -> tuple[str, ...]:
+    """Return the cells of one row of the table."""
+    modes = ", ".join(f"{mode} {count:,}" for mode, count in row.modes.items())
+    statistics = (f"{row.brightness:.1f}", f"{row.contrast:.1f}", f"{row.sharpness:.2f}")
     counts = (f"{row.pictures:,}", f"{row.share:.0%}", f"{row.patients:,}", f"{row.width:.0f} x {row.height:.0f}")
-    return (row.part, row.label, *counts, modes, *figures)
+    return (row.part, row.label, *counts, modes, *statistics)

@@ -1,11 +1,11 @@
-"""Encoded pictures to grey pixels: the only place in the project where a picture is decoded.
+"""Decodes pictures to grey pixels. No other code of the project decodes one.
 
-A registered model carries a copy of this folder, so that it decodes as when it was judged, wherever it is loaded: nothing
-else of the project is imported here, and imports within are relative.
+A registered model carries a copy of this folder, so that it decodes as it did when it was evaluated, wherever it is loaded.
+Therefore nothing else of the project is imported here, and the imports within the folder are relative.
 """
 
 from .dicom import PREAMBLE, pydicom_package
-from .errors import UnreadableError
 from .picture import MOST_PIXELS, RECIPE, Decoded, decode, square_of
+from .unreadable import UnreadableError
 
 __all__ = ["MOST_PIXELS", "PREAMBLE", "RECIPE", "Decoded", "UnreadableError", "decode", "pydicom_package", "square_of"]

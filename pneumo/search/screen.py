@@ -190,7 +190,7 @@ def _trial_table(title: str, trials: Sequence[Trial], experiment: Experiment) ->
 
 def _confirmation_table(confirmed: Sequence[Confirmation], experiment: Experiment) -> Table:
     metric, direction = best_metric(experiment)
-    table = Table(title=f"Confirmation with other seeds: mean {metric}, best first", title_justify="left")
+    table = Table(title=f"Confirmed with other seeds: mean {metric}, best first", title_justify="left")
     for name in ("trial", "seeds", "mean", "95 % interval", "in the search", "luck"):
         table.add_column(name, justify="right", style="bold" if name == "mean" else None)
     for trial in confirmed:

@@ -1,0 +1,51 @@
+"""Load the registered model that predicts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pneumo.tracking.served import Decision, Served
+
+NOT_MEDICAL = "Not a medical device: for research and teaching only."
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A registered model, loaded. `label` names it in messages, for example `article version 3, champion`."""
+
+    served: Served
+    label: str
+
+    @property
+    def decision(self) -> Decision:
+        """The model's classes, operating point and input."""
+        return self.served.decision
+
+    @property
+    def description(self) -> str:
+        """The label, with a warning if the model was trained on phantoms."""
+        return f"{self.label}{', trained on generated phantoms, not on X-rays' if self.decision.phantom else ''}"
+
+
+def load_model(uri: str | None) -> LoadedModel:
+    """Load the model at `models:/NAME@ALIAS`, at `models:/NAME/VERSION` or in a folder; default: the only champion.
+
+    Raises `RequestError` if there is no such model, or if no URI is given and there is not exactly one champion.
+    """
+    from pneumo.tracking.registry import only_champion, version_at
+    from pneumo.tracking.served import load_served
+    from pneumo.tracking.store import connect_existing
+
+    store = connect_existing()
+    uri = uri or only_champion(store)
+    label = uri
+    if alias := re.fullmatch(r"models:/([^/@]+)@([^/@]+)", uri):
+        # The alias is resolved once, so that label and model are of the same version even if the alias moves now.
+        if version := version_at(store, *alias.groups()):
+            uri, label = version.uri, f"{version.model} version {version.number}, {alias[2]}"
+    elif number := re.fullmatch(r"models:/([^/@]+)/(\d+)", uri):
+        label = f"{number[1]} version {number[2]}"
+    return LoadedModel(load_served(store, uri), label)

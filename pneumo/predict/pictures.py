@@ -1,0 +1,50 @@
+"""Find the pictures that a command line names."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pneumo.spec.errors import RequestError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".dcm", ".dicom")
+"""Suffixes of picture files, in lower case."""
+
+
+def find_pictures(paths: Sequence[Path]) -> list[Path]:
+    """Return the named pictures, with each folder replaced by the pictures below it in sorted order.
+
+    A picture of a folder that cannot be opened safely, for example a symbolic link, is named on standard error and left
+    out. Raises `RequestError` if a path does not exist, is not a picture by its suffix, or is a folder without pictures.
+    """
+    pictures: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            pictures += _pictures_of_folder(path)
+        elif not path.is_file():
+            raise RequestError(f"{path}: {'not a file' if path.exists() else 'there is no such file or folder'}")
+        elif path.suffix.lower() not in SUFFIXES:
+            raise RequestError(f"{path}: not a picture by its suffix; expected {', '.join(SUFFIXES)}, or a folder")
+        else:
+            pictures.append(path)
+    return pictures
+
+
+def _pictures_of_folder(folder: Path) -> list[Path]:
+    from pneumo.data.archive import open_archive, printable
+
+    archive = open_archive(folder, "pictures")
+    for name, reason in archive.left_out:
+        if _is_picture(name):
+            print(f"{printable(str(folder / name))}: left out: {reason}", file=sys.stderr)
+    names = sorted(name for name in archive.files if _is_picture(name))
+    if not names:
+        raise RequestError(f"{folder}: no pictures in this folder; expected {', '.join(SUFFIXES)}")
+    return [folder / name for name in names]
+
+
+def _is_picture(name: str) -> bool:
+    """Check the suffix, and that no part is hidden: macOS leaves a hidden `._scan.jpeg` beside each file."""
+    path = Path(name)
+    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)

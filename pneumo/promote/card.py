@@ -1,0 +1,68 @@
+"""Gather the facts of a promoted model's card from its study."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pneumo.promote.choose import ChosenRun
+from pneumo.promote.context import PromotionContext
+from pneumo.spec.experiment import Experiment
+from pneumo.spec.names import Metrics, Params
+
+if TYPE_CHECKING:
+    from pneumo.data.pictures import Source
+    from pneumo.evidence.model_card import ModelFacts
+    from pneumo.tracking.served import Decision
+
+
+def gather_facts(context: PromotionContext, chosen: ChosenRun, decision: Decision) -> ModelFacts:
+    """Return the facts that the model card states besides the metrics. Decodes no picture."""
+    from pneumo.evidence.model_card import ModelFacts
+
+    experiment, source, run = context.experiment, context.source, chosen.run
+    dimensions = [dimension.name for dimension in experiment.space.searched]
+    warnings = []
+    if experiment.data.allow_leaks:
+        warnings.append(f"**Leaks between training and test were allowed**: {experiment.data.allow_leaks}")
+    return ModelFacts(
+        title=f"{context.study}: {source.classes[1]} on {'phantoms' if decision.phantom else 'chest X-rays'}",
+        classes=source.classes,
+        data=source.description,
+        parts=_parts(experiment, source),
+        search=_search(context, chosen, dimensions),
+        hyperparameters={name: run.parameters[name] for name in dimensions if name in run.parameters},
+        parameters=int(run.metrics[Metrics.PARAMETERS]),
+        operating_point=_operating_point(experiment, decision),
+        phantom=decision.phantom,
+        warnings=warnings,
+    )
+
+
+def _search(context: PromotionContext, chosen: ChosenRun, dimensions: list[str]) -> str:
+    search, run = context.experiment.search, chosen.run
+    return (
+        f"Study `{context.study}` ({search.engine}/{search.algorithm}, pruner {search.pruner}, objective "
+        f"{' and '.join(search.objectives)}) searched {', '.join(dimensions) or 'nothing'}. This is {chosen.reason}, MLflow "
+        f"run `{run.run_id}`, trained with seed {run.parameters[Params.SEED]}."
+    )
+
+
+def _parts(experiment: Experiment, source: Source) -> dict[str, str]:
+    """Return the pictures and patients of each part, for example `1,341 NORMAL, 3,875 PNEUMONIA, of 2,790 patients`."""
+    from pneumo.data.split import count_split
+
+    pictures: dict[str, list[str]] = {}
+    patients: dict[str, int] = {}
+    for count in count_split(source, experiment.data.validation, experiment.search.seed):
+        pictures.setdefault(count.part, []).append(f"{count.pictures:,} {source.classes[count.label]}")
+        patients[count.part] = patients.get(count.part, 0) + count.patients
+    return {part: f"{', '.join(classes)}, of {patients[part]:,} patients" for part, classes in pictures.items()}
+
+
+def _operating_point(experiment: Experiment, decision: Decision) -> str:
+    rule = experiment.promote.threshold
+    origin = "set by the experiment" if isinstance(rule, int | float) else f"chosen on validation pictures: {rule}"
+    sentence = f"The label is {decision.classes[1]} from probability {decision.threshold:.4f} on ({origin})."
+    if decision.temperature != 1:
+        sentence += f" Probabilities are scaled by the temperature {decision.temperature:.3f}."
+    return sentence

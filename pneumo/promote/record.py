@@ -1,0 +1,184 @@
+"""The run of a promotion: how it is identified, what it records, and how its evidence is read back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from pneumo import __version__
+from pneumo.promote.card import gather_facts
+from pneumo.promote.choose import ChosenRun
+from pneumo.promote.context import PromotionContext
+from pneumo.promote.evaluate import Evaluation
+from pneumo.promote.reference import Reference
+from pneumo.spec.names import Artifacts, Metrics, Params, Tags
+
+if TYPE_CHECKING:
+    from pneumo.data.pictures import Source
+    from pneumo.evidence.gate import Gate
+    from pneumo.evidence.intervals import Interval
+    from pneumo.spec.run import RecordedRun
+    from pneumo.tracking.promotions import PromotionRun
+    from pneumo.tracking.served import Decision
+    from pneumo.tracking.store import Store
+
+CARD = Artifacts.CARD
+"""Artifact with the model card."""
+
+_EVIDENCE = Artifacts.GATE
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a promotion is decided by, as its run stores it.
+
+    Attributes:
+        run_id: The promotion's run.
+        metrics: Each metric on the test pictures with its 95 % interval.
+        gate: The gate's decision.
+        model_id: Id of the logged model that takes pictures.
+    """
+
+    run_id: str
+    metrics: Mapping[str, Interval]
+    gate: Gate
+    model_id: str
+
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """A line for each check that failed."""
+        return tuple(check.message for check in self.gate.checks if not check.passed)
+
+
+def decision_key(run: RecordedRun, decision: Decision, source: Source) -> str:
+    """Return a hash that identifies a network, its operating point and the test pictures."""
+    return _hash([run.run_id, asdict(decision), source.test_digest])
+
+
+def open_promotion_run(
+    context: PromotionContext, chosen: ChosenRun, decision: Decision, reference: Reference
+) -> PromotionRun:
+    """Return the run of this promotion: a new run, or the one that an interrupted promotion of the same key left."""
+    from pneumo.tracking import promotions
+
+    return promotions.open_run(
+        context.store,
+        context.study,
+        context.request.recorded,
+        key=_promotion_key(context, chosen, decision, reference),
+        name=f"promotion-{chosen.run.number:04d}",
+        tags=_run_tags(context, chosen, reference),
+        params=_run_params(context, decision),
+    )
+
+
+def record_evaluation(
+    context: PromotionContext,
+    chosen: ChosenRun,
+    decision: Decision,
+    evaluation: Evaluation,
+    *,
+    run_id: str,
+    model_id: str,
+) -> None:
+    """Write everything that the test pictures show into the promotion's run.
+
+    Args:
+        context: The promotion.
+        chosen: The run that was evaluated.
+        decision: Its operating point.
+        evaluation: The result on the test pictures.
+        run_id: The promotion's run.
+        model_id: Id of the logged model that takes pictures.
+    """
+    from pneumo.evidence.model_card import model_card
+    from pneumo.tracking import promotions
+
+    evidence = {
+        "figures": {name: interval.as_dict() for name, interval in evaluation.metrics.items()},
+        "gate": evaluation.gate.as_dict(),
+        "unreadable": dict(evaluation.unreadable),
+        "model_id": model_id,
+    }
+    card = model_card(gather_facts(context, chosen, decision), evaluation.metrics, evaluation.gate)
+    promotions.record_judged(
+        context.store,
+        run_id,
+        test=context.source.test_digest,
+        source=context.experiment.data.path or context.source.description,
+        counts=evaluation.counts,
+        metrics=_run_metrics(evaluation),
+        files=evaluation.files | {_EVIDENCE: json.dumps(evidence, indent=1), CARD: card},
+        tags={Tags.GATE: "passed" if evaluation.gate.passed else "refused"},
+    )
+
+
+def read_evidence(store: Store, run_id: str) -> Evidence:
+    """Return the evidence that `record_evaluation` stored in a promotion's run."""
+    from pneumo.evidence.gate import Gate
+    from pneumo.evidence.intervals import Interval
+    from pneumo.tracking.runs import read_artifact
+
+    document = json.loads(read_artifact(store, run_id, _EVIDENCE))
+    metrics = {name: Interval.from_dict(interval) for name, interval in document["figures"].items()}
+    return Evidence(run_id, metrics, Gate.from_dict(document["gate"]), document["model_id"])
+
+
+def _promotion_key(context: PromotionContext, chosen: ChosenRun, decision: Decision, reference: Reference) -> str:
+    """Return a hash that identifies a promotion. For a known key the test pictures are not evaluated again."""
+    promote_block = context.experiment.promote
+    evaluated = decision_key(chosen.run, decision, context.source)
+    return _hash([evaluated, reference.key, promote_block.gate, sorted(promote_block.floors.items()), context.model])
+
+
+def _hash(document: object) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _run_tags(context: PromotionContext, chosen: ChosenRun, reference: Reference) -> dict[str, str]:
+    study_tags = context.request.recorded.tags
+    copied = {key: study_tags[key] for key in (Tags.ENGINE, Tags.ALGORITHM) if key in study_tags}
+    return copied | {
+        Tags.VERSION: __version__,
+        Tags.TRIAL: str(chosen.run.number),
+        Tags.RUN: chosen.run.run_id,
+        Tags.MODEL: context.model,
+        Tags.AGAINST: reference.description,
+        Tags.DATA: context.source.kind,
+        Tags.DATA_TEST: context.source.test_digest,
+    }
+
+
+def _run_params(context: PromotionContext, decision: Decision) -> dict[str, Any]:
+    promote_block = context.experiment.promote
+    return {
+        Params.ALIAS: context.alias,
+        Params.THRESHOLD_RULE: promote_block.threshold,
+        Params.THRESHOLD: repr(decision.threshold),
+        Params.CALIBRATION: promote_block.calibration,
+        Params.TEMPERATURE: repr(decision.temperature),
+        Params.GATE: promote_block.gate,
+        Params.FLOORS: json.dumps(promote_block.floors),
+    }
+
+
+def _run_metrics(evaluation: Evaluation) -> dict[str, float]:
+    """Return the metrics of a promotion's run, without those that are not defined (NaN)."""
+    gate, counts = evaluation.gate, evaluation.counts
+    intervals: dict[str, Interval] = {
+        f"{Metrics.TEST}{name}": interval for name, interval in evaluation.metrics.items()
+    }
+    if gate.auc_difference:
+        intervals[Metrics.GATE_AUC_DIFFERENCE] = gate.auc_difference
+    metrics: dict[str, float] = {}
+    for name, interval in intervals.items():
+        metrics |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    if gate.mcnemar:
+        metrics[Metrics.GATE_MCNEMAR_P] = gate.mcnemar.p_value
+    metrics |= {Metrics.TEST_PICTURES: counts["num_rows"], Metrics.TEST_PATIENTS: counts["patients"]}
+    metrics[Metrics.TEST_UNREADABLE] = len(evaluation.unreadable)
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}

@@ -1,0 +1,174 @@
+"""Names of everything that pneumo writes into MLflow.
+
+They are a contract with everyone who reads the runs (README, "What a study leaves in MLflow"): a name is never changed.
+"""
+
+from __future__ import annotations
+
+
+class Tags:
+    """Tags of runs, of registered models and of their versions."""
+
+    # Every run of a study.
+    ROLE = "pneumo.role"  # study, trial, confirm or promotion
+    STUDY = "pneumo.study"
+    ENGINE = "pneumo.engine"
+    ALGORITHM = "pneumo.algorithm"
+    VERSION = "pneumo.version"  # of pneumo
+    KEY = "pneumo.key"  # the run's name in the outbox before it had an id
+
+    # The study's run.
+    STUDY_ID = "pneumo.id"  # the random id that the engine stores too
+    PRUNER = "pneumo.pruner"
+    AUDIT = "pneumo.audit"  # counts of findings
+    ALLOW_LEAKS = "pneumo.allow_leaks"  # the reason given in data.allow_leaks
+    DATA = "pneumo.data"  # kind of pictures; on a registered model too
+    DATA_TEST = "pneumo.data.test"  # digest of the test pictures; on promotions and versions too
+    BEST_RUN = "pneumo.best_run"
+    TEST_OPENING = "pneumo.test_opening."  # followed by a number: one opening of the test pictures, JSON
+
+    # The run of a trial or a confirmation.
+    TRIAL = "pneumo.trial"  # number of the trial; on promotions and versions too
+    STATE = "pneumo.state"  # complete, pruned or failed
+    ERROR = "pneumo.error"
+    DEVICE = "pneumo.device"
+    PRECISION = "pneumo.precision"
+    CODE = "pneumo.code"
+    LIBRARIES = "pneumo.libraries"
+    THREADS = "pneumo.threads"
+    RESUMED_FROM = "pneumo.resumed_from"  # number of the trial that this one continues
+    CONTINUED = "pneumo.continued"  # the trial resumed from its own checkpoint
+    RESTARTED = "pneumo.restarted"  # why a checkpoint could not be used
+    MODEL_REMOVED = "pneumo.model_removed"  # why the run has no model
+
+    # The run of a promotion, or the version that it registered.
+    PROMOTION_KEY = "pneumo.promotion_key"  # hash of everything that the promotion is decided by
+    JUDGED = "pneumo.judged"  # everything that the test pictures show is recorded
+    RUN = "pneumo.run"  # the promoted trial's run
+    MODEL = "pneumo.model"
+    MODEL_ID = "pneumo.model_id"
+    MODEL_VERSION = "pneumo.model_version"
+    PROMOTION = "pneumo.promotion"  # the promotion's run
+    CLASSES = "pneumo.classes"
+    DECISION = "pneumo.decision"  # hash of the network with its operating point
+    THRESHOLD = "pneumo.threshold"
+    TEMPERATURE = "pneumo.temperature"
+    AGAINST = "pneumo.against"  # the reference
+    GATE = "pneumo.gate"  # passed, refused or forced
+    GATE_SAID = "pneumo.gate.said"  # every check of the gate
+    FORCED = "pneumo.forced"  # the reason given with --force
+    TEST_OPENINGS = "pneumo.test_openings"  # number of openings of the test pictures
+
+    # A registered model.
+    MOVING = "pneumo.moving"  # aliases that are about to move, JSON
+
+    # Tags that MLflow defines.
+    PARENT = "mlflow.parentRunId"
+    USER = "mlflow.user"
+    SOURCE_NAME = "mlflow.source.name"
+    SOURCE_TYPE = "mlflow.source.type"
+    NOTE = "mlflow.note.content"  # Markdown at the top of a run's page
+    DATASET_CONTEXT = "mlflow.data.context"  # the part of the split that a dataset is
+
+    @staticmethod
+    def data(part: str) -> str:
+        """Return the tag of the digest of one part of the split."""
+        return f"pneumo.data.{part}"
+
+
+class Params:
+    """Parameters of runs, besides the hyperparameters, which go by their own names."""
+
+    SEED = "seed"
+
+    # The run of a promotion.
+    ALIAS = "alias"
+    THRESHOLD_RULE = "threshold_rule"
+    THRESHOLD = "threshold"
+    CALIBRATION = "calibration"
+    TEMPERATURE = "temperature"
+    GATE = "gate"
+    FLOORS = "floors"
+
+
+class Metrics:
+    """Metrics of runs."""
+
+    # A trial, after each epoch.
+    LOSS = "loss"
+    ACCURACY = "accuracy"
+    AUC = "auc"
+    VAL_LOSS = "val_loss"
+    VAL_ACCURACY = "val_accuracy"
+    VAL_AUC = "val_auc"
+    EPOCH_SECONDS = "epoch_seconds"
+    OF_EPOCH = (LOSS, ACCURACY, AUC, VAL_LOSS, VAL_ACCURACY, VAL_AUC, EPOCH_SECONDS)
+
+    # A trial, once. The best epoch's val_loss, val_accuracy and val_auc are `spec.objective.objective_metric`.
+    BEST_EPOCH = "best_epoch"
+    THRESHOLD = "threshold"
+    VAL_SENSITIVITY = "val_sensitivity"
+    VAL_SPECIFICITY = "val_specificity"
+    VAL_F1 = "val_f1"
+    PARAMETERS = "parameters"
+    MODEL_BYTES = "model_bytes"
+    PREDICT_MS = "predict_ms"
+    EPOCHS_TRAINED = "epochs_trained"
+    TRAIN_SECONDS = "train_seconds"
+    IMAGES_PER_SECOND = "images_per_second"
+
+    SYSTEM = "system/"  # followed by the name that MLflow gives a measurement of the machine
+
+    # A study.
+    BEST_TRIAL = "best_trial"
+    BEST_VALUE = "best_value"
+    PICTURES_UNREADABLE = "pictures_unreadable"
+    TEST_OPENINGS = "test_openings"
+
+    # A promotion.
+    TEST_PICTURES = "test_pictures"
+    TEST_PATIENTS = "test_patients"
+    TEST_UNREADABLE = "test_unreadable"
+    GATE_AUC_DIFFERENCE = "gate_auc_difference"
+    GATE_MCNEMAR_P = "gate_mcnemar_p"
+
+    TEST = "test_"
+    """Prefix of the figures on the test pictures, as metrics of a promotion and as tags of a version."""
+
+    @staticmethod
+    def trials(state: str) -> str:
+        """Return the metric of a study that counts its trials of a state."""
+        return f"trials_{state}"
+
+    @staticmethod
+    def confirmed(end: str) -> str:
+        """Return the metric of a study for the best confirmed trial's `mean`, or the `low` or `high` end of its interval."""
+        return f"confirmed_{end}"
+
+
+class Artifacts:
+    """Artifacts of runs: paths within the run."""
+
+    EXPERIMENT = "experiment.yaml"
+
+    # A trial.
+    HISTORY = "history.csv"
+    PREDICTIONS = "predictions.csv"  # of a promotion too
+    ERROR = "error.txt"  # stack trace of a failed trial
+    OUTPUT = "output.txt"  # what a worker printed
+
+    # A study.
+    AUDIT = "audit.json"
+    STUDY_PAGE = "study.html"
+    TRIALS = "trials.csv"
+    PARETO = "pareto.csv"
+    CONFIRM = "confirm.csv"
+
+    # A promotion.
+    GATE = "gate.json"
+    CARD = "card.md"
+
+    @staticmethod
+    def plot(file: str) -> str:
+        """Return the path of a plot."""
+        return f"plots/{file}"
