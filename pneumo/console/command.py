@@ -22,7 +22,7 @@ OK, FAULTY, WRONG_REQUEST, NOTHING_FIT, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit statuses."""
 
 LONGEST_REASON = 300
-"""Characters of an error of a service that are shown."""
+"""Largest number of characters that are shown of the error of a service."""
 
 
 @dataclass(frozen=True)
