@@ -1,6 +1,6 @@
-# make search and make test are all a fresh clone needs: make, and Python 3.11, 3.12 or 3.13.
+# A fresh clone needs make and Python 3.11, 3.12 or 3.13. Each target creates the environment first, if there is none.
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
-# The first that fits; make PYTHON=/path/to/python takes another.
+# The first Python on PATH with a version that fits; make PYTHON=/path/to/python takes another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
   $$python -c '$(FITS)' 2>/dev/null && echo $$python && break; done)
 VENV := .venv
@@ -9,38 +9,39 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help search quick test test-slow lint docs schema format gpu lock clean
 
-help:  ## what there is to make
+help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
 
-# The last line says that the environment is whole: what is interrupted before it is done again.
+# The file is created last. If the installation is interrupted, the next make starts it again.
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(or $(PYTHON),false) -c '$(FITS)' || { \
 	  echo "pneumo needs Python 3.11, 3.12 or 3.13; $(or $(PYTHON),python3) is not one. Try: make PYTHON=/path/to/python3.13 $(MAKECMDGOALS)" >&2; exit 2; }
 	@rm -f $@
 	@$(PYTHON) -m venv $(VENV) || { \
-	  echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+	  echo "$(PYTHON) cannot create a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 	@echo "Installing into $(VENV): about two minutes and 3 GB the first time"
 	@$(PIP) install --require-hashes --requirement requirements.lock
 	@$(PIP) install --no-deps --editable .
 	@touch $@
 
-# Two at once, as many tests wait for a program's imports; a file's tests share what they set up, so it is not cut.
+# Two processes run the tests, because many tests wait for a program to start. The tests of a file share fixtures, so one
+# process runs them all.
 SIDE_BY_SIDE := --numprocesses 2 --dist loadfile
 
-search: $(VENV)/.ready  ## the quick start: a small study on generated phantoms, offline
+search: $(VENV)/.ready  ## run the quick start: a small study on generated phantoms, offline
 	$(BIN)/python -m pneumo.search
 
-# The plugin skips what takes long: tests that start a process or import TensorFlow. It needs no list of the quick tests.
-quick: $(VENV)/.ready  ## the tests that start no process and import no TensorFlow
+# The plugin skips a test when it starts a process or imports TensorFlow, so that nobody keeps a list of quick tests.
+quick: $(VENV)/.ready  ## run a part of the fast tests in a minute: no processes, no TensorFlow
 	$(BIN)/python -m pytest -p tests.support.quick --numprocesses 2 --dist worksteal -m 'not slow'
 
-test: $(VENV)/.ready  ## the fast suite
+test: $(VENV)/.ready  ## run the fast tests
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not slow'
 
-test-slow: $(VENV)/.ready  ## the slower checks: real studies, a browser, a database
+test-slow: $(VENV)/.ready  ## run the slow tests: real studies, a browser, a database
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m slow
 
-lint: $(VENV)/.ready  ## style, types, imports, the Dockerfile
+lint: $(VENV)/.ready  ## check style, types, imports and the Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -55,14 +56,14 @@ schema: $(VENV)/.ready  ## write docs/experiment.schema.json and docs/architectu
 	$(BIN)/python -m pneumo.spec.schema > docs/experiment.schema.json
 	$(BIN)/python docs/map.py > docs/architecture.svg
 
-format: $(VENV)/.ready  ## put the code into the project's style
+format: $(VENV)/.ready  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-gpu: $(VENV)/.ready  ## NVIDIA's libraries for TensorFlow beside the rest (Linux): 4 GB more
+gpu: $(VENV)/.ready  ## install NVIDIA's libraries for TensorFlow (Linux, 4 GB)
 	$(PIP) install --require-hashes --no-deps --requirement requirements-gpu.lock
 
-# Names, versions and hashes; of the second lock only what the first has not.
+# A lock has names, versions and hashes. The second lock has only what the first does not have.
 COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet
 
 lock:  ## resolve requirements.lock and requirements-gpu.lock again (needs uv)
@@ -70,5 +71,5 @@ lock:  ## resolve requirements.lock and requirements-gpu.lock again (needs uv)
 	$(COMPILE) --extra gpu --constraints requirements.lock --output-file requirements-gpu.lock \
 	  $$(sed -nE 's/^([a-z0-9-]+)==.*/--no-emit-package \1/p' requirements.lock | sort -u)
 
-clean:  ## remove the environment and every cache; studies in mlruns/ and mlflow.db stay
+clean:  ## remove the environment and all caches, but not mlruns/ and mlflow.db
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis site

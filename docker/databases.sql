@@ -1,3 +1,3 @@
--- Run once, when the database folder is new. MLflow's own database is made by POSTGRES_DB; Optuna's stands apart from it
--- because both keep a table alembic_version.
+-- PostgreSQL runs this once, when it creates its folder. POSTGRES_DB creates MLflow's database. Optuna needs a database of its
+-- own, because both have a table alembic_version.
 CREATE DATABASE optuna;

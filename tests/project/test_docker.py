@@ -1,4 +1,4 @@
-"""The image and the stack, as far as they can be judged without Docker: linted, parsed, held against the project."""
+"""Checks of the image and the Compose stack that need no Docker: the linter, and what the project's code expects."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ SEARCHES = ("search", "search-gpu")
 
 
 def dockerfile() -> list[tuple[str, list[str]]]:
-    """The instructions in order, continued lines joined: `("COPY", ["pneumo", "./pneumo"])`."""
+    """Return the instructions in order, as `("COPY", ["pneumo", "./pneumo"])`. Continued lines are joined."""
     lines = [line for line in (DOCKER / "Dockerfile").read_text().splitlines() if not line.lstrip().startswith("#")]
     joined = "\n".join(lines).replace("\\\n", " ").splitlines()
     return [(line.split()[0], shlex.split(line)[1:]) for line in joined if line.strip()]
 
 
 def stages() -> dict[str, list[tuple[str, list[str]]]]:
-    """Each stage's instructions, those of the stages it stands on first."""
-    found: dict[str, list[tuple[str, list[str]]]] = {}
+    """Return each stage's instructions, after those of the stages that it is built from."""
+    by_name: dict[str, list[tuple[str, list[str]]]] = {}
     current: list[tuple[str, list[str]]] = []
     for instruction, arguments in dockerfile():
         if instruction == "FROM":
-            current = list(found.get(arguments[0], []))
-            found[arguments[2]] = current
+            current = list(by_name.get(arguments[0], []))
+            by_name[arguments[2]] = current
         current.append((instruction, arguments))
-    return found
+    return by_name
 
 
 def test_hadolint_has_nothing_to_say() -> None:
@@ -49,7 +49,7 @@ def test_hadolint_has_nothing_to_say() -> None:
 
 def test_everything_copied_exists_and_reaches_the_builder() -> None:
     ignored = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
-    assert ignored[0] == "*", "what is not named stays out: data, studies, passwords"
+    assert ignored[0] == "*", "everything is ignored first: data, studies and passwords must stay out"
     allowed = [line[1:] for line in ignored if line.startswith("!")]
     copied = [
         source
@@ -69,7 +69,7 @@ def test_every_image_has_a_version() -> None:
     pulled |= {arguments[0] for instruction, arguments in dockerfile() if instruction == "FROM"} - set(stages())
     assert pulled
     for image in pulled:
-        assert re.search(r":\d[\w.-]*$", image), f"{image} wants a tag with a version"
+        assert re.search(r":\d[\w.-]*$", image), f"{image} needs a tag with a version"
 
 
 @pytest.mark.parametrize("target", ["cpu", "gpu"])
@@ -106,24 +106,24 @@ def test_ports_are_open_to_this_machine_only() -> None:
 
 
 def test_there_is_no_password_but_the_users() -> None:
-    asked = "${POSTGRES_PASSWORD:?set it in docker/.env}"
+    setting = "${POSTGRES_PASSWORD:?set it in docker/.env}"
     given = [
         value
         for service in SERVICES.values()
         for name, value in service.get("environment", {}).items()
         if "PASSWORD" in name
     ]
-    assert given == [asked] * 5  # who reads or writes a database
-    assert not re.search(r"PASSWORD:?-", COMPOSE), "a default password is one that everybody knows"
-    assert not re.search(r"://[^/@\s]*:[^/@\s]*@", COMPOSE), "a password in an address ends up in logs"
+    assert given == [setting] * 5  # the services that use a database
+    assert not re.search(r"PASSWORD:?-", COMPOSE), "a default password is public"
+    assert not re.search(r"://[^/@\s]*:[^/@\s]*@", COMPOSE), "a password in a URL is written to logs"
     assert "\nPOSTGRES_PASSWORD=\n" in (DOCKER / ".env.example").read_text()
     assert ".env" in (DOCKER / ".gitignore").read_text().splitlines()
 
 
 def test_the_example_names_every_setting() -> None:
     used = set(re.findall(r"\$\{(\w+)", COMPOSE))
-    told = set(re.findall(r"^(\w+)=", (DOCKER / ".env.example").read_text(), re.MULTILINE))
-    assert used == told
+    described = set(re.findall(r"^(\w+)=", (DOCKER / ".env.example").read_text(), re.MULTILINE))
+    assert used == described
 
 
 def test_services_volumes_and_targets_fit_together() -> None:
@@ -145,7 +145,7 @@ def test_mlflow_takes_the_servers_options() -> None:
     from mlflow.cli import server
 
     assert SERVICES["mlflow"]["entrypoint"] == ["mlflow", "server"]
-    # Refuses an option or a value that this MLflow does not know; starts nothing.
+    # MLflow parses the options and starts nothing. An unknown option or value is an error.
     options = server.make_context("server", list(SERVICES["mlflow"]["command"])).params
     assert options["port"] == 5000
     assert f"mlflow:{options['port']}" in options["allowed_hosts"].split(",")
@@ -188,14 +188,14 @@ def test_the_served_model_is_the_champion_of_the_stack() -> None:
 
     service = SERVICES["serve"]
     assert service["entrypoint"] == ["mlflow", "models", "serve"]
-    # Refuses an option or a value that this MLflow does not know; starts nothing.
+    # MLflow parses the options and starts nothing. An unknown option or value is an error.
     options = serve.make_context("serve", list(service["command"])).params
     assert options["model_uri"] == "models:/${PNEUMO_MODEL:-article}@champion"
     assert options["env_manager"] == "local"
     assert service["ports"] == [f"127.0.0.1:${{SERVE_PORT:-{options['port']}}}:{options['port']}"]
     assert f":{options['port']}/health" in str(service["healthcheck"])
     assert service["environment"]["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
-    assert "volumes" not in service, "what it serves comes from MLflow"
+    assert "volumes" not in service, "the model comes from MLflow"
 
 
 def test_a_promotion_reads_the_pictures_that_were_searched() -> None:

@@ -1,4 +1,4 @@
-"""The rules of the house: which way imports point, what a verb's help costs, what no file may hold."""
+"""The rules of the project: directions of imports, modules that a help text imports, contents of files, dependencies."""
 
 from __future__ import annotations
 
@@ -64,16 +64,16 @@ NOT_IMPORTED = {
     "pylibjpeg-libjpeg": "pylibjpeg imports it",
     "pylibjpeg-openjpeg": "pylibjpeg imports it",
 }
-"""Direct dependencies that no module has to import, and who uses them."""
+"""Direct dependencies that no module has to import, and what uses them."""
 
 
 @pytest.fixture(scope="module")
 def files() -> list[Path]:
-    """Every file that git has or would take, with text in it."""
+    """Return the text files that git tracks or would add."""
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     done = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        pytest.skip("not a git checkout: which files belong to the project is not known")
+        pytest.skip("not a git checkout, so the files of the project are not known")
     paths = [ROOT / name for name in done.stdout.split("\0") if name]
     return [path for path in paths if path.is_file() and b"\0" not in path.read_bytes()[:8000]]
 
@@ -159,7 +159,7 @@ def test_the_command_imports_the_verb_that_is_called_only() -> None:
 
 
 def test_no_file_names_a_package_registry(files: list[Path]) -> None:
-    # In pieces, or this file would be the one that does.
+    # The names are in pieces, because this file is checked too.
     names = [
         "py" + "pi.org",
         "python" + "hosted.",
@@ -230,23 +230,23 @@ def test_every_import_is_a_dependency() -> None:
 
 
 def requirements() -> list[str]:
-    """Every direct requirement, as `pyproject.toml` says it."""
+    """Return every direct requirement as it is in `pyproject.toml`."""
     return [*PROJECT["dependencies"], *(r for extra in PROJECT["optional-dependencies"].values() for r in extra)]
 
 
 def declared(*extras: str) -> set[str]:
-    """The distributions that pneumo and these extras require themselves."""
-    named = [*PROJECT["dependencies"], *(r for extra in extras for r in PROJECT["optional-dependencies"][extra])]
-    return {canonical(re.split(r"[\[<>=]", requirement)[0]) for requirement in named} - {"pneumo"}
+    """Return the distributions that pneumo and these extras require directly."""
+    direct = [*PROJECT["dependencies"], *(r for extra in extras for r in PROJECT["optional-dependencies"][extra])]
+    return {canonical(re.split(r"[\[<>=]", requirement)[0]) for requirement in direct} - {"pneumo"}
 
 
 def undeclared(modules: set[str], names: set[str]) -> set[str]:
-    """The modules that come from a distribution, but from none of these."""
+    """Return the modules that belong to a distribution which is not among `names`."""
     return {module for module in modules if distributions(module) and not distributions(module) & names}
 
 
 def distributions(module: str) -> set[str]:
-    """The installed distributions that hold a module; empty for the standard library's and for ours."""
+    """Return the installed distributions that contain a module: none for the standard library and for pneumo."""
     return {canonical(name) for name in INSTALLED.get(module, ())} - {"pneumo"}
 
 
@@ -268,8 +268,10 @@ def imported_modules(path: Path) -> set[str]:
 
 
 def canonical(name: str) -> str:
+    """Return the normalized name of a distribution."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def parsed(path: Path) -> ast.Module:
+    """Return the syntax tree of a file."""
     return ast.parse(path.read_text(), str(path))

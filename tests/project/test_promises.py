@@ -1,4 +1,4 @@
-"""Every promise names the tests that hold it, and they are there."""
+"""Each promise in docs/promises.md names tests that exist."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ def test_every_promise_names_its_tests() -> None:
 
 def test_the_tests_that_promises_name_are_there() -> None:
     named = set(re.findall(r"`(tests/[^`]*)`", PAGE))
-    assert [name for name in sorted(named) if not there(*name.split("::"))] == []
+    assert [name for name in sorted(named) if not exists(*name.split("::"))] == []
 
 
-def there(path: str, function: str | None = None) -> bool:
+def exists(path: str, function: str | None = None) -> bool:
+    """Return whether a test file exists and defines the function."""
     if not (ROOT / path).is_file():
         return False
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))

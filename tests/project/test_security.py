@@ -1,4 +1,4 @@
-"""The experiment file is data, nothing pickled is loaded, secrets stay secret, names stay in their folders.
+"""An experiment file is data, nothing pickled is loaded, no secret is written, no name leads out of its folder.
 
 Other tests of security: hostile archives (tests/data/test_hostile.py), names of pictures (tests/predict/test_predict.py),
 checkpoints (tests/cnn/test_checkpoint.py), MedMNIST files (tests/data/test_medmnist.py), ports and passwords of the stack
@@ -61,7 +61,7 @@ def called(call: ast.Call) -> str:
 
 
 def test_the_code_loads_nothing_that_can_hold_code() -> None:
-    """The pipes of worker processes pickle too; they have no name and belong to the two processes alone."""
+    """The pipes to worker processes are an exception: they pickle, but no other process can write to them."""
     loads = {"joblib", "dill", "cloudpickle", "shelve", "marshal", "torch"}
     for path in (ROOT / "pneumo").rglob("*.py"):
         where = str(path.relative_to(ROOT))
@@ -94,7 +94,7 @@ def test_a_network_that_holds_code_is_not_loaded(tmp_path: Path) -> None:
 
 
 class Evil:
-    """What writes a file when it is unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -145,9 +145,9 @@ def test_a_password_in_an_address_is_never_shown() -> None:
         assert "very-secret" not in mask_passwords(f"at {address}: refused")
         assert "refused" in mask_passwords(f"at {address}: refused")
     for address in addresses:
-        said = str(storage_error(make_url(address), OSError(5, "no luck with very-secret")))
-        assert "very-secret" not in said
-        assert "no luck" in said
+        output = str(storage_error(make_url(address), OSError(5, "no luck with very-secret")))
+        assert "very-secret" not in output
+        assert "no luck" in output
 
 
 SECRETS = {
@@ -161,16 +161,16 @@ SECRETS = {
 
 @pytest.mark.slow
 def test_no_secret_reaches_what_a_search_writes_or_says(postgres: Postgres, tmp_path: Path) -> None:
-    """A trial that cannot be built, one that diverges, an interruption, a server that goes away: and not one byte."""
+    """The search has a trial that cannot be built and one that diverges, is interrupted, and loses its MLflow server."""
     storage = postgres.create("secrets")
     server = tmp_path / "server"
     server.mkdir()
-    # Each step of sgd multiplies the weights by 1 - 10 * 1; six layers are too many for 32 pixels.
+    # With a learning rate of 10, a step of sgd multiplies the weights by 1 - 10 * 1. Six layers are too many for 32 pixels.
     space = {"layers": [1, 6], "optimizer": "sgd", "learning_rate": [0.01, 10.0], "weight_decay": 1.0, "batch_size": 1}
     options = {"trials": 8, "algorithm": "grid", "baseline": False}
     experiment = write(tmp_path, hyperparameters=space | {"epochs": 40}, search=options)
     environment = {name: value for name, value in SECRETS.items() if name != "PGPASSWORD"}
-    said = ""
+    output = ""
     with serve(server) as address:
         environment["MLFLOW_TRACKING_URI"] = f"http://someone:address-s3cret@{urlsplit(address).netloc}"
         arguments = command(experiment, "--storage", storage)
@@ -186,26 +186,26 @@ def test_no_secret_reaches_what_a_search_writes_or_says(postgres: Postgres, tmp_
         assert program.stdout is not None
         failed = 0
         for line in program.stdout:
-            said += line
+            output += line
             failed += "failed" in line
             if failed == 2:
                 break
         os.killpg(program.pid, signal.SIGINT)
-        said += program.stdout.read()
+        output += program.stdout.read()
         program.wait(60)
-        assert "run the same command again" in said, said
-        assert "***" in said
+        assert "run the same command again" in output, output
+        assert "***" in output
         checked = search("--check", "small", "--storage", storage, folder=tmp_path, **environment)
         assert checked.returncode == 0, checked.stdout + checked.stderr
-        said += checked.stdout + checked.stderr
+        output += checked.stdout + checked.stderr
     gone = search(experiment, "--storage", storage, folder=tmp_path, **environment)
     assert gone.returncode == 2
-    said += gone.stdout + gone.stderr
+    output += gone.stdout + gone.stderr
     wrong = search(experiment, "--storage", storage.replace("/secrets", "/none"), folder=tmp_path, **environment)
-    said += wrong.stdout + wrong.stderr
+    output += wrong.stdout + wrong.stderr
 
     secrets = {*SECRETS.values(), "address-s3cret", postgres.password}
-    assert [secret for secret in secrets if secret in said] == []
+    assert [secret for secret in secrets if secret in output] == []
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {"mlflow.db", "error.txt"} <= {path.name for path in files}
-    assert [(path, one) for path in files for one in secrets if one.encode() in path.read_bytes()] == []
+    assert [(path, secret) for path in files for secret in secrets if secret.encode() in path.read_bytes()] == []

@@ -1,4 +1,4 @@
-"""The wheel, installed into an environment of its own: the command, the examples, the types."""
+"""The wheel in a new environment: its command, its examples, its types."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def environment_with_wheel(tmp_path_factory: pytest.TempPathFactory) -> Environm
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment.folder], check=True)
     python, (wheel,) = environment.folder / "bin" / "python", wheels.iterdir()
     subprocess.run([*pip, "--python", python, "install", "--no-deps", "--no-index", wheel], check=True)
-    # Python does not read the .pth files in a folder that a .pth file names, so the editable pneumo there stays out.
+    # Python does not read the .pth files in a folder that a .pth file names, so the editable pneumo is not found.
     (environment.package.parent / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     return environment
 

@@ -1,5 +1,8 @@
-"""`python -m pneumo.search` for drills, run by its path: a trial with `SEGFAULTS` filters makes a native library crash, no
-process may have more address space than `MEMORY`, and every epoch leaves a checkpoint, however quick it is."""
+"""`python -m pneumo.search` with trials that fail on purpose. A test runs this file by its path.
+
+A trial with `SEGFAULTS` filters crashes in native code, no process gets more address space than `MEMORY`, and a checkpoint is
+written after every epoch, however short the epoch is.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,17 @@ from pneumo.training import trial
 from pneumo.training.task import TrialTask
 
 SEGFAULTS = 7
+"""Filters of a trial that crashes."""
+
 MEMORY = 12 * 2**30
-"""Bytes. TensorFlow alone has half of it as address space, though not as memory."""
+"""Address space of a process, bytes. TensorFlow reserves half of it, but uses less memory."""
 
 train = trial.run_trial
 
 
 @contextmanager
 def drilled(task: TrialTask, channel: Channel) -> Iterator[TrialResult | FullDiskError]:
+    """Run a trial in the worker, or crash."""
     if task.candidate.values.filters == SEGFAULTS:
         ctypes.string_at(0)
     from pneumo.cnn import checkpoint

@@ -1,4 +1,4 @@
-"""The real program in a child process, and what it left in MLflow."""
+"""Run the real program in a child process, and check what it wrote into MLflow."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 PHANTOMS = {"source": "phantom", "phantom": {"patients": 24, "size": 64}, "validation": 0.3}
-"""A few small ones: what is tested is the way, not the result."""
+"""The data of an experiment that trains in seconds. No test looks at how good its networks are."""
 
-# What a study leaves in MLflow, by the names that its readers rely on.
+# Names in MLflow that users rely on. They are written out here, so that a renaming in the code fails the tests.
 TAGS = {"pneumo.role", "pneumo.study", "pneumo.engine", "pneumo.algorithm", "pneumo.version"}
 EPOCH = {"loss", "accuracy", "auc", "val_loss", "val_accuracy", "val_auc", "epoch_seconds"}
 ONCE = {"best_epoch", "best_val_auc", "best_val_accuracy", "val_sensitivity", "val_specificity", "val_f1", "threshold"}
@@ -24,35 +24,38 @@ PLOTS = {"learning_curves", "confusion_matrix", "roc", "precision_recall", "cali
 
 SAME = "Data, code, libraries, device and threads are the same as in the record."
 EQUAL = "Every metric is equal to the last bit."
-"""Lines of `python -m pneumo.replay`, if nothing differs from the record before and after the training."""
+"""Lines that `python -m pneumo.replay` prints before and after the training, if nothing differs from the record."""
 
 LONGEST = 600
-"""Seconds after which a program that hangs is ended."""
+"""Seconds after which a program that hangs is killed."""
 
 
 def write(folder: Path, **document: object) -> Path:
-    """An experiment file on a few phantoms, small enough for seconds a trial."""
-    small: dict[str, object] = {"epochs": 1, "image_size": 32, "dense_units": 8}
-    given = document.pop("hyperparameters", {})
-    assert isinstance(given, Mapping)
+    """Write an experiment on a few phantoms, a trial of which takes seconds, and return the file's path.
+
+    `document` replaces whole blocks of the experiment. Its `hyperparameters` are added to those of the small network.
+    """
+    hyperparameters: dict[str, object] = {"epochs": 1, "image_size": 32, "dense_units": 8}
+    own = document.pop("hyperparameters", {})
+    assert isinstance(own, Mapping)
+    hyperparameters.update(own)
     path = folder / "experiment.yaml"
-    path.write_text(
-        yaml.safe_dump({"name": "small", "data": PHANTOMS, "hyperparameters": small | dict(given)} | document)
-    )
+    path.write_text(yaml.safe_dump({"name": "small", "data": PHANTOMS, "hyperparameters": hyperparameters} | document))
     return path
 
 
 def command(*arguments: object, verb: str = "search") -> list[str]:
+    """Return the command line of a verb."""
     return [sys.executable, "-m", f"pneumo.{verb}", *map(str, arguments)]
 
 
 def search(*arguments: object, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`python -m pneumo.search` with these arguments, in this folder."""
+    """Run `python -m pneumo.search` with these arguments in a folder."""
     return called("search", *arguments, folder=folder, **environment)
 
 
 def called(verb: str, *arguments: object, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`python -m pneumo.VERB` with these arguments, in this folder."""
+    """Run `python -m pneumo.VERB` with these arguments in a folder."""
     return subprocess.run(
         command(*arguments, verb=verb),
         cwd=folder,
@@ -66,26 +69,26 @@ def called(verb: str, *arguments: object, folder: Path, **environment: str) -> s
 
 
 def client(folder: Path) -> MlflowClient:
-    """The store that a bare `mlflow ui` in this folder shows."""
+    """Return a client of the store that `mlflow ui` shows in a folder."""
     return MlflowClient(f"sqlite:///{folder}/mlflow.db")
 
 
 def runs(folder: Path, study: str) -> tuple[Run, list[Run]]:
-    """The study's one parent run and its trials' runs, by number and start; not those that train a trial again."""
+    """Return a study's run and the runs of its trials by number and start, without confirmations and promotions."""
     store = client(folder)
     experiment = store.get_experiment_by_name(study)
     assert experiment is not None
-    found = list(store.search_runs([experiment.experiment_id], max_results=1000))
-    (parent,) = [run for run in found if run.data.tags["pneumo.role"] == "study"]
-    trials = [run for run in found if run.data.tags["pneumo.role"] == "trial"]
-    children = [run for run in found if run.data.tags["pneumo.role"] != "study"]
+    recorded = list(store.search_runs([experiment.experiment_id], max_results=1000))
+    (parent,) = [run for run in recorded if run.data.tags["pneumo.role"] == "study"]
+    trials = [run for run in recorded if run.data.tags["pneumo.role"] == "trial"]
+    children = [run for run in recorded if run.data.tags["pneumo.role"] != "study"]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} <= {parent.info.run_id}
     assert {run.data.tags["pneumo.role"] for run in children} <= {"trial", "confirm", "promotion"}
     return parent, sorted(trials, key=lambda run: (int(run.data.tags["pneumo.trial"]), run.info.start_time))
 
 
 def check_trial(folder: Path, run: Run) -> None:
-    """All that a trial leaves in MLflow, by the names that its readers rely on."""
+    """Check that a trial's run has every tag, parameter, metric, data set and artifact that it should have."""
     store, tags, state = client(folder), run.data.tags, run.data.tags["pneumo.state"]
     assert set(tags) >= TAGS
     assert tags["mlflow.runName"] == f"trial-{int(tags['pneumo.trial']):04d}"
@@ -93,13 +96,13 @@ def check_trial(folder: Path, run: Run) -> None:
     assert run.info.status == "FINISHED"
     assert state in ("complete", "pruned")
     assert {"layers", "learning_rate", "optimizer", "epochs", "seed"} <= set(run.data.params)
-    assert "momentum" not in run.data.params  # adam has none
+    assert "momentum" not in run.data.params  # adam does not use it
     assert set(run.data.metrics) >= EPOCH | ONCE
     epochs = int(run.data.params["epochs"]) if state == "complete" else int(run.data.metrics["best_epoch"])
     history = store.get_metric_history(run.info.run_id, "val_auc")
     assert [metric.step for metric in history][:epochs] == list(range(1, epochs + 1))
     assert run.inputs is not None
-    assert {(one.tags[0].value, len(one.dataset.digest)) for one in run.inputs.dataset_inputs} == {
+    assert {(part.tags[0].value, len(part.dataset.digest)) for part in run.inputs.dataset_inputs} == {
         ("training", 32),
         ("validation", 32),
     }
@@ -113,7 +116,7 @@ def check_trial(folder: Path, run: Run) -> None:
 
 
 def check_study(folder: Path, study: str, trials: int) -> list[Run]:
-    """A whole record: one finished parent, one run for each number, nothing registered."""
+    """Check that a study's record is complete and nothing is registered. Return the runs of its trials."""
     parent, children = runs(folder, study)
     assert parent.info.status == "FINISHED"
     assert set(parent.data.tags) >= TAGS
