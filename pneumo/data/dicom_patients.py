@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 
 from pneumo.data.cache import cache_error, cache_folder, replacing
-from pneumo.data.decoding import pydicom_package
+from pneumo.data.decoding import is_empty, pydicom_package
 from pneumo.spec.errors import RequestError
 
 SUFFIXES = (".dcm", ".dicom")
@@ -53,8 +53,10 @@ def read_patients(digests: Mapping[str, str], read: Callable[[str, str | None], 
                 stop_before_pixels=True,
                 specific_tags=["PatientID", "IssuerOfPatientID"],
             )
-            patient_id = str(header.get("PatientID") or "").strip()
-            issuer = str(header.get("IssuerOfPatientID") or "").strip()
+            patient_id, issuer = (
+                "" if is_empty(value) else str(value).strip()
+                for value in (header.get("PatientID"), header.get("IssuerOfPatientID"))
+            )
         except RequestError:
             raise
         # For a broken file pydicom may raise anything. Decoding it later reports what is wrong.

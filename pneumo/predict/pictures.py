@@ -6,9 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pneumo.data.decoding import FORMATS
 from pneumo.spec.errors import RequestError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".dcm", ".dicom")
+SUFFIXES = tuple(FORMATS)
 """Suffixes of picture files, in lower case."""
 
 

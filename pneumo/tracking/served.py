@@ -80,7 +80,7 @@ class Served:
     _pyfunc: Any = field(repr=False)
 
     def predict(self, pictures: Sequence[bytes | str | Path | np.ndarray[Any, Any]]) -> list[Prediction]:
-        """Return the prediction for each picture: encoded bytes, a path, or an array of uint8 or uint16."""
+        """Return the prediction for each picture: encoded bytes, a path, or an array of whole numbers."""
         if not pictures:
             return []
         table = self._pyfunc.predict(list(pictures))

@@ -22,10 +22,12 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-EXPECTED = "expected a JPEG, PNG or DICOM in base64, or an array of uint8"
+EXPECTED = "expected a picture file, such as a JPEG, PNG or DICOM, in base64, or an array of whole numbers"
 """The kinds of pictures that a served model takes."""
 
-EXPECTED_HERE = "expected a JPEG, PNG or DICOM as bytes or base64, the path of one, or an array of uint8 or uint16"
+EXPECTED_HERE = (
+    "expected a picture file (JPEG, PNG, DICOM or another) as bytes or base64, its path, or an array of whole numbers"
+)
 """The kinds of pictures that a model takes in a process of its own."""
 
 LOGIT_EPSILON = 1e-7

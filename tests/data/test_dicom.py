@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
+from pydicom.dataset import Dataset
 from pydicom.uid import (
     JPEG2000Lossless,
     RLELossless,
 )
 
 from pneumo.data.decoding import UnreadableError, decode
+from pneumo.data.dicom_patients import read_patients
 from pneumo.data.prepare import prepare
 from pneumo.data.sources import source_at
 from pneumo.spec.errors import RequestError
+from tests.support.deep_pictures import EMPTY, table
 from tests.support.dicom_files import dicom, ramp
 from tests.support.program import runs, search, write
 
@@ -44,9 +49,124 @@ def test_rescale_and_window_are_applied() -> None:
     assert np.abs(square[inside] - (values[inside] - 500) * 0.255).max() <= 2
 
 
-def test_narrow_values_without_a_window_fill_the_range() -> None:
-    square = decode(dicom(ramp(16) // 64 + 3000, 16), (64,), "a").squares[0]
-    assert (square.min(), square.max()) == (0, 255)
+@pytest.mark.parametrize("bits", [12, 16])
+def test_without_a_window_brightness_can_be_compared(bits: int) -> None:
+    """The range is that of 12 bits, whether the file states it or the values tell it, and not that of one picture."""
+    bright, dark = (decode(dicom(ramp(10) + first, bits), (64,), "a").squares[0] for first in (3000, 1100))
+    assert (bright.min(), bright.max()) == (round(3000 / 4095 * 255), round(4023 / 4095 * 255))
+    assert (dark.min(), dark.max()) == (round(1100 / 4095 * 255), round(2123 / 4095 * 255))
+
+
+SHOWN = np.rint(np.linspace(0, 255, 64)).astype(int)
+"""The greys that `ramp` shows."""
+
+
+def shown(content: bytes) -> Any:
+    """Return the greys of a ramp, left to right."""
+    return decode(content, (64,), "a.dcm").squares[0][0].astype(int)
+
+
+WINDOW: dict[str, Any] = {"WindowCenter": 2048, "WindowWidth": 4096}
+
+
+@pytest.mark.parametrize("keyword", EMPTY)
+@pytest.mark.parametrize("bits", [12, 16])
+@pytest.mark.parametrize(
+    "others", [{}, WINDOW, {"RescaleSlope": 1, "RescaleIntercept": 0}], ids=["", "window", "rescale"]
+)
+def test_an_empty_element_counts_as_absent(keyword: str, bits: int, others: dict[str, Any]) -> None:
+    empty = others | {keyword: EMPTY[keyword]}
+    without = {other: value for other, value in others.items() if other != keyword}
+    content = dicom(ramp(12), bits, **empty)
+    assert np.array_equal(shown(content), shown(dicom(ramp(12), bits, **without)))
+    assert np.abs(shown(content) - SHOWN).max() <= 1
+
+
+def test_a_window_of_empty_values_counts_as_absent() -> None:
+    for center, width in ((["", ""], ["", ""]), (["", 2048], ["", 4096]), ([2048, 5], [4096, 5]), ("", 10), (10, "")):
+        assert np.abs(shown(dicom(ramp(12), 16, WindowCenter=center, WindowWidth=width)) - SHOWN).max() <= 1
+
+
+@pytest.mark.parametrize("keyword", ["ModalityLUTSequence", "VOILUTSequence"])
+def test_a_lookup_table_is_applied(keyword: str) -> None:
+    all_values = np.arange(4096)
+    for item in (
+        table(all_values // 16, 8),
+        table(all_values // 16, 8, packed=True),
+        table(all_values, 12),
+        table(all_values, 12, packed=True),
+        table(all_values * 16, 16),
+        table(all_values, 16),  # the table itself uses 12 of its 16 bits
+    ):
+        assert np.abs(shown(dicom(ramp(12), 12, **dict[str, Any]({keyword: [item]}))) - SHOWN).max() <= 1
+    clipped = shown(dicom(ramp(12), 12, **dict[str, Any]({keyword: [table(np.arange(256), 8, first=1000)]})))
+    assert (clipped[0], clipped[-1]) == (0, 255)
+    without_data = table(all_values, 12)
+    without_data.LUTData = None
+    for item in (Dataset(), without_data):
+        assert np.abs(shown(dicom(ramp(12), 12, **dict[str, Any]({keyword: [item]}))) - SHOWN).max() <= 1
+
+
+@pytest.mark.parametrize("window", [{}, WINDOW])
+def test_a_rescale_may_invert_or_be_half_stated(window: dict[str, Any]) -> None:
+    inverted = dicom(4095 - ramp(12), 12, RescaleSlope=-1, RescaleIntercept=4095, **window)
+    assert np.abs(shown(inverted) - SHOWN).max() <= 1
+    halves: tuple[dict[str, Any], ...] = ({"RescaleSlope": 1}, {"RescaleIntercept": 0})
+    for half in halves:
+        assert np.abs(shown(dicom(ramp(12), 12, **half, **window)) - SHOWN).max() <= 1
+
+
+def test_signed_values_are_read() -> None:
+    centered = ramp(12).astype(np.int16) - 2048
+    for values, bits in (
+        (centered.view(np.uint16), 12),
+        (centered.view(np.uint16) & 0x0FFF, 12),  # the sign is not extended into the unused bits
+        (ramp(12), 16),
+        ((ramp(16).astype(np.int32) - 32768).astype(np.int16).view(np.uint16), 16),
+    ):
+        assert np.abs(shown(dicom(values, bits, PixelRepresentation=1)) - SHOWN).max() <= 1
+
+
+def test_padding_does_not_count_and_is_black() -> None:
+    for mode in ("MONOCHROME1", "MONOCHROME2"):
+        padded = ramp(12) if mode == "MONOCHROME2" else 4095 - ramp(12)
+        padded[:, :8] = 65535
+        padded[:, 8:16] = 65000
+        greys = shown(dicom(padded, 16, mode, PixelPaddingValue=65535, PixelPaddingRangeLimit=65000))
+        assert not greys[:16].any()
+        assert np.abs(greys[16:] - SHOWN[16:]).max() <= 1
+
+
+def test_other_bits_of_a_cell_do_not_count() -> None:
+    assert np.abs(shown(dicom(ramp(12) << 4, 12, HighBit=15)) - SHOWN).max() <= 1
+    with_overlay = ramp(12)
+    with_overlay[::2] |= 0x1000
+    # An overlay element names the bit that it uses. Without it, the bit belongs to the value.
+    with pytest.raises(UnreadableError, match="in 12 bits; BitsStored is wrong"):
+        decode(dicom(with_overlay, 12), (64,))
+    header = pydicom.dcmread(io.BytesIO(dicom(with_overlay, 12)))
+    header.add_new((0x6000, 0x0102), "US", 12)
+    out = io.BytesIO()
+    header.save_as(out)
+    assert np.abs(shown(out.getvalue()) - SHOWN).max() <= 1
+
+
+EMPTY_ID = (None, "", " ", "\0\0", ["", ""])
+
+
+@pytest.mark.parametrize("patient_id", EMPTY_ID)
+def test_an_empty_patient_id_counts_as_absent(
+    patient_id: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PNEUMO_CACHE", str(tmp_path / "cache"))
+    contents = {
+        "empty": dicom(ramp(12), 12, PatientID=patient_id),
+        "named": dicom(ramp(12), 12, PatientID="A", IssuerOfPatientID=patient_id),
+        "plain": dicom(ramp(12), 12, patient="A"),
+    }
+    patients = read_patients({name: name for name in contents}, lambda file, digest: contents[file])
+    assert set(patients) == {"named", "plain"}
+    assert patients["named"] == patients["plain"]
 
 
 @pytest.mark.parametrize(
@@ -58,6 +178,17 @@ def test_narrow_values_without_a_window_fill_the_range() -> None:
         (dicom(ramp(12), 12)[:700], None),
         (dicom(ramp(12), 12)[:132], None),
         (dicom(ramp(12), 12).replace(b"DICM", b"DICN"), "neither"),
+        *(
+            (dicom(ramp(12), 12, **dict[str, Any]({keyword: None})), f"{keyword} is missing")
+            for keyword in ("PhotometricInterpretation", "SamplesPerPixel", "BitsStored", "PixelRepresentation")
+        ),
+        (dicom(ramp(12), 12, RescaleSlope=0, RescaleIntercept=1), "RescaleSlope is 0"),
+        (dicom(ramp(12), 12, WindowCenter=0, WindowWidth=0), "Window Width must be greater"),
+        (dicom(ramp(12), 12, **WINDOW, VOILUTFunction="ODD"), "VOI LUT Function value 'ODD'"),
+        (dicom(ramp(12), 12, **WINDOW).replace(b"2048.0", b"20x8.0"), "WindowCenter is '20x8.0'; expected a number"),
+        (dicom(ramp(12), 12, **WINDOW).replace(b"4096.0", b"nan   "), "WindowWidth is 'nan'; expected a number"),
+        (dicom(ramp(12), 12, HighBit=3), "HighBit is 3; expected 11 to 15"),
+        (dicom(ramp(16), 12), "BitsStored is wrong"),
     ],
 )
 def test_an_unreadable_file_says_why(content: bytes, message: str | None) -> None:

@@ -204,7 +204,7 @@ def test_unreadable_pictures_are_named_each_time_and_left_out(
         assert len(lines) == 1
         assert bad in lines[0]
         row = prepared.names.index(bad)
-        assert prepared.unreadable == ((bad, "neither a JPEG nor a PNG nor a DICOM"),)
+        assert prepared.unreadable == ((bad, "neither a JPEG nor a PNG, TIFF, BMP, GIF, WebP or DICOM"),)
         assert row not in {*prepared.training, *prepared.validation}
         assert len(prepared.training) + len(prepared.validation) == 119
         assert sum(count.pictures for count in prepared.counts[:4]) == 119

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -11,13 +12,13 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
 
-def ramp(bits: int, size: int = 64) -> NDArray[np.uint16]:
-    """Return a square that rises from 0 to the largest value of `bits` bits, left to right."""
+def ramp(bits: int, size: int = 64) -> NDArray[Any]:
+    """Return a square, uint16, that rises from 0 to the largest value of `bits` bits, left to right."""
     return np.tile(np.linspace(0, 2**bits - 1, size), (size, 1)).astype(np.uint16)
 
 
 def dicom(
-    pixels: NDArray[np.uint16],
+    pixels: NDArray[Any],
     bits: int,
     mode: str = "MONOCHROME2",
     patient: str = "",

@@ -101,13 +101,14 @@ def test_what_cannot_be_read_is_said_of_that_picture_alone(small: Small, tmp_pat
     lying.write_bytes(whole)
     bad: dict[str, Any] = {
         "truncated": whole[: len(whole) // 2],
-        "neither a JPEG nor a PNG nor a DICOM": b"just some text",
+        "neither a JPEG nor a PNG, TIFF, BMP, GIF, WebP or DICOM": b"just some text",
         "neither base64 nor the path of a file: '/no/such/file.jpeg'": "/no/such/file.jpeg",
         "an empty text": "",
         "not a picture but NoneType": None,
         "an array of float64": np.zeros((4, 4)),
         "an array of shape (4,)": np.zeros(4, np.uint8),
-        "values beyond 0 to 255": np.full((4, 4), 300),
+        "greys from 70000 to 70000; expected 0 to 65535": np.full((4, 4), 70_000),
+        "greys from -1 to 5": np.array([[-1, 5]]),
         "is a JPEG, though its name says PNG": lying,
         "cannot be read": tmp_path,
         "inhomogeneous": [[1, 2], [3]],

@@ -110,7 +110,7 @@ def test_bad_pictures_get_an_error_and_the_server_goes_on(server: str, small: Sm
     secret.write_bytes(good)
     bad = {
         "truncated": text(good[: len(good) // 2]),
-        "neither a JPEG nor a PNG nor a DICOM": text(b"a text file\n" * 50),
+        "neither a JPEG nor a PNG, TIFF, BMP, GIF, WebP or DICOM": text(b"a text file\n" * 50),
         "pixels": text(huge_png()),
         "an empty text": "",
         "not base64": str(secret),

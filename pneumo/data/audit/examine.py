@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pneumo.data.archive import printable
 from pneumo.data.audit.findings import Audit, Finding, all_pictures, from_json, parts_by_name, to_json
 from pneumo.data.cache import cache_error, cache_folder, replacing
+from pneumo.data.decoding import RECIPE as DECODING_RECIPE
 from pneumo.data.decoding import UnreadableError
 from pneumo.data.pictures import Picture, Source
 from pneumo.data.sealed import open_sealed_test
@@ -164,7 +165,7 @@ def _by_severity(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 def _cache_folder(source: Source) -> Path:
     """Return the cache folder of the source's audit; its name is a digest of everything that the audit depends on."""
     # Notes and reasons are part of it, so an audit is lost when their wording changes.
-    lines = [f"{RECIPE} {source.kind} {source.classes} {source.left_out} {source.notes}"]
+    lines = [f"{RECIPE} {DECODING_RECIPE} {source.kind} {source.classes} {source.left_out} {source.notes}"]
     for pictures in (source.pictures, source.sealed):
         lines.append(f"{len(pictures)}")
         lines += [

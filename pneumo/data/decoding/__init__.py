@@ -4,8 +4,19 @@ A registered model carries a copy of this folder, so that it decodes as it did w
 Therefore nothing else of the project is imported here, and the imports within the folder are relative.
 """
 
-from .dicom import PREAMBLE, pydicom_package
-from .picture import MOST_PIXELS, RECIPE, Decoded, decode, square_of
+from .dicom import PREAMBLE, is_empty, pydicom_package
+from .picture import FORMATS, MOST_PIXELS, RECIPE, Decoded, decode, square_of
 from .unreadable import UnreadableError
 
-__all__ = ["MOST_PIXELS", "PREAMBLE", "RECIPE", "Decoded", "UnreadableError", "decode", "pydicom_package", "square_of"]
+__all__ = [
+    "FORMATS",
+    "MOST_PIXELS",
+    "PREAMBLE",
+    "RECIPE",
+    "Decoded",
+    "UnreadableError",
+    "decode",
+    "is_empty",
+    "pydicom_package",
+    "square_of",
+]
