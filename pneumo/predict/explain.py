@@ -37,18 +37,18 @@ def overlay_writer(model: LoadedModel, folder: Path) -> OverlayWriter:
     from pneumo.cnn.explain import grad_cam
     from pneumo.cnn.load import load_network
     from pneumo.data.cache import replacing
-    from pneumo.data.decoding import UnreadableError, decode
     from pneumo.evidence.overlay import render_explanation, restore_aspect_ratio
 
-    decision = model.decision
+    decision, decoding = model.decision, model.served.decoding
     heat_map = grad_cam(load_network(model.served.network))
 
     def write_overlay(path: Path, row: PredictionRow) -> None:
         assert row.probability is not None
         assert row.label is not None
         try:
-            decoded = decode(path.read_bytes(), [decision.image_size, OVERLAY_SIDE], str(path))
-        except (UnreadableError, OSError) as error:
+            # The model's own decoder may be an earlier one, and the heat map is about the pixels that it predicted.
+            decoded = decoding.decode(path.read_bytes(), [decision.image_size, OVERLAY_SIDE], str(path))
+        except (decoding.UnreadableError, OSError) as error:
             raise RequestError(f"{path}: changed after its prediction; no overlay can be written: {error}") from None
         png = render_explanation(
             restore_aspect_ratio(decoded.squares[1], decoded.width, decoded.height),

@@ -60,6 +60,7 @@ def predict_pictures(
         write_overlay: Called for each readable picture; None without `--explain`.
     """
     from pneumo.data.archive import printable
+    from pneumo.predict.pictures import decoded_otherwise
 
     decision = model.decision
     names = [str(path) for path in pictures]
@@ -81,6 +82,11 @@ def predict_pictures(
                         bar.say(f"{printable(row.name)}: cannot be read: {row.error}")
                     elif write_overlay:
                         write_overlay(path, row)
+                for path in decoded_otherwise(batch, model.served.decoding, decision.image_size):
+                    bar.say(
+                        f"{printable(str(path))}: predicted from other pixels than pneumo reads now; the model has the decoder "
+                        f"of its promotion, and one that is promoted now has the present decoder"
+                    )
                 predicted += len(batch)
                 unreadable += sum(row.error is not None for row in rows)
                 positive += sum(row.label == decision.classes[1] for row in rows)

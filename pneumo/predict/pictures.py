@@ -5,8 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
-from pneumo.data.decoding import FORMATS
+import numpy as np
+
+from pneumo.data.decoding import FORMATS, RECIPE, UnreadableError, decode
 from pneumo.spec.errors import RequestError
 
 SUFFIXES = tuple(FORMATS)
@@ -30,6 +33,33 @@ def find_pictures(paths: Sequence[Path]) -> list[Path]:
         else:
             pictures.append(path)
     return pictures
+
+
+def decoded_otherwise(paths: Sequence[Path], decoding: ModuleType, size: int) -> list[Path]:
+    """Return the pictures that a model reads otherwise than the present decoder, because its own copy is an earlier one.
+
+    Args:
+        paths: The pictures. One that the model's decoder cannot read is not returned, because it is not predicted.
+        decoding: The model's copy of `pneumo.data.decoding`.
+        size: Side of the network's input in pixels.
+    """
+    if decoding.RECIPE == RECIPE:
+        return []
+    otherwise = []
+    for path in paths:
+        try:
+            encoded = path.read_bytes()
+            (theirs,) = decoding.decode(encoded, [size], str(path)).squares
+        except (decoding.UnreadableError, ImportError, OSError):
+            continue
+        try:
+            (ours,) = decode(encoded, [size], str(path)).squares
+        except UnreadableError:
+            otherwise.append(path)
+        else:
+            if np.abs(ours.astype(int) - theirs).max() > 1:  # one grey level is what rounding may change
+                otherwise.append(path)
+    return otherwise
 
 
 def _pictures_of_folder(folder: Path) -> list[Path]:

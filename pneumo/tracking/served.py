@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import mlflow.artifacts
@@ -78,6 +79,12 @@ class Served:
     decision: Decision
     network: Path
     _pyfunc: Any = field(repr=False)
+
+    @property
+    def decoding(self) -> ModuleType:
+        """The model's own copy of `pneumo.data.decoding`, as it was when the model was promoted."""
+        module: ModuleType = self._pyfunc.unwrap_python_model().decoding
+        return module
 
     def predict(self, pictures: Sequence[bytes | str | Path | np.ndarray[Any, Any]]) -> list[Prediction]:
         """Return the prediction for each picture: encoded bytes, a path, or an array of whole numbers."""

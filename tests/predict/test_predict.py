@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import pytest
 from PIL import Image
 
 from pneumo.console.command import NOTHING_FIT, OK, run_command
+from pneumo.data import decoding
 from pneumo.data.decoding import decode
 from pneumo.predict.__main__ import SOME_UNREADABLE, app
 from pneumo.predict.loop import BATCH
@@ -254,6 +257,33 @@ def _runtime(kind: str, path: Path) -> Callable[[Any], Any]:
 
     runner = Interpreter(str(path)).get_signature_runner()
     return lambda pictures: runner(pictures=pictures)["output_0"]
+
+
+def test_a_model_keeps_its_decoder_and_predict_says_what_it_reads_otherwise(
+    project: Path, predict: Predict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that was promoted before deep greys got their range still predicts from the pixels that it was judged with."""
+    earlier = project / "earlier" / "decoding"
+    shutil.copytree(Path(decoding.__file__).parent, earlier, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, line, before in (
+        ("picture.py", f"RECIPE = {decoding.RECIPE}\n", f"RECIPE = {decoding.RECIPE - 1}\n"),
+        ("greys.py", "WIDTHS = (8, 10, 12, 14, 16)\n", "WIDTHS = (16,)\n"),
+    ):
+        text = (earlier / name).read_text()
+        assert line in text
+        (earlier / name).write_text(text.replace(line, before))
+    monkeypatch.chdir(project)
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "__file__", str(earlier / "__init__.py"))
+        register(connect(), brightness_network(image_size=SIDE), "before", threshold=THRESHOLD)
+    pixels = np.full((40, 40), 200, np.uint16)
+    for name, values in {"plain.png": pixels.astype(np.uint8), "deep.png": pixels << 4}.items():
+        Image.fromarray(values).save(project / name)
+    _, out, err = predict(project / "plain.png", project / "deep.png", "--format", "csv", "--explain", project / "seen")
+    plain, deep = csv.DictReader(io.StringIO(out))
+    assert (plain["label"], deep["label"]) == ("PNEUMONIA", "NORMAL")
+    assert re.findall(r"(\S+): predicted from other pixels than pneumo reads now", err) == [str(project / "deep.png")]
+    assert len(list((project / "seen").glob("*.png"))) == 2
 
 
 @pytest.mark.parametrize(
