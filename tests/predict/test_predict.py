@@ -24,6 +24,7 @@ from pneumo.data import decoding
 from pneumo.data.decoding import decode
 from pneumo.predict.__main__ import SOME_UNREADABLE, app
 from pneumo.predict.loop import BATCH
+from pneumo.predict.pictures import find_pictures
 from pneumo.tracking.served import load_served
 from pneumo.tracking.store import connect
 from tests.support.networks import brightness_network, network, register
@@ -257,6 +258,14 @@ def _runtime(kind: str, path: Path) -> Callable[[Any], Any]:
 
     runner = Interpreter(str(path)).get_signature_runner()
     return lambda pictures: runner(pictures=pictures)["output_0"]
+
+
+def test_each_format_that_is_decoded_is_found(tmp_path: Path) -> None:
+    expected = [tmp_path / f"a{suffix}" for suffix in decoding.FORMATS] + [tmp_path / "B.TIF"]
+    for path in expected:
+        path.touch()
+    (tmp_path / "notes.txt").touch()
+    assert set(find_pictures([tmp_path])) == set(find_pictures(expected)) == set(expected)
 
 
 def test_a_model_keeps_its_decoder_and_predict_says_what_it_reads_otherwise(
