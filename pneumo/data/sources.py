@@ -10,7 +10,7 @@ import contextlib
 import os
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +62,17 @@ def open_source(spec: DataSpec) -> Source:
     """
     opener = OPENERS[spec.source]
     path = Path() if spec.source in GENERATED_SOURCES else _existing_path(spec.path, opener)
-    source: Source = pkgutil.resolve_name(opener.function)(spec, path)
+    ignores_classes = spec.classes is not None and not opener.takes_classes
+    try:
+        source: Source = pkgutil.resolve_name(opener.function)(spec, path)
+    except RequestError as error:
+        if ignores_classes:
+            advice = "data.classes needs data: {source: folder}"
+            raise RequestError(f"{error}; the source {spec.source} has these classes only; {advice}") from None
+        raise
+    if ignores_classes:
+        note = f"data.classes is not used: the source {spec.source} has the classes {' and '.join(source.classes)}"
+        return replace(source, notes=(*source.notes, note))
     return source
 
 

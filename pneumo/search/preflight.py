@@ -106,9 +106,15 @@ def check_same_experiment(recorded: RecordedStudy | None, experiment: Experiment
     before, now = yaml.safe_load(recorded.experiment_yaml), yaml.safe_load(experiment.to_yaml())
     if changes := setting_changes(before, now):
         more = f", and {len(changes) - MOST_CHANGES} more" if len(changes) > MOST_CHANGES else ""
+        # A study can learn from one with other validation pictures by no means.
+        same_validation = not any(change.startswith(("data.", "search.seed ")) for change in changes)
+        advice = (
+            f"; with --set search.from={experiment.name} the new study learns from the trials of this one that lie in its "
+            "space"
+        )
         raise RequestError(
             f"study {experiment.name}: it began with another experiment: {'; '.join(changes[:MOST_CHANGES])}{more}; "
-            f"change it back, or choose another --name"
+            f"change it back, or choose another --name{advice if same_validation else ''}"
         )
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from functools import cached_property
 from itertools import islice
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from pneumo.spec.algorithms import algorithms_supporting
+from pneumo.spec.errors import Fault, SettingError, check_known, collect_faults
 from pneumo.spec.hyperparameters import Value
 from pneumo.spec.promotion import PromoteSpec
-from pneumo.spec.search import SearchSpec, check_known
+from pneumo.spec.search import SearchSpec
 from pneumo.spec.sources import DEFAULT_SOURCE, GENERATED_SOURCES, SOURCES
 from pneumo.spec.space import Choice, Range, Space
 from pneumo.spec.space_reader import read_space
@@ -93,6 +96,43 @@ class DataSpec(_Block):
         PhantomSpec()
     )
 
+    @field_validator("path", "allow_leaks")
+    @classmethod
+    def _check_text(cls, text: str | None) -> str | None:
+        if text is not None and not text.strip():
+            raise SettingError(Fault((), "is empty; give a text, or leave the key out"))
+        return text
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _check_source(cls, source: Any) -> str:
+        return check_known(source, SOURCES)
+
+
+def _unsupported_dimensions(search: SearchSpec, space: Space) -> Iterator[Fault]:
+    """Yield a fault for each dimension that the algorithm does not support. The message says which algorithms do."""
+    engine, capabilities = search.engine, search.capabilities
+    name = f"{engine}/{search.algorithm}"
+    searched_names = {dimension.name for dimension in space.searched}
+    has_continuous_range = False
+    for dimension in space.searched:
+        where = (dimension.name,)
+        if not capabilities.ranges and isinstance(dimension, Range) and dimension.count is None:
+            has_continuous_range = True
+            yield Fault(where, "a grid needs a step or a list, not a continuous range")
+        if not capabilities.choices and isinstance(dimension, Choice):
+            others = algorithms_supporting(engine, "choices")
+            yield Fault(where, f"{name} supports no choices; give a range, fix it, or use {others}")
+        if not capabilities.conditions and set(dimension.when) & searched_names:
+            others = algorithms_supporting(engine, "conditions")
+            yield Fault(where, f"{name} supports no conditions; leave out when, or use {others}")
+        if not capabilities.epochs and dimension.name == "epochs":
+            yield Fault(where, f"{name} decides itself how long a trial trains; fix it, as epochs: 10")
+    if capabilities.ranges or has_continuous_range:
+        return
+    if sum(1 for _ in islice(space.grid(), MOST_COMBINATIONS + 1)) > MOST_COMBINATIONS:
+        yield Fault((), f"a grid has at most {MOST_COMBINATIONS} combinations; give fewer values")
+
 
 class Experiment(_Block):
     """An experiment, as its YAML file describes it."""
@@ -120,8 +160,6 @@ class Experiment(_Block):
     promote: Annotated[
         PromoteSpec, Field(description="Which trial is promoted, its operating point, and the gate that it must pass.")
     ] = PromoteSpec()
-    _space: Space = PrivateAttr()
-    _first_candidates: tuple[dict[str, Value], ...] = PrivateAttr()
 
     @model_validator(mode="before")
     @classmethod
@@ -131,57 +169,53 @@ class Experiment(_Block):
             return {key: {} if value is None and key != "name" else value for key, value in values.items()}
         return values
 
-    @model_validator(mode="after")
-    def _check(self) -> Experiment:
-        if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?", self.name):
-            raise ValueError(f"name: letters, digits, '.', '_' and '-' only, as in 'article-2', got {self.name!r}")
-        check_known("data.source", self.data.source, SOURCES)
-        self._space = read_space(self.hyperparameters)
-        self._check_algorithm()
-        baseline = [self._space.baseline()] if self.search.baseline else []
-        configurations = [self._space.complete(given, f"search.try[{n}]") for n, given in enumerate(self.search.try_)]
-        self._first_candidates = (*baseline, *configurations)
-        if self.search.from_ == self.name:
-            raise ValueError("search.from: a study cannot learn from its own trials; name an earlier study")
-        return self
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?", name):
+            raise SettingError(Fault((), f"letters, digits, '.', '_' and '-' only, as in 'article-2', got {name!r}"))
+        return name
 
-    def _check_algorithm(self) -> None:
-        """Raise `ValueError` if the algorithm does not support the space. The message says which algorithms do."""
-        engine, capabilities = self.search.engine, self.search.capabilities
-        name = f"{engine}/{self.search.algorithm}"
-        searched_names = {dimension.name for dimension in self._space.searched}
-        for dimension in self._space.searched:
-            where = f"hyperparameters.{dimension.name}"
-            if not capabilities.ranges and isinstance(dimension, Range) and dimension.values is None:
-                raise ValueError(f"{where}: a grid needs a step or a list, not a continuous range")
-            if not capabilities.choices and isinstance(dimension, Choice):
-                others = algorithms_supporting(engine, "choices")
-                raise ValueError(f"{where}: {name} supports no choices; give a range, fix it, or use {others}")
-            if not capabilities.conditions and set(dimension.when) & searched_names:
-                others = algorithms_supporting(engine, "conditions")
-                raise ValueError(f"{where}: {name} supports no conditions; leave out when, or use {others}")
-            if not capabilities.epochs and dimension.name == "epochs":
-                raise ValueError(f"{where}: {name} decides itself how long a trial trains; fix it, as epochs: 10")
-        if capabilities.ranges:
-            return
-        if sum(1 for _ in islice(self._space.grid(), MOST_COMBINATIONS + 1)) > MOST_COMBINATIONS:
-            raise ValueError(f"hyperparameters: a grid has at most {MOST_COMBINATIONS} combinations; give fewer values")
+    @field_validator("hyperparameters")
+    @classmethod
+    def _check_space(cls, block: dict[str, Any]) -> dict[str, Any]:
+        read_space(block)
+        return block
 
-    @property
+    @field_validator("search")
+    @classmethod
+    def _check_search(cls, search: SearchSpec, info: ValidationInfo) -> SearchSpec:
+        """Check what depends on the name of the study or on its space, if those are right."""
+        faults: list[Fault] = []
+        if search.from_ is not None and search.from_ == info.data.get("name"):
+            faults.append(Fault(("from",), "a study cannot learn from its own trials; name an earlier study"))
+        if "hyperparameters" in info.data:
+            space = read_space(info.data["hyperparameters"])
+            for fault in _unsupported_dimensions(search, space):
+                faults.append(fault.below("..", "hyperparameters"))
+            for n, given in enumerate(search.try_):
+                with collect_faults(faults, "try", n):
+                    space.complete(given)
+        if faults:
+            raise SettingError(*faults)
+        return search
+
+    @cached_property
     def space(self) -> Space:
         """The space that the `hyperparameters` block describes."""
-        return self._space
+        return read_space(self.hyperparameters)
 
     @property
     def image_sizes(self) -> tuple[int, ...]:
         """The image sizes of all trials, the baseline included: sides in pixels, smallest first."""
-        baseline_sizes = [int(self._space.baseline()["image_size"])] if self.search.baseline else []
-        return tuple(sorted({*self._space.image_sizes(), *baseline_sizes}))
+        baseline_sizes = [int(self.space.baseline()["image_size"])] if self.search.baseline else []
+        return tuple(sorted({*self.space.image_sizes(), *baseline_sizes}))
 
-    @property
+    @cached_property
     def first_candidates(self) -> tuple[dict[str, Value], ...]:
         """The hyperparameters of the first trials, before the algorithm proposes: the baseline and `search.try`."""
-        return self._first_candidates
+        baseline = [self.space.baseline()] if self.search.baseline else []
+        return (*baseline, *map(self.space.complete, self.search.try_))
 
     def to_yaml(self) -> str:
         """Return the resolved experiment as YAML text. It has every setting, including those that the file leaves out."""

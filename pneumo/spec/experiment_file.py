@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from pneumo.spec.errors import RequestError, describe_validation_error, suggest_name
+from pneumo.spec.changes import Change, apply_changes, blame, option_change, setting_change
+from pneumo.spec.errors import Fault, RequestError, SettingError, describe_validation_error, quote, suggest_name
 from pneumo.spec.examples import examples_folder
-from pneumo.spec.experiment import DataSpec, Experiment, PhantomSpec
-from pneumo.spec.hyperparameters import NAMES
-from pneumo.spec.promotion import PromoteSpec
-from pneumo.spec.search import ConfirmSpec, KeepSpec, SearchSpec
+from pneumo.spec.experiment import Experiment
+from pneumo.spec.keys import BLOCKS, file_keys
 from pneumo.spec.sources import DEFAULT_SOURCE, GENERATED_SOURCES, source_of_path
+from pneumo.spec.wording import count_of
+from pneumo.spec.yaml_text import parse_yaml, read_text
 
-_BLOCKS: Mapping[str, type[BaseModel]] = {
-    "": Experiment,
-    "data": DataSpec,
-    "data.phantom": PhantomSpec,
-    "search": SearchSpec,
-    "search.confirm": ConfirmSpec,
-    "search.keep": KeepSpec,
-    "promote": PromoteSpec,
-}
-"""The models of the blocks of an experiment, by dotted key."""
+MOST_FAULTS = 20
+"""Largest number of faults of an experiment that an error tells."""
+
+
+MOST_SUGGESTIONS = 100
+"""Largest number of unknown keys for which a close known one is looked up, which takes a while."""
 
 
 def read_experiment(path: Path, settings: Sequence[str] = (), options: Mapping[str, Any] | None = None) -> Experiment:
@@ -35,21 +31,21 @@ def read_experiment(path: Path, settings: Sequence[str] = (), options: Mapping[s
 
     Args:
         path: Path of the file.
-        settings: `KEY=VALUE` texts of the option `--set`, which replace values of the file.
+        settings: `KEY=VALUE` texts of the option `--set`, which replace values of the file. The value `null` removes a
+            key, so that its default counts.
         options: Values by dotted key, which replace values of the file and of `settings`. `data.path` is the path of
             real pictures: it also replaces the source `phantom`, and an `.npz` file selects the source `medmnist`.
 
     Raises:
-        RequestError: The file cannot be read, or the experiment is invalid. The message names the file and the key.
+        RequestError: The file cannot be read, or the experiment is invalid. The message has a line for each fault. It
+            names the key, and the file or the setting or option at fault.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except FileNotFoundError:
         raise RequestError(f"{path}: there is no such experiment file; examples are in {examples_folder()}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path}: cannot be read: {error}") from None
-    _refuse_removed_settings(_parse_yaml(text, str(path)), str(path))
-    return parse_experiment(text, str(path), settings, options)
+    document = parse_yaml(text, str(path))
+    return _build_changed(document, str(path), settings, options or {}, _removed_settings(document))
 
 
 def parse_experiment(
@@ -59,29 +55,88 @@ def parse_experiment(
 
     `where` starts an error message. The rest is as in `read_experiment`.
     """
-    document = _parse_yaml(text, where)
-    if isinstance(document, dict):
-        for setting in settings:
-            _set_value(document, *_parse_setting(setting))
-        for key, value in (options or {}).items():
-            _set_value(document, key.split("."), value)
-        data = document.get("data")
-        sets_source = any(setting.partition("=")[0].strip() == "data.source" for setting in settings)
-        if "data.path" in (options or {}) and isinstance(data, dict) and not sets_source:
-            document["data"] = _select_source(data)
-    return build_experiment(document, where)
+    return _build_changed(parse_yaml(text, where), where, settings, options or {})
 
 
 def build_experiment(document: Any, where: str) -> Experiment:
     """Return the experiment in a parsed YAML document. `where` starts an error message."""
+    return _build_changed(document, where)
+
+
+def _build_changed(
+    document: Any,
+    where: str,
+    settings: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+    removed: Sequence[Fault] = (),
+) -> Experiment:
+    """Return the experiment in a document with changes. `removed` are faults that the document has in any case."""
     if not isinstance(document, dict):
         raise RequestError(f"{where}: needs keys with values, starting with 'name: ...'")
+    document = _drop_removed_settings(document)
+    lines = [f"{where}: {fault}" for fault in removed]
+    changes = []
+    for setting in settings:
+        try:
+            changes.append(setting_change(setting, document))
+        except RequestError as error:
+            lines += error.lines
+    changes += [option_change(key, value) for key, value in (options or {}).items()]
+    changed = _apply(document, changes)
+    experiment, faults = _validate(changed)
+    if faults:
+        culprits = blame(faults, changes, lambda some: _validate(_apply(document, some))[1])
+        lines += [f"{_origin(where, fault, culprits[fault.keys])}" for fault in faults]
+    if not lines and experiment is not None:
+        return experiment
+    others = len(lines) - MOST_FAULTS
+    raise RequestError(
+        *lines[:MOST_FAULTS], *([f"{where}: and {count_of(others, 'more fault')}"] if others > 0 else [])
+    )
+
+
+def _apply(document: dict[str, Any], changes: Sequence[Change]) -> dict[str, Any]:
+    """Return a document with changes, and with the source of the pictures that a changed path needs."""
+    changed = apply_changes(document, changes)
+    keys = {change.keys for change in changes}
+    data = changed.get("data")
+    has_new_path = any(change.is_option and change.keys == ("data", "path") for change in changes)
+    if has_new_path and ("data", "source") not in keys and isinstance(data, dict):
+        changed["data"] = _select_source(data)
+    return changed
+
+
+def _validate(document: dict[str, Any]) -> tuple[Experiment | None, list[Fault]]:
+    """Return the experiment in a document, or its faults in the order of the document."""
     try:
-        return Experiment.model_validate(_drop_removed_settings(document))
-    except RequestError as error:
-        raise RequestError(f"{where}: {error}") from None
+        return Experiment.model_validate(document), []
     except ValidationError as error:
-        raise RequestError(f"{where}: {_describe_first_error(error)}") from None
+        faults = list_faults(error)
+    return None, sorted(dict.fromkeys(faults), key=lambda fault: _position(document, fault.keys))
+
+
+def _position(document: Any, keys: tuple[str | int, ...]) -> tuple[int, ...]:
+    """Return where a place is in a document, for sorting: its index in each block."""
+    position = []
+    for key in keys:
+        if isinstance(document, dict) and key in document:
+            position.append(list(document).index(key))
+            document = document[key]
+        elif isinstance(document, list) and isinstance(key, int):
+            position.append(key)
+            document = document[key] if key < len(document) else None
+        else:
+            break
+    return tuple(position)
+
+
+def _origin(where: str, fault: Fault, culprits: Sequence[Change]) -> str:
+    """Return a fault's line, which begins with what is to blame: a setting, an option, or the file."""
+    if not culprits:
+        return f"{where}: {fault}"
+    origin = " ".join(change.origin for change in culprits)
+    names_key = len(culprits) == 1 and culprits[0].keys == fault.keys
+    return f"{origin}: {fault.message if names_key else fault}"
 
 
 def is_same_experiment(recorded: str | None, current: str) -> bool:
@@ -135,14 +190,15 @@ def setting_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return changes
 
 
-def _refuse_removed_settings(document: Any, where: str) -> None:
-    """Refuse `search.terminator: true` in a user's file. The value `false` asks for nothing and is accepted."""
+def _removed_settings(document: Any) -> list[Fault]:
+    """Return a fault for `search.terminator: true` in a user's file. The value `false` asks for nothing and is accepted."""
     search = document.get("search") if isinstance(document, dict) else None
-    if isinstance(search, dict) and search.get("terminator") not in (None, False):
-        raise RequestError(
-            f"{where}: search.terminator: was removed; use search.patience, which ends a search after so many finished "
-            "trials without a better value"
-        )
+    if not isinstance(search, dict) or search.get("terminator") in (None, False):
+        return []
+    message = (
+        "was removed; use search.patience, which ends a search after so many finished trials without a better value"
+    )
+    return [Fault(("search", "terminator"), message)]
 
 
 def _drop_removed_settings(document: Any) -> Any:
@@ -175,78 +231,31 @@ def _to_inline_yaml(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("...\n").strip()
 
 
-class _Loader(yaml.SafeLoader):
-    """A YAML loader that reads numbers as YAML 1.2 does (`1e-4` is a number) and rejects duplicate keys."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} appears twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+def list_faults(error: ValidationError) -> list[Fault]:
+    """Return the faults of an experiment, or of a block of one, that pydantic has collected."""
+    details = error.errors()
+    return [fault for n, detail in enumerate(details) for fault in _faults(detail, suggest=n < MOST_SUGGESTIONS)]
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+.0123456789"),
-)
+def _faults(detail: Any, *, suggest: bool) -> list[Fault]:
+    """Return the faults that an error of pydantic stands for."""
+    keys = tuple(key for key in detail["loc"] if key != "[key]")
+    cause = detail.get("ctx", {}).get("error")
+    if isinstance(cause, SettingError):
+        return [fault.below(*keys) for fault in cause.faults]
+    if detail["type"] == "extra_forbidden":
+        *block, name = keys
+        model = BLOCKS.get(".".join(map(str, block)))
+        suggestion = suggest_name(str(name), file_keys(model)) if model and suggest else ""
+        return [Fault(tuple(block), f"there is no {quote(repr(name))}{suggestion}")]
+    if detail["type"] == "missing":
+        return [Fault(keys, "is missing")]
+    if detail["type"] in ("model_type", "dict_type"):
+        return [Fault(keys, f"needs keys with values, got {quote(repr(detail['input']))}")]
+    advice = "; put it into quotes" if detail["type"] == "string_type" and _is_scalar(detail["input"]) else ""
+    return [Fault(keys, describe_validation_error(detail) + advice)]
 
 
-def _parse_yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f":{mark.line + 1}" if mark else ""
-        raise RequestError(f"{where}{line}: not valid YAML: {error.problem}") from None
-    except (yaml.YAMLError, TypeError) as error:
-        raise RequestError(f"{where}: not valid YAML: {error}") from None
-
-
-def _parse_setting(setting: str) -> tuple[list[str], Any]:
-    """Return the keys from the top, and the value, of a text such as `layers=2` or `search.pruner=median`."""
-    key, equals, text = setting.partition("=")
-    key = key.strip()
-    if not equals or not key:
-        raise RequestError(f"--set {setting}: needs KEY=VALUE, as in --set layers=2 or --set search.pruner=median")
-    in_blocks = [f"{block}.{name}" for block, model in _BLOCKS.items() if block for name in _file_keys(model)]
-    known = ["name", *in_blocks, *(f"hyperparameters.{name}" for name in NAMES)]
-    if key not in known and key not in NAMES:
-        raise RequestError(f"--set {setting}: there is no key {key!r}{suggest_name(key, [*known, *NAMES])}")
-    return ["hyperparameters", key] if key in NAMES else key.split("."), _parse_yaml(text, f"--set {setting}")
-
-
-def _set_value(document: dict[str, Any], keys: list[str], value: Any) -> None:
-    """Set the value at a path of keys. Blocks that are missing are created."""
-    *blocks, last = keys
-    for block in blocks:
-        if document.get(block) is None:
-            document[block] = {}
-        document = document[block]
-        if not isinstance(document, dict):
-            return  # the file has a value where a block belongs; the validation reports it
-    document[last] = value
-
-
-def _describe_first_error(error: ValidationError) -> str:
-    """Return the first error as `key: what would be right, got what`."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        block, _, name = key.rpartition(".")
-        suggestion = suggest_name(name, _file_keys(_BLOCKS[block])) if block in _BLOCKS else ""
-        return f"{block + ': ' if block else ''}there is no {name!r}{suggestion}"
-    if first["type"] == "missing":
-        return f"{key} is missing"
-    if first["type"] == "value_error":
-        message = first["msg"].removeprefix("Value error, ")
-        return f"{key}.{message}" if key else message
-    return f"{key}: {describe_validation_error(first)}"
-
-
-def _file_keys(model: type[BaseModel]) -> list[str]:
-    """Return the keys of a block as an experiment file has them."""
-    return [field.alias or name for name, field in model.model_fields.items()]
+def _is_scalar(value: Any) -> bool:
+    """Return whether YAML read the value from one word, for example a date or a number."""
+    return value is not None and not isinstance(value, (dict, list))

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from pneumo.spec.errors import RequestError, describe_validation_error
+from pneumo.spec.errors import Fault, SettingError, describe_validation_error
 
 Value = bool | int | float | str
 """Type of a hyperparameter's value."""
@@ -197,23 +197,22 @@ def value_type(name: str) -> type:
     return type(getattr(TUTORIAL, name))
 
 
-def check_value(name: str, value: Any, where: str) -> Value:
+def check_value(name: str, value: Any) -> Value:
     """Return a hyperparameter's value; an int becomes a float if the hyperparameter is a float.
 
     Args:
         name: Name of the hyperparameter.
         value: Value from an experiment file.
-        where: Key in the file, for the start of an error message.
 
     Raises:
-        RequestError: The value has the wrong type or is out of bounds.
+        SettingError: The value has the wrong type or is out of bounds.
     """
     if isinstance(value, float) and not math.isfinite(value):
-        raise RequestError(f"{where}: a finite number, got {value}")
+        raise SettingError(Fault((), f"a finite number, got {value}"))
     try:
         checked: Value = _field_validator(name).validate_python(value, strict=True)
     except ValidationError as error:
-        raise RequestError(f"{where}: {describe_validation_error(error.errors()[0])}") from None
+        raise SettingError(Fault((), describe_validation_error(error.errors()[0]))) from None
     return checked
 
 

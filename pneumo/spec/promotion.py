@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from pneumo.spec.errors import suggest_name
+from pneumo.spec.errors import Fault, SettingError, check_known_key, quote
 from pneumo.spec.selection import Rule
 
 FIGURES: tuple[str, ...] = (
@@ -29,7 +29,7 @@ FLOORS = FIGURES[:-2]
 
 ThresholdKind = Literal["youden", "f1", "sensitivity", "specificity", "fixed"]
 
-_AT_LEAST = re.compile(r"\s*(sensitivity|specificity)\s*>=\s*(\d*\.?\d+)\s*")
+_AT_LEAST = re.compile(r"\s*(sensitivity|specificity)\s*>=\s*(\d+(?:\.\d+)?|\.\d+)\s*")
 _THRESHOLD_FORMS = "youden, f1, sensitivity>=0.95, specificity>=0.9 or a number between 0 and 1"
 
 
@@ -74,22 +74,26 @@ class PromoteSpec(Rule):
         ),
     ] = "better"
     floors: Annotated[
-        dict[str, Annotated[float, Field(ge=0, le=1)]],
+        dict[
+            Annotated[str, AfterValidator(lambda name: check_known_key(name, FLOORS))],
+            Annotated[float, Field(ge=0, le=1)],
+        ],
         Field(
             description="Minimum values of figures on the test pictures, from 0 to 1, by name.",
             json_schema_extra={"propertyNames": {"enum": list(FLOORS)}},
         ),
     ] = Field(default_factory=dict)
 
+    @field_validator("threshold", mode="before")
+    @classmethod
+    def _check_threshold(cls, threshold: Any) -> Any:
+        parse_threshold(threshold)
+        return threshold
+
     @model_validator(mode="after")
     def _check(self) -> PromoteSpec:
         if self.max is not None or self.min is not None or self.subject_to:
             self._check_metrics()
-        parse_threshold(self.threshold)
-        for name in self.floors:
-            if name not in FLOORS:
-                suggestion = suggest_name(name, FLOORS)
-                raise ValueError(f"floors: there is no {name!r}; there is {', '.join(FLOORS)}{suggestion}")
         return self
 
     @property
@@ -99,7 +103,7 @@ class PromoteSpec(Rule):
 
 
 def parse_threshold(threshold: str | float) -> ThresholdRule:
-    """Return the rule that `promote.threshold` describes. Raise `ValueError`, starting with the key, if it is invalid."""
+    """Return the rule that `promote.threshold` describes. Raise `SettingError` if it is invalid."""
     if isinstance(threshold, int | float) and not isinstance(threshold, bool):
         value, kind = float(threshold), "fixed"
     elif threshold in ("youden", "f1"):
@@ -107,9 +111,9 @@ def parse_threshold(threshold: str | float) -> ThresholdRule:
     elif match := _AT_LEAST.fullmatch(str(threshold)):
         kind, value = match[1], float(match[2])
     else:
-        raise ValueError(f"threshold: needs {_THRESHOLD_FORMS}, got {threshold!r}")
+        raise SettingError(Fault((), f"needs {_THRESHOLD_FORMS}, got {quote(repr(threshold))}"))
     if not 0 < value < 1:
-        raise ValueError(f"threshold: needs {_THRESHOLD_FORMS}, got {threshold!r}")
+        raise SettingError(Fault((), f"needs {_THRESHOLD_FORMS}, got {quote(repr(threshold))}"))
     return ThresholdRule(kind, value)  # type: ignore[arg-type]
 
 

@@ -5,17 +5,36 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from pneumo.spec.algorithms import (
     ALGORITHMS,
     DEFAULT_ALGORITHMS,
     PRUNERS,
     Algorithm,
+    Settings,
     algorithms_supporting,
     complete_settings,
 )
-from pneumo.spec.errors import describe_validation_error, suggest_name
+from pneumo.spec.errors import (
+    Fault,
+    SettingError,
+    check_known,
+    collect_faults,
+    describe_validation_error,
+    quote,
+    suggest_name,
+)
 from pneumo.spec.objective import EPOCH_OBJECTIVES, OBJECTIVES, ObjectiveName
 
 _DURATION = r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*"
@@ -25,28 +44,16 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def parse_duration(value: Any) -> Any:
-    """Return `90`, `"90s"`, `"45m"`, `"2h"` or `"1d"` in seconds; anything else unchanged, for pydantic to reject."""
-    if isinstance(value, str) and (match := re.fullmatch(_DURATION, value)):
-        return float(match[1]) * _SECONDS[match[2] or "s"]
-    return value
-
-
-def check_known(key: str, value: Any, known: tuple[str, ...], owner: str = "") -> str:
-    """Return the value if it is one of `known`.
-
-    Args:
-        key: Key in the experiment, for the start of an error message.
-        value: The value that the experiment has.
-        known: All allowed values.
-        owner: What the values belong to, for example ` of engine optuna`.
+    """Return `90`, `"90s"`, `"45m"`, `"2h"` or `"1d"` in seconds, and anything but a text unchanged, for pydantic to check.
 
     Raises:
-        ValueError: The value is unknown. The message lists the known ones and suggests the closest.
+        SettingError: The text is not a duration.
     """
-    if value not in known:
-        suggestion = suggest_name(str(value), known)
-        raise ValueError(f"{key}: there is no {value!r}{owner}; there is {', '.join(known)}{suggestion}")
-    return str(value)
+    if not isinstance(value, str):
+        return value
+    if match := re.fullmatch(_DURATION, " ".join(value.split())):
+        return float(match[1]) * _SECONDS[match[2] or "s"]
+    raise SettingError(Fault((), f"seconds, or a text such as 90s, 45m or 2h, got {quote(repr(value))}"))
 
 
 Seconds = Annotated[
@@ -104,7 +111,10 @@ class SearchSpec(BaseModel):
     ] = "tpe"
     algorithm_settings: Annotated[
         dict[str, Any],
-        Field(description="Settings of the algorithm by name. Settings that are left out have their defaults."),
+        Field(
+            description="Settings of the algorithm by name. Settings that are left out have their defaults.",
+            validate_default=True,
+        ),
     ] = {}
     pruner: Annotated[
         str,
@@ -116,13 +126,17 @@ class SearchSpec(BaseModel):
     ] = "none"
     pruner_settings: Annotated[
         dict[str, Any],
-        Field(description="Settings of the pruner by name. Settings that are left out have their defaults."),
+        Field(
+            description="Settings of the pruner by name. Settings that are left out have their defaults.",
+            validate_default=True,
+        ),
     ] = {}
     objective: Annotated[
         ObjectiveName | tuple[ObjectiveName, ...],
         Field(
             description="Metric that is optimized, in the direction that its name implies, or a list of several metrics, "
-            "whose Pareto front is searched."
+            "whose Pareto front is searched.",
+            validate_default=True,
         ),
     ] = "val_auc"
     trials: Annotated[
@@ -207,68 +221,115 @@ class SearchSpec(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _check(cls, given: Any) -> Any:
-        """Check the names and that they fit together, and fill in defaults that depend on other keys."""
-        if not isinstance(given, dict):
+    def _choose_algorithm(cls, given: Any) -> Any:
+        """Fill in the default of `algorithm`, which depends on the engine."""
+        if not isinstance(given, dict) or "algorithm" in given or not isinstance(given.get("engine"), str):
             return given
-        engine = check_known("engine", given.get("engine", "optuna"), tuple(ALGORITHMS))
-        algorithm = check_known(
-            "algorithm",
-            given.get("algorithm", DEFAULT_ALGORITHMS[engine]),
-            tuple(ALGORITHMS[engine]),
-            f" of engine {engine}",
-        )
-        pruner = check_known("pruner", given.get("pruner", "none"), tuple(PRUNERS))
-        objectives = _check_objectives(given.get("objective", "val_auc"))
-        _check_combination(engine, algorithm, pruner, objectives)
-        return given | {
-            "algorithm": algorithm,
-            "algorithm_settings": _check_settings(given, "algorithm_settings", ALGORITHMS[engine][algorithm].settings),
-            "pruner_settings": _check_settings(given, "pruner_settings", PRUNERS[pruner]),
-            "objective": objectives[0] if len(objectives) == 1 else objectives,
-        }
+        return given | {"algorithm": DEFAULT_ALGORITHMS.get(given["engine"], "tpe")}
+
+    # The checks go by key, in the order of the keys, so that pydantic collects the faults of all keys. A key that depends
+    # on a faulty one is checked as far as it can be.
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _check_engine(cls, engine: Any) -> str:
+        return check_known(engine, ALGORITHMS)
+
+    @field_validator("algorithm", mode="before")
+    @classmethod
+    def _check_algorithm(cls, algorithm: Any, info: ValidationInfo) -> Any:
+        engine = info.data.get("engine")
+        return check_known(algorithm, ALGORITHMS[engine], f" of engine {engine}") if engine else algorithm
+
+    @field_validator("algorithm_settings", mode="before")
+    @classmethod
+    def _complete_algorithm_settings(cls, settings: Any, info: ValidationInfo) -> Any:
+        capabilities = _chosen_algorithm(info)
+        return _complete_settings(settings, capabilities.settings if capabilities else None)
+
+    @field_validator("pruner", mode="before")
+    @classmethod
+    def _check_pruner(cls, given: Any, info: ValidationInfo) -> str:
+        pruner = check_known(given, PRUNERS)
+        capabilities = _chosen_algorithm(info)
+        if pruner == "none" or capabilities is None or capabilities.pruners:
+            return pruner
+        engine, algorithm = info.data["engine"], info.data["algorithm"]
+        hint = "; its own hyperband ends poor trials early" if engine == "keras-tuner" else ""
+        raise SettingError(Fault((), f"{engine}/{algorithm} supports no pruner; use pruner: none{hint}"))
+
+    @field_validator("pruner_settings", mode="before")
+    @classmethod
+    def _complete_pruner_settings(cls, settings: Any, info: ValidationInfo) -> Any:
+        pruner = info.data.get("pruner")
+        return _complete_settings(settings, PRUNERS[pruner] if pruner else None)
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _check_objective(cls, given: Any, info: ValidationInfo) -> str | tuple[str, ...]:
+        objectives = _known_objectives(given)
+        capabilities, pruner = _chosen_algorithm(info), info.data.get("pruner", "none")
+        faults = []
+        if capabilities and not capabilities.objectives and len(objectives) > 1:
+            name = f"{info.data['engine']}/{info.data['algorithm']}"
+            others = algorithms_supporting("optuna", "objectives")
+            message = f"{name} supports one objective; for several use optuna with one of {others}"
+            faults.append(Fault(("..", "algorithm"), message))
+        if pruner != "none" and len(objectives) > 1:
+            message = "several objectives cannot be combined with a pruner; use pruner: none"
+            faults.append(Fault(("..", "pruner"), message))
+        elif pruner != "none" and objectives[0] not in EPOCH_OBJECTIVES:
+            message = (
+                f"{pruner} needs an objective that is known after each epoch ({', '.join(EPOCH_OBJECTIVES)}), "
+                f"got {objectives[0]}; use pruner: none"
+            )
+            faults.append(Fault(("..", "pruner"), message))
+        if faults:
+            raise SettingError(*faults)
+        return objectives[0] if len(objectives) == 1 else objectives
 
 
-def _check_objectives(given: Any) -> tuple[str, ...]:
+def _chosen_algorithm(info: ValidationInfo) -> Algorithm | None:
+    """Return what the algorithm supports; None if engine or algorithm is faulty."""
+    engine, algorithm = info.data.get("engine"), info.data.get("algorithm")
+    return ALGORITHMS[engine][algorithm] if engine and algorithm else None
+
+
+def _known_objectives(given: Any) -> tuple[str, ...]:
     objectives = tuple(given) if isinstance(given, list | tuple) else (given,)
     if not objectives or len(set(map(str, objectives))) < len(objectives):
-        raise ValueError(f"objective: one, or a list of different ones, got {given!r}")
-    return tuple(check_known("objective", objective, tuple(OBJECTIVES)) for objective in objectives)
+        raise SettingError(Fault((), f"one, or a list of different ones, got {quote(repr(given))}"))
+    faults: list[Fault] = []
+    for objective in objectives:
+        with collect_faults(faults):
+            check_known(objective, OBJECTIVES)
+    if faults:
+        raise SettingError(*faults)
+    return objectives
 
 
-def _check_combination(engine: str, algorithm: str, pruner: str, objectives: tuple[str, ...]) -> None:
-    """Raise `ValueError` if the algorithm, pruner and objectives cannot be combined. The message says what can."""
-    capabilities = ALGORITHMS[engine][algorithm]
-    if len(objectives) > 1 and not capabilities.objectives:
-        others = algorithms_supporting("optuna", "objectives")
-        raise ValueError(
-            f"algorithm: {engine}/{algorithm} supports one objective; for several use optuna with one of {others}"
-        )
-    if pruner == "none":
-        return
-    if not capabilities.pruners:
-        hint = "; its own hyperband ends poor trials early" if engine == "keras-tuner" else ""
-        raise ValueError(f"pruner: {engine}/{algorithm} supports no pruner; use pruner: none{hint}")
-    if len(objectives) > 1:
-        raise ValueError("pruner: several objectives cannot be combined with a pruner; use pruner: none")
-    if objectives[0] not in EPOCH_OBJECTIVES:
-        raise ValueError(
-            f"pruner: {pruner} needs an objective that is known after each epoch ({', '.join(EPOCH_OBJECTIVES)}), "
-            f"got {objectives[0]}; use pruner: none"
-        )
+def _complete_settings(given: Any, model: type[Settings] | None) -> Any:
+    """Return all settings of an algorithm or a pruner, those that are left out at their defaults.
 
-
-def _check_settings(given: dict[str, Any], key: str, model: Any) -> dict[str, Any]:
-    """Return all settings of an algorithm or a pruner, those that are left out at their defaults."""
-    settings = given.get(key) or {}
+    `model` is None if the algorithm or pruner is faulty; then the settings are left as they are.
+    """
+    settings = {} if given is None else given
     if not isinstance(settings, dict):
-        raise ValueError(f"{key}: needs settings by name, as in {{n_startup_trials: 5}}, got {settings!r}")
+        message = f"needs settings by name, as in {{n_startup_trials: 5}}, got {quote(repr(settings))}"
+        raise SettingError(Fault((), message))
+    if model is None:
+        return settings
+    known = tuple(model.model_fields)
     try:
         return complete_settings(model, settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        setting, known = ".".join(map(str, first["loc"])), tuple(model.model_fields)
-        if first["type"] == "extra_forbidden":
-            available = f"there is {', '.join(known)}" if known else "it has none"
-            raise ValueError(f"{key}: there is no {setting!r}; {available}{suggest_name(setting, known)}") from None
-        raise ValueError(f"{key}.{setting}: {describe_validation_error(first)}") from None
+        faults = []
+        for detail in error.errors():
+            (setting, *_) = detail["loc"]
+            if detail["type"] == "extra_forbidden":
+                available = f"there is {', '.join(known)}" if known else "it has none"
+                suggestion = suggest_name(str(setting), known)
+                faults.append(Fault((), f"there is no {quote(repr(setting))}; {available}{suggestion}"))
+            else:
+                faults.append(Fault((str(setting),), describe_validation_error(detail)))
+        raise SettingError(*faults) from None

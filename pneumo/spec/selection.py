@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from pneumo.spec.errors import suggest_name
+from pneumo.spec.errors import Fault, SettingError, check_known, check_known_key
 from pneumo.spec.objective import OBJECTIVES, Direction, ObjectiveName, objective_metric, objective_values
 from pneumo.spec.result import Trial, TrialResult
+
+Metric = Annotated[ObjectiveName, BeforeValidator(lambda name: check_known(name, OBJECTIVES))]
+"""Name of the metric of a rule."""
 
 
 class Bound(BaseModel):
@@ -32,9 +35,9 @@ class Bound(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Bound:
         if self.min is None and self.max is None:
-            raise ValueError("max: give min, max or both, as in {max: 500000}")
+            raise SettingError(Fault(("max",), "give min, max or both, as in {max: 500000}"))
         if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min: at most max, got min {self.min:g} and max {self.max:g}")
+            raise SettingError(Fault(("min",), f"at most max, got min {self.min:g} and max {self.max:g}"))
         return self
 
     def contains(self, value: float) -> bool:
@@ -50,15 +53,15 @@ class Rule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max: Annotated[
-        ObjectiveName | None,
+        Metric | None,
         Field(description="Metric of which the best trial has the largest value: any objective."),
     ] = None
     min: Annotated[
-        ObjectiveName | None,
+        Metric | None,
         Field(description="Metric of which the best trial has the smallest value: any objective."),
     ] = None
     subject_to: Annotated[
-        dict[str, Bound],
+        dict[Annotated[str, AfterValidator(lambda name: check_known_key(name, OBJECTIVES))], Bound],
         Field(
             description="Bounds of metrics, by metric name. A trial outside a bound cannot be the best.",
             json_schema_extra={"propertyNames": {"enum": list(OBJECTIVES)}},
@@ -71,15 +74,9 @@ class Rule(BaseModel):
         return self
 
     def _check_metrics(self) -> None:
-        """Raise `ValueError`, starting with the key, if a metric is unknown or not exactly one of max and min is given."""
+        """Raise `SettingError` if not exactly one of max and min is given."""
         if (self.max is None) == (self.min is None):
-            raise ValueError("max: exactly one of max and min names a metric, as in {max: val_auc}")
-        key = "min" if self.max is None else "max"
-        for where, metric in [(key, self.metric), *(("subject_to", name) for name in self.subject_to)]:
-            if metric not in OBJECTIVES:
-                known = tuple(OBJECTIVES)
-                suggestion = suggest_name(metric, known)
-                raise ValueError(f"{where}: there is no {metric!r}; there is {', '.join(known)}{suggestion}")
+            raise SettingError(Fault(("max",), "exactly one of max and min names a metric, as in {max: val_auc}"))
 
     @property
     def metric(self) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
-from pneumo.spec.errors import RequestError, suggest_name
+from pneumo.spec.errors import Fault, SettingError, collect_faults, unknown_names
 from pneumo.spec.hyperparameters import CONDITIONS, NAMES, TUTORIAL, Value, check_value
 
 When = Mapping[str, tuple[Value, ...]]
@@ -55,15 +56,26 @@ class Range:
     when: When
 
     @property
+    def count(self) -> int | None:
+        """Number of values; None if the range is continuous."""
+        if (width := self._width) is None:
+            return None
+        return int((Decimal(str(self.high)) - Decimal(str(self.low))) / width) + 1
+
+    @cached_property
     def values(self) -> tuple[Value, ...] | None:
         """All values in ascending order; None if the range is continuous."""
-        step = self.step if self.step is not None else (1 if self.integer else None)
-        if step is None:
+        width, count = self._width, self.count
+        if width is None or count is None:
             return None
-        # Decimal arithmetic, so that 0.1 + 0.2 is 0.3 as written in the file.
-        low, width = Decimal(str(self.low)), Decimal(str(step))
-        count = int((Decimal(str(self.high)) - low) / width) + 1
+        low = Decimal(str(self.low))
         return tuple((int if self.integer else float)(low + k * width) for k in range(count))
+
+    @property
+    def _width(self) -> Decimal | None:
+        """The distance between values, as a decimal number, so that 0.1 + 0.2 is 0.3 as written in the file."""
+        step = self.step if self.step is not None else (1 if self.integer else None)
+        return None if step is None else Decimal(str(step))
 
 
 Searched = Choice | Range
@@ -139,24 +151,26 @@ class Space:
             values["precision"] = precision.value
         return {name: values[name] for name in NAMES if _condition_holds(CONDITIONS.get(name, {}), values)}
 
-    def complete(self, given: Mapping[str, Any], where: str) -> dict[str, Value]:
+    def complete(self, given: Mapping[str, Any]) -> dict[str, Value]:
         """Return the candidate that has the given values and, for all others, those closest to the tutorial's.
 
         Args:
             given: Hyperparameters by name.
-            where: Key in the experiment, for the start of an error message.
 
         Raises:
-            RequestError: A name is unknown, or the value is not in this space.
+            SettingError: Names are unknown, or values are not in this space.
         """
-        for name, value in given.items():
-            if name not in NAMES:
-                raise RequestError(f"{where}: there is no {name!r}{suggest_name(str(name), NAMES)}")
-            if not _allows(self[name], check_value(name, value, f"{where}.{name}")):
-                raise RequestError(f"{where}.{name}: {value!r} is not in the space; widen hyperparameters.{name}")
+        faults = unknown_names(given, NAMES)
+        for name in (name for name in NAMES if name in given):
+            with collect_faults(faults, name):
+                if not _allows(self[name], check_value(name, given[name])):
+                    message = f"{given[name]!r} is not in the space; widen hyperparameters.{name}"
+                    raise SettingError(Fault((), message))
+        if faults:
+            raise SettingError(*faults)
         drawn = self.draw(lambda d: given[d.name] if d.name in given else _closest_to_tutorial(d))
         if inactive := set(given) - set(drawn):
-            raise RequestError(f"{where}: {', '.join(sorted(inactive))} has no effect with the other values")
+            raise SettingError(Fault((), f"{', '.join(sorted(inactive))} has no effect with the other values"))
         return drawn
 
     def image_sizes(self) -> tuple[int, ...]:

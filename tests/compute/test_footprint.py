@@ -78,7 +78,7 @@ def test_pictures_take_a_byte_each_pixel() -> None:
 def test_settings_of_keep() -> None:
     assert build_request({}).search.keep is None
     assert build_request({}, keep={"best": 3}).search.keep is not None
-    wrong = {"search.keep.best: ": {"best": 0}, "did you mean 'best'": {"best": 1, "bset": 3}, "best is missing": {}}
+    wrong = {"search.keep.best: ": {"best": 0}, "did you mean 'best'": {"best": 1, "bset": 3}, "best: is missing": {}}
     for message, given in wrong.items():
         with pytest.raises(RequestError, match=message):
             build_request({}, keep=given)

@@ -151,6 +151,26 @@ def test_a_source_that_reads_no_path_is_refused_for_a_path(tmp_path: Path, name:
         source_at(str(tmp_path), name)
 
 
+@pytest.mark.parametrize("name", [name for name, opener in OPENERS.items() if not opener.takes_classes])
+def test_class_names_that_a_source_does_not_take_are_told(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PNEUMO_CACHE", str(tmp_path / "cache"))
+    spec = SPECS[name](tmp_path)
+    named = spec.model_copy(update={"classes": ("healthy", "sick")})
+    assert open_source(spec).notes == open_source(named).notes[:-1]
+    note = f"data.classes is not used: the source {name} has the classes NORMAL and PNEUMONIA"
+    assert open_source(named).notes[-1] == note
+    if spec.path is not None:
+        for folder in ("train/healthy", "train/sick"):
+            (tmp_path / "other" / folder).mkdir(parents=True)
+        wrong = named.model_copy(update={"path": str(tmp_path / "other")})
+        with pytest.raises(
+            RequestError, match=rf"the source {name} has these .* data.classes needs data: .source: folder"
+        ):
+            open_source(wrong)
+
+
 def test_a_relative_path_counts_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_zip(tmp_path / "a.zip", archive_files(2, 1))

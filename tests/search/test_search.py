@@ -72,9 +72,11 @@ def test_a_changed_study_is_refused_with_the_difference(study: tuple[Path, Path,
     space = search(experiment, "--trials", 9, "--set", "layers=[1, 3]", folder=folder)
     assert space.returncode == 2
     assert "hyperparameters.layers was [1, 2], now [1, 3]" in space.stderr
+    assert "; with --set search.from=small the new study learns from the trials of this one" in space.stderr
     pictures = search(experiment, "--trials", 9, "--set", "data.phantom.seed=1", folder=folder)
     assert pictures.returncode == 2
     assert "data.phantom was" in pictures.stderr
+    assert "search.from" not in pictures.stderr  # it refuses other validation pictures
     store = search(experiment, "--trials", 9, folder=folder, MLFLOW_TRACKING_URI=f"sqlite:///{folder}/other.db")
     assert store.returncode == 2
     assert "not in this MLflow store" in store.stderr
@@ -269,13 +271,13 @@ WRONG_REQUESTS: dict[str, tuple[str, list[str], str]] = {
     "a text in place of a block": (
         "name: x\ndata: a.zip",
         ["--data", "b.zip"],
-        "data: input should be a valid dictionary",
+        "experiment.yaml: data: needs keys with values, got 'a.zip'",
     ),
     "missing data": ("name: x", ["--data", "nowhere.zip"], "nowhere.zip: there is no such file or folder"),
     "no path of the data": ("name: x", [], "data.path: no path is given"),
     "empty class": ("name: x", ["--data", "empty"], "NORMAL"),
     "broken zip": ("name: x", ["--data", "broken.zip"], "broken.zip: is no zip, or a broken one"),
-    "wrong engine": ("name: x", ["--engine", "optna"], "search.engine: there is no 'optna'; there is optuna"),
+    "wrong engine": ("name: x", ["--engine", "optna"], "--engine optna: there is no 'optna'; there is optuna"),
     "unknown objective": ("name: x\nsearch: {objective: auc}", [], "search.objective: there is no 'auc'"),
     "unknown setting": (
         "name: x",
@@ -285,7 +287,7 @@ WRONG_REQUESTS: dict[str, tuple[str, list[str], str]] = {
     "negative trials": ("name: x", ["--trials", "-3"], "'--trials'"),
     "unknown option": ("name: x", ["--trails", "3"], "No such option: --trails"),
     "option without a value": ("name: x", ["--name"], "'--name' requires an argument"),
-    "bad timeout": ("name: x", ["--timeout", "soon"], "search.timeout"),
+    "bad timeout": ("name: x", ["--timeout", "soon"], "--timeout soon: seconds, or a text"),
 }
 """Wrong requests: the experiment file, the command line's arguments, and a part of the expected error."""
 

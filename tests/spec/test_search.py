@@ -75,7 +75,7 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "seeds": ({"confirm": {"seeds": 1}}, {}, "search.confirm.seeds: input should be greater than or equal to 2"),
     "misspelt": ({"confirm": {"sedes": 3}}, {}, "search.confirm: there is no 'sedes'; did you mean 'seeds'?"),
     "no time": ({"trial_timeout": "0s"}, {}, "search.trial_timeout: input should be greater than 0"),
-    "time in words": ({"trial_timeout": "soon"}, {}, "search.trial_timeout: input should be a valid number"),
+    "time in words": ({"trial_timeout": "soon"}, {}, "search.trial_timeout: seconds, or a text such as 90s"),
     "patience": ({"patience": 0}, {}, "search.patience: input should be greater than or equal to 1"),
 }
 

@@ -14,6 +14,7 @@ from optuna.trial import create_trial
 from pydantic import BaseModel, ValidationError
 
 from pneumo.spec.candidate import Candidate
+from pneumo.spec.experiment_file import list_faults
 from pneumo.spec.objective import OBJECTIVES, Direction
 from pneumo.spec.result import State, Trial, TrialResult
 from pneumo.spec.selection import (
@@ -43,15 +44,15 @@ def _numbers(trials: list[Trial]) -> list[int]:
 
 
 def _refusal(rule: Mapping[str, Any]) -> str:
-    """Return the key and the message of the error, joined as for an experiment file."""
+    """Return the key and the message of the fault, as for an experiment file."""
 
     class File(BaseModel):
         promote: Rule
 
     with pytest.raises(ValidationError) as refused:
         File.model_validate({"promote": rule})
-    (fault,) = refused.value.errors()
-    return f"{'.'.join(map(str, fault['loc']))}.{fault['msg'].removeprefix('Value error, ')}"
+    (fault,) = list_faults(refused.value)
+    return str(fault)
 
 
 def test_a_rule_is_a_metric_with_a_direction_and_bounds() -> None:
@@ -87,8 +88,8 @@ def test_a_bound_contains_its_ends() -> None:
             {"max": "val_auc", "subject_to": {"parameters": {"min": 3, "max": 2}}},
             "promote.subject_to.parameters.min: at most max, got min 3 and max 2",
         ),
-        ({"max": "val_auc", "subject_to": {"parameters": {"max": INF}}}, "promote.subject_to.parameters.max.Input"),
-        ({"max": "val_auc", "most": 1}, "promote.most.Extra inputs are not permitted"),
+        ({"max": "val_auc", "subject_to": {"parameters": {"max": INF}}}, "promote.subject_to.parameters.max: input"),
+        ({"max": "val_auc", "most": 1}, "promote: there is no 'most'"),
     ],
 )
 def test_an_incomplete_or_contradictory_rule_is_refused(rule: dict[str, Any], message: str) -> None:
