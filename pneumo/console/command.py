@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from pneumo.console.signals import install_handlers
 from pneumo.spec.errors import RequestError
@@ -62,7 +63,8 @@ def run_command(
 ) -> NoReturn:
     """Run a verb's command line and exit with its status.
 
-    A `RequestError` or a mistyped option becomes one line on standard error and status 2. Ctrl-C and SIGTERM become
+    A `RequestError` or a mistyped option becomes a line for each fault on standard error and status 2. So does an argument
+    or an option's value that is empty, as a shell variable is that is not set. Ctrl-C and SIGTERM become
     status 130. If Python decodes file names as ASCII, which neither YAML nor MLflow can store, the process starts again
     in UTF-8 mode.
 
@@ -75,6 +77,7 @@ def run_command(
     if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"PYTHONUTF8": "1"})  # noqa: S606
     install_handlers()
+    _check_arguments(app)
     module = f"pneumo.{verb}" if verb else "pneumo"
     command = TypedCommand(verb, tuple(sys.argv[1:]) if arguments is None else arguments)
     try:
@@ -84,9 +87,12 @@ def run_command(
             prog_name=program or f"python -m {module}",
             obj=command,
         )
-    except (RequestError, typer.TyperException) as error:
-        message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        print(f"{module}: {' '.join(message.split())}", file=sys.stderr)
+    except RequestError as error:
+        for line in error.lines:
+            print(f"{module}: {line}", file=sys.stderr)
+        status = WRONG_REQUEST
+    except typer.TyperException as error:
+        print(f"{module}: {' '.join(error.format_message().split())}", file=sys.stderr)
         status = WRONG_REQUEST
     except (KeyboardInterrupt, typer.Abort):
         print(f"\n{module}: interrupted", file=sys.stderr)
@@ -98,6 +104,54 @@ def run_command(
         # The disk is full or the reader is gone. Python would flush again on exit, and end with status 120.
         os._exit(status or OK)
     sys.exit(status or OK)
+
+
+class _Command(TyperCommand):
+    """A command that refuses empty arguments and option values, before they are converted: an empty path is a folder."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments. Raise `RequestError` if one is empty."""
+        given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        for parameter in self.get_params(ctx):
+            if all(map(str.strip, _texts(given.get(parameter.name)))):
+                continue
+            if isinstance(parameter, TyperOption):
+                expected = parameter.metavar or parameter.display_type(ctx).strip("<>")
+                raise RequestError(f"{parameter.opts[0]}: is empty (is a shell variable not set?); expected {expected}")
+            name = getattr(parameter, "metavar", None) or parameter.name
+            advice = "give a value" if parameter.required else "give a value, or leave it out"
+            raise RequestError(f"{name}: is empty (is a shell variable not set?); {advice}")
+        return super().parse_args(ctx, args)
+
+
+class _Group(TyperGroup):
+    """A command with subcommands. Without one of them it shows its help, and says what is missing."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments. Raise `RequestError` if there are none."""
+        if not args and self.no_args_is_help:
+            print(ctx.get_help())
+            raise RequestError(f"a command is missing; there is {', '.join(self.list_commands(ctx))}")
+        return super().parse_args(ctx, args)
+
+
+def _check_arguments(app: typer.Typer) -> None:
+    """Let all commands of a command line check their arguments."""
+    for command in app.registered_commands:
+        command.cls = _Command
+    for group in app.registered_groups:
+        if group.typer_instance:
+            group.cls = _Group
+            _check_arguments(group.typer_instance)
+    if app.registered_callback:
+        app.registered_callback.cls = _Group
+
+
+def _texts(value: object) -> list[str]:
+    """Return the texts in a value of the command line's parser: one, several, or pairs of them."""
+    if isinstance(value, (list, tuple)):
+        return [text for part in value for text in _texts(part)]
+    return [value] if isinstance(value, str) else []
 
 
 def program_path(name: str) -> str:

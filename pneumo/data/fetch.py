@@ -87,7 +87,7 @@ def fetch_medmnist(size: int, folder: Path) -> Path:
     import pooch
 
     name = "pneumoniamnist.npz" if size == 28 else f"pneumoniamnist_{size}.npz"
-    url = f"{os.environ.get('PNEUMO_MEDMNIST_URL', MEDMNIST).rstrip('/')}/{name}"
+    url = f"{(os.environ.get('PNEUMO_MEDMNIST_URL') or MEDMNIST).rstrip('/')}/{name}"
     pooch.get_logger().setLevel(logging.ERROR)
     with _request_errors(url, folder):
         folder.mkdir(parents=True, exist_ok=True)

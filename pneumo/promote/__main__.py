@@ -80,7 +80,7 @@ def main(
     ] = False,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a promote setting: promote.gate=significant."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a promote setting, as promote.floors.auc=0.8."),
     ] = None,
 ) -> int:
     """Evaluate a study's best trial on the sealed test pictures, and promote it if it is better than the champion.
@@ -94,7 +94,6 @@ def main(
     from pneumo.tracking.store import ERRORS, connect_existing
 
     command: TypedCommand = typer_context.obj
-    _check_force(force)
     _check_alias(alias)
     settings = _promote_settings(set_ or ())
     console = open_console()
@@ -191,11 +190,6 @@ def _hold_model_lock(model: str) -> AbstractContextManager[None]:
     return hold_folder_lock(
         f"promote-{file_name}", f"model {model}: another promotion is running in this folder; wait for it"
     )
-
-
-def _check_force(reason: str | None) -> None:
-    if reason is not None and not reason.strip():
-        raise RequestError("--force: expected a reason; the version stores it")
 
 
 def _check_alias(alias: str) -> None:
