@@ -124,6 +124,12 @@ class _Loader(yaml.SafeLoader):
         self._depth = 0
         self._measures: dict[int, tuple[int, int]] = {}  # expanded size and height of complete nodes, by id
 
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:  # noqa: N803  (PyYAML's name)
+        """Scan a bracket, unless too many are open: PyYAML scans ahead, in time that grows with the square of the depth."""
+        if self.flow_level >= DEEPEST_NESTING:
+            raise yaml.scanner.ScannerError(None, None, f"nested more than {DEEPEST_NESTING} deep", self.get_mark())
+        super().fetch_flow_collection_start(TokenClass)
+
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Compose a node, unless it would be too deep or too large once its aliases are replaced."""
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]

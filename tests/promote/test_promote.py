@@ -304,7 +304,6 @@ def test_a_promotion_that_is_killed_at_a_step_is_finished_by_the_same_command(
         (["nobody"], "nobody: neither a study nor a run"),
         (["--alias", "challenger"], "--alias challenger: expected letters"),
         (["--alias", "v3"], "--alias v3"),
-        (["--force", " "], "--force: is empty"),
         (["--set", "search.trials=3"], "a promotion accepts only settings of the promote block"),
         ([], "has no study yet; python -m pneumo.search makes one"),
         (["--rollback", "--model", "nobody"], "has no registered model 'nobody'"),
