@@ -4,29 +4,24 @@ The shallowest folder with pictures of both classes is used, whatever the folder
 named `train`, `val` or `test`, or a usual variant. If there is a `train` folder and no `test` folder, there are no test
 pictures. If there are no split folders at all, the test pictures are chosen by patient with a fixed seed: the sealed test
 set must not change with the seed of a search.
-
-A patient is taken from `patients.csv` (columns `file,patient`), otherwise from the DICOM header, otherwise from the file name.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pneumo.data.archive import Archive, open_archive, printable
 from pneumo.data.decoding import PREAMBLE, UnreadableError
-from pneumo.data.dicom_patients import SUFFIXES, read_patients
-from pneumo.data.pictures import Picture, Source, patient_of
+from pneumo.data.dicom_patients import SUFFIXES
+from pneumo.data.patients import identify_patients
+from pneumo.data.pictures import Picture, Source
 from pneumo.data.split import FEWEST_TO_CHOOSE_BY, choose_patients
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import DataSpec
 from pneumo.spec.result import CLASSES
-
-PATIENTS = "patients.csv"
 
 _EXPECTED = "a folder or zip of <split>/<class>/... or <class>/..."
 _SPLITS = {
@@ -58,21 +53,11 @@ def open_folder(spec: DataSpec, path: Path) -> Source:
     entries = sorted((entry for entry in entries if _is_picture(entry.file, archive)), key=lambda entry: entry.name)
     digests = archive.digests([entry.file for entry in entries])
     files = {entry.name: entry.file for entry in entries}
-    names = {entry.file: entry.name for entry in entries}
-
-    dicom_digests = {entry.file: digests[entry.file] for entry in entries if _is_dicom(entry.name)}
-    from_headers = {names[file]: patient for file, patient in read_patients(dicom_digests, archive.read).items()}
-    from_table = _read_patients_table(archive, root, names, str(path))
-    stated = from_headers | from_table
-    pictures = [Picture(entry.name, entry.label, patient_of(entry.name), digests[entry.file]) for entry in entries]
-    pictures = [replace(picture, patient=stated.get(picture.name, picture.patient)) for picture in pictures]
-
-    notes = []
-    if from_table and len(from_table) < len(pictures):
-        notes.append(
-            f"{PATIENTS}: {len(pictures) - len(from_table):,} of {len(pictures):,} pictures are not in it; their patients "
-            f"are told by file names or headers"
-        )
+    patients, notes = identify_patients(archive, files, digests, classes, root, str(path))
+    pictures = [
+        Picture(entry.name, entry.label, patients[entry.name].id, digests[entry.file], patients[entry.name].known_by)
+        for entry in entries
+    ]
     splits = {entry.name: entry.split for entry in entries}
     pool, sealed, validation = _assign_parts(pictures, splits, spec.test, classes, notes)
     return Source(
@@ -83,7 +68,6 @@ def open_folder(spec: DataSpec, path: Path) -> Source:
         read=lambda picture: archive.read(files[picture.name], picture.digest),
         classes=classes,
         validation=validation,
-        stated=frozenset(stated),
         left_out=tuple((name, reason) for name, reason in archive.left_out if _may_be_picture(name)),
         notes=tuple(notes),
     )
@@ -164,9 +148,9 @@ def _assign_parts(
     """
     if not any(splits.values()):
         patients = choose_patients(pictures, share, seed=0, classes=classes)
-        notes.append(
-            f"no test folder: the pictures of {len(patients):,} patients, always the same, are kept as the test set"
-        )
+        known = any(picture.known_by for picture in pictures)
+        chosen = f"the pictures of {len(patients):,} patients" if known else f"{len(patients):,} pictures"
+        notes.append(f"no test folder: {chosen}, always the same, are kept as the test set")
         pool = [picture for picture in pictures if picture.patient not in patients]
         return pool, [picture for picture in pictures if picture.patient in patients], frozenset()
     pool = [picture for picture in pictures if splits[picture.name] != "test"]
@@ -187,45 +171,6 @@ def _assign_parts(
     return pool, sealed, frozenset()
 
 
-def _read_patients_table(archive: Archive, root: str, names: Mapping[str, str], path: str) -> dict[str, str]:
-    """Return the patients by picture name from `patients.csv`; empty if there is no such file.
-
-    `names` maps the archive's picture files to picture names.
-    """
-    tables = [name for name in dict.fromkeys((PATIENTS, f"{root}/{PATIENTS}")) if name in archive.files]
-    if not tables:
-        return {}
-    table = tables[-1]
-    try:
-        text = archive.read(table, None).decode("utf-8-sig")
-    except (UnreadableError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path}: {table}: cannot be read: {error}") from None
-    rows = csv.DictReader(io.StringIO(text))
-    if not {"file", "patient"} <= set(rows.fieldnames or ()):
-        raise RequestError(f"{path}: {table}: expected the columns file,patient")
-    # A row may give a file's path in the archive, its path below the layout's root, or its bare name.
-    candidates: dict[str, list[str]] = defaultdict(list)
-    for file, name in names.items():
-        for key in {file, name, PurePosixPath(file).name}:
-            candidates[key].append(name)
-    patients: dict[str, str] = {}
-    for row in rows:
-        line = f"{path}: {table}:{rows.line_num}"
-        file, patient = (row["file"] or "").strip(), (row["patient"] or "").strip()
-        matches = candidates.get(PurePosixPath(file).as_posix(), [])
-        if not patient:
-            raise RequestError(f"{line}: {printable(file)} has no patient")
-        if not matches:
-            raise RequestError(f"{line}: {printable(file)!r} is no picture of this folder")
-        if len(matches) > 1:
-            raise RequestError(
-                f"{line}: {printable(file)!r} is the name of {len(matches)} pictures; give its folder too"
-            )
-        if patients.setdefault(matches[0], patient) != patient:
-            raise RequestError(f"{line}: {printable(file)} is listed twice, with different patients")
-    return patients
-
-
 def _may_be_picture(file: str) -> bool:
     """Return whether a file may be a picture by its name. A DICOM file may have no suffix."""
     path = PurePosixPath(file)
@@ -241,7 +186,3 @@ def _is_picture(file: str, archive: Archive) -> bool:
         return archive.read(file, None)[128:132] == PREAMBLE
     except UnreadableError:
         return False
-
-
-def _is_dicom(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in {*SUFFIXES, ""}

@@ -15,7 +15,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from pneumo.data.archive import open_archive, printable
-from pneumo.data.pictures import Picture, Source, patient_of
+from pneumo.data.patient_names import Patient
+from pneumo.data.patients import identify_patients
+from pneumo.data.pictures import Picture, Source
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import DataSpec
 from pneumo.spec.result import CLASSES
@@ -31,7 +33,10 @@ def open_kaggle(_: DataSpec, path: Path) -> Source:
     archive = open_archive(path, _EXPECTED)
     files = _find_layout(archive.files, str(path))
     digests = archive.digests(files.values())
-    pictures = tuple(_picture(name, digests[file]) for name, file in sorted(files.items()))
+    name, file = next(iter(files.items()))
+    root = file[: -len(name)].rstrip("/")
+    patients, notes = identify_patients(archive, files, digests, CLASSES, root, str(path))
+    pictures = tuple(_picture(name, patients[name], digests[file]) for name, file in sorted(files.items()))
     return Source(
         kind="kaggle",
         description=path.resolve().name,
@@ -39,11 +44,12 @@ def open_kaggle(_: DataSpec, path: Path) -> Source:
         sealed=tuple(picture for picture in pictures if picture.name.startswith("test/")),
         read=lambda picture: archive.read(files[picture.name], picture.digest),
         left_out=tuple((name, reason) for name, reason in archive.left_out if _may_be_picture(name)),
+        notes=tuple(notes),
     )
 
 
-def _picture(name: str, digest: str) -> Picture:
-    return Picture(name, CLASSES.index(PurePosixPath(name).parts[1]), patient_of(name), digest)
+def _picture(name: str, patient: Patient, digest: str) -> Picture:
+    return Picture(name, CLASSES.index(PurePosixPath(name).parts[1]), patient.id, digest, patient.known_by)
 
 
 def _find_layout(files: Iterable[str], path: str) -> dict[str, str]:

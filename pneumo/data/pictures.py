@@ -7,16 +7,18 @@ Only the pictures of the training pool can be read: the test pictures are listed
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from pathlib import PurePosixPath
 
 from pneumo.spec.result import CLASSES
 
-_PATIENT = re.compile(r"(person\d+)_|((?:NORMAL2-)?IM-\d+)-|(phantom\d+)_", re.IGNORECASE)
+_UNKNOWN = (
+    "nothing tells them, so each picture counts as a patient of its own, and one patient may be in several parts; "
+    "a patients.csv can state them (source folder)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +28,19 @@ class Picture:
     Attributes:
         name: POSIX path inside the layout (`train/NORMAL/IM-0115-0001.jpeg`), unique in its source.
         label: 0 for the negative class, 1 for the positive one.
-        patient: Identifies the patient within the source.
+        patient: Identifies the patient within the source. If nothing tells the patient, it is the picture's name: the picture
+            counts as a patient of its own.
         digest: Identifies the encoded content. Usually CRC-32 and size, which a zip's directory has, so that a zip and its
             unpacked folder agree.
+        known_by: How the patient is known, for people: `patients.csv`, `DICOM headers`, or a convention of names. "" if
+            nothing tells the patient.
     """
 
     name: str
     label: int
     patient: str
     digest: str
+    known_by: str = ""
 
 
 class SealedError(Exception):
@@ -54,8 +60,6 @@ class Source:
         classes: The names of the labels 0 and 1.
         validation: Names of the pictures of the pool that the source sets aside for validation. If empty, validation is
             chosen by patient.
-        stated: Names of the pictures whose patient is stated in a table or a DICOM header. The patients of the others
-            are derived from the file names.
         left_out: Name and reason for each picture file that is not used.
         notes: Further lines for people.
     """
@@ -67,7 +71,6 @@ class Source:
     read: Callable[[Picture], bytes] = field(repr=False, compare=False)
     classes: tuple[str, str] = CLASSES
     validation: frozenset[str] = frozenset()
-    stated: frozenset[str] = frozenset()
     left_out: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -93,13 +96,20 @@ class Source:
         return frozenset(picture.name for picture in self.pictures)
 
 
-def patient_of(name: str) -> str:
-    """Return the patient that a picture's file name contains, or the whole name if it contains none.
+def describe_patients(pictures: Sequence[Picture]) -> str:
+    """Return how the patients of the pictures are known, for people.
 
-    `person12_virus_30.jpeg` and `person12_bacteria_31.jpeg` are of one patient, `person12`.
+    For example `told by patients.csv`, or `not known: nothing tells them, so each picture counts as a patient of its own`.
     """
-    match = _PATIENT.match(PurePosixPath(name).name)
-    return next(group for group in match.groups() if group) if match else name
+    counts = Counter(picture.known_by for picture in pictures)
+    unknown = counts.pop("", 0)
+    if not counts:
+        return f"not known: {_UNKNOWN}"
+    several = len(counts) > 1 or unknown
+    told = " and ".join(
+        f"{known_by} ({count:,} pictures)" if several else known_by for known_by, count in counts.most_common()
+    )
+    return f"told by {told}" + (f"; not known of {unknown:,} pictures: {_UNKNOWN}" if unknown else "")
 
 
 def pictures_digest(part: str, pictures: Iterable[tuple[str, int, str]]) -> str:

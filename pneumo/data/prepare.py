@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from pneumo.data.cache import cache_error, cache_folder, cache_root, remove_temporary_files, replacing
 from pneumo.data.decoding import RECIPE, UnreadableError, decode
-from pneumo.data.pictures import Picture, Source, pictures_digest
+from pneumo.data.pictures import Picture, Source, describe_patients, pictures_digest
 from pneumo.data.split import RULES, Count, Indices, count_parts, split
 from pneumo.spec.errors import RequestError
 from pneumo.spec.result import CLASSES, Part
@@ -70,6 +70,7 @@ class Prepared:
         sizes: The sizes at which the pictures are decoded.
         folder: The folder of the cache.
         classes: The names of the labels 0 and 1.
+        patients_known: How the patients of all pictures are known, as `describe_patients` says.
     """
 
     kind: str
@@ -86,6 +87,7 @@ class Prepared:
     sizes: tuple[int, ...]
     folder: Path
     classes: tuple[str, str] = CLASSES
+    patients_known: str = ""
 
     def pixels(self, size: int) -> NDArray[np.uint8]:
         """Return all pictures at one of `sizes` as a read-only memory map, uint8 (n, size, size).
@@ -171,6 +173,7 @@ def prepare(
         sizes=tuple(sizes),
         folder=folder,
         classes=source.classes,
+        patients_known=describe_patients([*source.pictures, *source.sealed]),
     )
 
 

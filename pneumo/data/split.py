@@ -2,7 +2,8 @@
 
 The split depends only on the pictures' names and content, the share and the seed. It does not depend on the order in which a
 file system lists the files, or on the machine. All pictures of a patient go to the same part, and so do equal pictures of two
-patients. A patient with pictures of both classes counts for the positive class.
+patients. A patient with pictures of both classes counts for the positive class. A picture whose patient is not known counts as
+a patient of its own, so that a set of such pictures is split by picture.
 """
 
 from __future__ import annotations
@@ -31,12 +32,16 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Count:
-    """The number of pictures with one label in one part, and the number of their patients."""
+    """The number of pictures with one label in one part, and the number of their patients.
+
+    `unknown` is the number of the pictures whose patient is not known. Each counts as one of `patients`.
+    """
 
     part: Literal["training", "validation", "test"]
     label: int
     pictures: int
     patients: int
+    unknown: int = 0
 
 
 def split(
@@ -87,8 +92,11 @@ def choose_patients(
     for label, name in enumerate(classes):
         patients = sorted(patient for patient, patient_label in labels.items() if patient_label == label)
         if len(patients) < 2:
+            both = len({representatives[p.patient] for p in pictures if p.label == label}) - len(patients)
+            counted = f" ({both:,} more have pictures of {classes[1]} too and count there)" if both else ""
             raise RequestError(
-                f"{name}: pictures of {len(patients)} patients; a split by patient needs at least 2 patients of each class"
+                f"{name}: pictures of {len(patients)} patients{counted}; a split by patient needs at least 2 patients of each "
+                f"class"
             )
         size = min(max(1, round(share * len(patients))), len(patients) - 1)
         chosen.update(train_test_split(patients, test_size=size, random_state=seed)[1])
@@ -132,17 +140,33 @@ def count_parts(source: Source, training: Indices, validation: Indices) -> tuple
 
 
 def _count(part: Literal["training", "validation", "test"], label: int, pictures: Sequence[Picture]) -> Count:
-    return Count(part, label, len(pictures), len({picture.patient for picture in pictures}))
+    unknown = sum(not picture.known_by for picture in pictures)
+    return Count(part, label, len(pictures), len({picture.patient for picture in pictures}), unknown)
 
 
-def describe_split(description: str, counts: Sequence[Count], classes: Sequence[str]) -> str:
-    """Return two lines: where the pictures come from, and how many pictures and patients each part has."""
+def describe_split(description: str, counts: Sequence[Count], classes: Sequence[str], patients: str) -> str:
+    """Return three lines: where the pictures come from, how many pictures and patients each part has, and how these are known.
+
+    Args:
+        description: Where the pictures come from.
+        counts: The pictures of each part and class.
+        classes: The names of the labels 0 and 1.
+        patients: How the patients are known, as `describe_patients` says.
+    """
     parts: list[str] = []
     for part, group in groupby(counts, key=lambda count: count.part):
         counts_of_part = list(group)
         pictures = sum(count.pictures for count in counts_of_part)
-        patients = sum(count.patients for count in counts_of_part)
         by_class = ", ".join(f"{count.pictures:,} {classes[count.label]}" for count in counts_of_part)
         sealed = ", sealed" if part == "test" else ""
-        parts.append(f"{part} {pictures:,} ({by_class}) of {patients:,} patients{sealed}")
-    return f"Data: {description}\n  {'; '.join(parts)}"
+        parts.append(
+            f"{part} {pictures:,} ({by_class}){''.join(f' {patients}' for patients in count_patients(counts_of_part))}{sealed}"
+        )
+    return f"Data: {description}\n  {'; '.join(parts)}\n  patients: {patients}"
+
+
+def count_patients(counts: Sequence[Count]) -> list[str]:
+    """Return `of 2,790 patients` as the only text, or none if no patient is known."""
+    if all(count.unknown == count.pictures for count in counts):
+        return []
+    return [f"of {sum(count.patients for count in counts):,} patients"]

@@ -5,7 +5,8 @@ from 0 to 1, and `patients` has shape (n,): the patient of each picture, strings
 
 Pictures of one patient are alike, so twenty of them carry less information than twenty patients. The bootstrap therefore
 draws patients, with replacement, and a picture counts as often as its patient was drawn. A resample is a row of integer
-weights; the figures are computed for many rows at once.
+weights; the figures are computed for many rows at once. A picture whose patient is not known counts as a patient of its own.
+If a patient has several such pictures, the intervals are too narrow; `interval_unit` says so for people.
 
 Sources: B. Efron, R. J. Tibshirani, An Introduction to the Bootstrap, Chapman & Hall 1993, chapter 13 (percentile
 intervals); C. A. Field, A. H. Welsh, Bootstrapping clustered data, Journal of the Royal Statistical Society B 69(3),
@@ -110,6 +111,13 @@ def compute_figures(
     names = (*order, "auc", "average_precision")
     intervals = dict(zip(names, _intervals(compute, patient_of, resamples, seed), strict=True))
     return {name: intervals[name] for name in FIGURES}
+
+
+def interval_unit(unknown: int, pictures: int) -> str:
+    """Return what the bootstrap draws, for people, if the patient of `unknown` of the pictures is not known."""
+    if not unknown:
+        return "by patient"
+    return "by picture" if unknown == pictures else "by patient, or by picture if the patient is not known"
 
 
 def auc_difference(

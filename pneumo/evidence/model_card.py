@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pneumo.evidence.gate import Gate
-from pneumo.evidence.intervals import Interval
+from pneumo.evidence.intervals import Interval, interval_unit
 
 NOT_A_DEVICE = "**Not a medical device.** For research and teaching only; do not use its output for diagnosis."
 
@@ -23,6 +23,8 @@ class ModelFacts:
         title: Title of the card.
         classes: The negative and the positive class.
         data: Description of the data set.
+        patients: How the patients are known.
+        split_unit: What the split and the intervals go by, as `interval_unit` says: the patient, if it is known.
         parts: What each part (training, validation, test) contains.
         search: How the study searched.
         hyperparameters: The trial's values of the hyperparameters that were searched.
@@ -35,6 +37,8 @@ class ModelFacts:
     title: str
     classes: tuple[str, str]
     data: str
+    patients: str
+    split_unit: str
     parts: Mapping[str, str]
     search: str
     hyperparameters: Mapping[str, str]
@@ -57,6 +61,10 @@ def model_card(facts: ModelFacts, figures: Mapping[str, Interval], gate: Gate) -
     """
     negative, positive = facts.classes
     pictures = "generated **phantoms**, which are not X-rays" if facts.phantom else "chest X-rays"
+    known = facts.split_unit == interval_unit(0, 0)
+    narrow = (
+        "" if known else " If a patient has several pictures, the figures may be too good and the intervals too narrow."
+    )
     lines = [f"# {facts.title}", NOT_A_DEVICE]
     if facts.phantom:
         lines.append("It was trained and evaluated on **phantoms**; its figures say nothing about patients.")
@@ -67,13 +75,14 @@ def model_card(facts: ModelFacts, figures: Mapping[str, Interval], gate: Gate) -
         f"size (JPEG, PNG, DICOM or an array), its output the probability of {positive} as opposed to {negative}. "
         f"{facts.operating_point}",
         "## Data",
-        f"{facts.data}, split by patient.",
+        f"{facts.data}, split {facts.split_unit}. Patients: {facts.patients}.",
         _table(("part", "pictures"), list(facts.parts.items())),
         "## Search",
         facts.search,
         _table(("hyperparameter", "value"), list(facts.hyperparameters.items())) if facts.hyperparameters else "",
         "## Results on the test pictures",
-        "The test pictures were sealed during the search. The intervals are 95 % bootstrap intervals over patients.",
+        f"The test pictures were sealed during the search. The intervals are 95 % bootstrap intervals {facts.split_unit}."
+        f"{narrow}",
         _table(
             ("figure", "value", "95 % interval"),
             [(figure_label(name), *format_interval(interval)) for name, interval in figures.items()],

@@ -87,7 +87,7 @@ def main(
 
     Without a champion it must beat the study's baseline, the tutorial's network.
     The operating point is chosen on validation pictures. Every metric has a
-    95 % interval, by patient.
+    95 % interval, by patient if the patients are known.
     """
     from pneumo.console.display import open_console
     from pneumo.tracking.promotions import find_request

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 def gather_facts(context: PromotionContext, chosen: ChosenRun, decision: Decision) -> ModelFacts:
     """Return the facts that the model card states besides the metrics. Decodes no picture."""
+    from pneumo.data.pictures import describe_patients
+    from pneumo.evidence.intervals import interval_unit
     from pneumo.evidence.model_card import ModelFacts
 
     experiment, source, run = context.experiment, context.source, chosen.run
@@ -24,10 +26,13 @@ def gather_facts(context: PromotionContext, chosen: ChosenRun, decision: Decisio
     warnings = []
     if experiment.data.allow_leaks:
         warnings.append(f"**Leaks between training and test were allowed**: {experiment.data.allow_leaks}")
+    pictures = [*source.pictures, *source.sealed]
     return ModelFacts(
         title=f"{context.study}: {source.classes[1]} on {'phantoms' if decision.phantom else 'chest X-rays'}",
         classes=source.classes,
         data=source.description,
+        patients=describe_patients(pictures),
+        split_unit=interval_unit(sum(not picture.known_by for picture in pictures), len(pictures)),
         parts=_parts(experiment, source),
         search=_search(context, chosen, dimensions),
         hyperparameters={name: run.parameters[name] for name in dimensions if name in run.parameters},
@@ -49,14 +54,17 @@ def _search(context: PromotionContext, chosen: ChosenRun, dimensions: list[str])
 
 def _parts(experiment: Experiment, source: Source) -> dict[str, str]:
     """Return the pictures and patients of each part, for example `1,341 NORMAL, 3,875 PNEUMONIA, of 2,790 patients`."""
-    from pneumo.data.split import count_split
+    from pneumo.data.split import Count, count_patients, count_split
 
-    pictures: dict[str, list[str]] = {}
-    patients: dict[str, int] = {}
+    counts: dict[str, list[Count]] = {}
     for count in count_split(source, experiment.data.validation, experiment.search.seed):
-        pictures.setdefault(count.part, []).append(f"{count.pictures:,} {source.classes[count.label]}")
-        patients[count.part] = patients.get(count.part, 0) + count.patients
-    return {part: f"{', '.join(classes)}, of {patients[part]:,} patients" for part, classes in pictures.items()}
+        counts.setdefault(count.part, []).append(count)
+    return {
+        part: ", ".join(
+            [*(f"{count.pictures:,} {source.classes[count.label]}" for count in of_part), *count_patients(of_part)]
+        )
+        for part, of_part in counts.items()
+    }
 
 
 def _operating_point(experiment: Experiment, decision: Decision) -> str:

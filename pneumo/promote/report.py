@@ -36,7 +36,7 @@ def print_outcome(outcome: PromotionOutcome, context: PromotionContext, console:
     def say(line: str, style: str = "") -> None:
         console.print(line, style=style, markup=False, soft_wrap=True)
 
-    _print_metrics(outcome, console)
+    _print_metrics(outcome, context, console)
     _print_gate(outcome, say)
     _print_openings(outcome, say)
     promotion = outcome.promotion
@@ -52,16 +52,19 @@ def print_outcome(outcome: PromotionOutcome, context: PromotionContext, console:
     _print_next_commands(promotion, context.store, say)
 
 
-def _print_metrics(outcome: PromotionOutcome, console: Console) -> None:
+def _print_metrics(outcome: PromotionOutcome, context: PromotionContext, console: Console) -> None:
     from rich.table import Table
 
+    from pneumo.evidence.intervals import interval_unit
     from pneumo.evidence.model_card import figure_label, format_interval
 
     title = f"On the test pictures, at threshold {outcome.decision.threshold:.4f}"
     table = Table(title=title, title_justify="left")
     table.add_column("metric")
     table.add_column("value", justify="right", style="bold")
-    table.add_column("95 % interval, by patient", justify="right")
+    test = context.source.sealed
+    unit = interval_unit(sum(not picture.known_by for picture in test), len(test))
+    table.add_column(f"95 % interval, {unit}", justify="right")
     for name, interval in outcome.evidence.metrics.items():
         table.add_row(figure_label(name), *format_interval(interval))
     console.print(table)

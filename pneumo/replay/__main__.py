@@ -79,7 +79,7 @@ def _replay(
     with open_worker(recorded) as place:
         say(console, describe_trial(recorded, candidate))
         pictures = prepare_pictures(experiment, source, console)
-        say(console, describe_split(pictures.description, pictures.counts, pictures.classes))
+        say(console, describe_split(pictures.description, pictures.counts, pictures.classes, pictures.patients_known))
         say(console, f"MLflow: {recorded.store_uri} (this replay records nothing)")
         device = ask_device(place, candidate, progress)
         print_changes(environment_changes(recorded, pictures, device), console)

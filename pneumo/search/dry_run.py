@@ -8,7 +8,7 @@ from rich.console import Console
 
 from pneumo.compute.disk import describe_needs
 from pneumo.console.display import say
-from pneumo.data.pictures import Source
+from pneumo.data.pictures import Source, describe_patients
 from pneumo.data.split import count_split, describe_split
 from pneumo.engines.engine_table import open_engine
 from pneumo.search.preflight import disk_needs
@@ -24,7 +24,8 @@ def show_dry_run(experiment: Experiment, source: Source, console: Console) -> No
     """Show the resolved experiment, the split, the first candidates of a new study, and the disk space it needs."""
     say(console, experiment.to_yaml().rstrip())
     counts = count_split(source, experiment.data.validation, experiment.search.seed)
-    say(console, describe_split(source.description, counts, source.classes))
+    all_pictures = [*source.pictures, *source.sealed]
+    say(console, describe_split(source.description, counts, source.classes, describe_patients(all_pictures)))
     with tempfile.TemporaryDirectory() as folder:
         engine = open_engine(experiment, f"sqlite:///{folder}/studies.db")
         proposals = [engine.ask() for _ in range(min(CANDIDATES, experiment.search.trials))]

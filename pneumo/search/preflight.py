@@ -126,11 +126,12 @@ def check_same_data(recorded: RecordedStudy | None, data: Prepared, name: str, f
     """
     for part in PARTS:
         before = recorded.tags.get(Tags.data(part)) if recorded else None
+        known_before = recorded.tags.get(Tags.DATA_PATIENTS, "not recorded") if recorded else ""
         if finished and before not in (None, data.digest(part)):
             raise RequestError(
                 f"study {name}: its {part} pictures are not the ones that it began with (the digest was {before}, now it "
-                f"is {data.digest(part)}: a picture was added, removed or changed); give the same --data, or choose "
-                f"another --name"
+                f"is {data.digest(part)}: a picture was added, removed or changed, or the patients are known in another way: "
+                f"before {known_before}, now {data.patients_known}); give the same --data, or choose another --name"
             )
 
 

@@ -215,6 +215,7 @@ class StudyRecorder:
             Tags.STUDY_ID: self._engine.id,
             Tags.PRUNER: self._experiment.search.pruner,
             Tags.DATA: self._data.kind,
+            Tags.DATA_PATIENTS: self._data.patients_known,
             Tags.AUDIT: severity_counts(self._findings),
         }
         if reason := self._experiment.data.allow_leaks:

@@ -258,7 +258,7 @@ def _learn(request: SearchRequest, study: OpenStudy, data: Prepared, earlier: st
 def _describe_data(data: Prepared) -> str:
     from pneumo.data.split import describe_split
 
-    return describe_split(data.description, data.counts, data.classes)
+    return describe_split(data.description, data.counts, data.classes, data.patients_known)
 
 
 def _train(

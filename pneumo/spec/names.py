@@ -24,6 +24,7 @@ class Tags:
     ALLOW_LEAKS = "pneumo.allow_leaks"  # the reason given in data.allow_leaks
     DATA = "pneumo.data"  # kind of pictures; on a registered model too
     DATA_TEST = "pneumo.data.test"  # digest of the test pictures; on promotions and versions too
+    DATA_PATIENTS = "pneumo.data.patients"  # how the patients are known
     BEST_RUN = "pneumo.best_run"
     TEST_OPENING = "pneumo.test_opening."  # followed by a number: one opening of the test pictures, JSON
 

@@ -16,6 +16,7 @@ from pneumo.data.audit import Audit, audit_source, last_audit, leaks, measure, q
 from pneumo.data.audit.findings import from_json, to_json
 from pneumo.data.audit.page import audit_page
 from pneumo.data.audit.report import format_report
+from pneumo.data.patient_names import ARCHIVES, GENERAL, RESTARTING
 from pneumo.data.pictures import Picture, Source
 from pneumo.data.sources import source_at
 from tests.support.pictures import archive_files, encoded, write_zip
@@ -154,25 +155,33 @@ def test_exact_leaks_are_found_without_decoding_and_confirmed_by_content(
     def read(picture: Picture) -> bytes:
         return picture.name.encode()
 
-    pool, sealed = Picture("train/NORMAL/a.png", 0, "a", "same"), Picture("test/NORMAL/b.png", 0, "b", "same")
+    pool = Picture("train/NORMAL/a.png", 0, "a", "same", "patients.csv")
+    sealed = Picture("test/NORMAL/b.png", 0, "b", "same", "patients.csv")
     assert quick_findings(Source("kaggle", "chance", (pool,), (sealed,), read)) == ()
 
 
 def test_a_patient_who_is_stated_on_both_sides_is_a_leak_and_restarted_numbering_is_not() -> None:
-    def source(patients: int, shared: int, stated: bool) -> Source:
-        pool = [Picture(f"train/PNEUMONIA/person{n}_virus_1.jpeg", 1, f"person{n}", f"a{n}") for n in range(patients)]
-        test = [Picture(f"test/PNEUMONIA/person{n}_virus_2.jpeg", 1, f"person{n}", f"b{n}") for n in range(shared)]
-        test += [Picture(f"test/PNEUMONIA/person9{n}_virus_2.jpeg", 1, f"person9{n}", f"c{n}") for n in range(100, 120)]
-        names = frozenset(picture.name for picture in pool + test) if stated else frozenset()
-        return Source("kaggle", "numbers", tuple(pool), tuple(test), lambda picture: b"", stated=names)
+    def source(patients: int, shared: int, known_by: str) -> Source:
+        def picture(part: str, n: int) -> Picture:
+            return Picture(f"{part}/PNEUMONIA/person{n}_virus_1.jpeg", 1, f"person{n}", f"{part}{n}", known_by)
 
-    kinds = [(finding.kind, finding.severity) for finding in quick_findings(source(200, 170, stated=False))]
+        pool = tuple(picture("train", n) for n in range(patients))
+        test = tuple(picture("test", n) for n in (*range(shared), *range(9100, 9120)))
+        return Source("kaggle", "numbers", pool, test, lambda picture: b"")
+
+    (restarting,) = RESTARTING
+    kinds = [(finding.kind, finding.severity) for finding in quick_findings(source(200, 170, restarting))]
     assert kinds == [("numbering-restarts", "note")]
-    few = leaks(quick_findings(source(200, 2, stated=False)))
+    few = leaks(quick_findings(source(200, 2, restarting)))
     assert [finding.pictures for finding in few] == [
-        (f"train/PNEUMONIA/person{n}_virus_1.jpeg", f"test/PNEUMONIA/person{n}_virus_2.jpeg") for n in range(2)
+        (f"train/PNEUMONIA/person{n}_virus_1.jpeg", f"test/PNEUMONIA/person{n}_virus_1.jpeg") for n in range(2)
     ]
-    assert len(leaks(quick_findings(source(200, 170, stated=True)))) == 170
+    for known_by in (
+        "patients.csv",
+        "DICOM headers",
+        *(convention.known_by for convention in (*ARCHIVES[1:], *GENERAL)),
+    ):
+        assert len(leaks(quick_findings(source(200, 170, known_by)))) == 170
 
 
 def test_numbering_that_restarts_is_a_leak_where_pictures_agree(tmp_path: Path) -> None:

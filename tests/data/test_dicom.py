@@ -228,7 +228,7 @@ def test_patients_are_read_from_headers_and_their_ids_are_stored_nowhere(
     source = source_at(str(path))
     pictures = [*source.pictures, *source.sealed]
     assert len(pictures) == 40
-    assert source.stated == {picture.name for picture in pictures}
+    assert {picture.known_by for picture in pictures} == {"DICOM headers"}
     assert len({picture.patient for picture in pictures}) == 20
     assert all(len(picture.patient) == len("dicom-") + 16 for picture in pictures)
     prepared = prepare(source, [32], 0.2, 0)

@@ -113,38 +113,6 @@ def test_errors_name_the_classes_of_the_experiment(
     assert not {"NORMAL", "PNEUMONIA"} & set(str(error.value).replace(":", " ").replace("/", " ").split())
 
 
-def test_patients_csv_states_patients(tmp_path: Path) -> None:
-    path = write_folder(tmp_path, flat(8), "")
-    table = path / "patients.csv"
-    # A spreadsheet writes a byte order mark at the beginning.
-    table.write_text(
-        "\ufefffile,patient,note\nnormal/p00.png,anna,x\nnormal/p01.png,anna,\nPneumonia/p01.png,ben,\n", "utf-8"
-    )
-    source = opened(path)
-    patients = {picture.name: picture.patient for picture in (*source.pictures, *source.sealed)}
-    assert patients["normal/p00.png"] == patients["normal/p01.png"] == "anna"
-    assert patients["Pneumonia/p01.png"] == "ben"
-    assert source.stated == {"normal/p00.png", "normal/p01.png", "Pneumonia/p01.png"}
-    assert any("13 of 16 pictures are not in it" in note for note in source.notes)
-
-
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
-        ("name,who\n", "expected the columns file,patient"),
-        ("file,patient\nnormal/p77.png,anna\n", r"patients.csv:2: .*p77.png.* is no picture"),
-        ("file,patient\nnormal/p00.png,\n", r"patients.csv:2: .* has no patient"),
-        ("file,patient\np00.png,anna\n", r"patients.csv:2: .* is the name of 2 pictures"),
-        ("file,patient\nnormal/p00.png,a\nnormal/p00.png,b\n", r"patients.csv:3: .* twice"),
-    ],
-)
-def test_a_wrong_patients_csv_is_refused_by_line(tmp_path: Path, table: str, message: str) -> None:
-    path = write_folder(tmp_path, flat(4), "")
-    (path / "patients.csv").write_text(table)
-    with pytest.raises(RequestError, match=message):
-        opened(path)
-
-
 def with_val(size: int, shared: bool = False) -> dict[str, bytes]:
     files = archive_files(20, 1)
     small = encoded(3)

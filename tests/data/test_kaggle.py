@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pneumo.data.decoding import UnreadableError
-from pneumo.data.pictures import Source, patient_of
+from pneumo.data.pictures import Source
 from pneumo.data.sealed import open_sealed_test
 from pneumo.data.sources import open_source
 from pneumo.spec.errors import RequestError
@@ -81,24 +81,6 @@ def test_suffixes_and_class_folders_in_any_case(tmp_path: Path) -> None:
     assert source.sealed == ()
     for picture in source.pictures:
         assert source.encoded(picture)
-
-
-@pytest.mark.parametrize(
-    ("name", "patient"),
-    [
-        ("train/PNEUMONIA/person12_virus_30.jpeg", "person12"),
-        ("train/PNEUMONIA/person12_bacteria_31.jpeg", "person12"),
-        ("train/PNEUMONIA/person447_virus_921_1.jpeg", "person447"),
-        ("test/NORMAL/IM-0115-0001.jpeg", "IM-0115"),
-        ("test/NORMAL/IM-0640-0001-0002.jpeg", "IM-0640"),
-        ("val/NORMAL/NORMAL2-IM-0381-0001.jpeg", "NORMAL2-IM-0381"),
-        ("train/NORMAL/phantom0012_1.png", "phantom0012"),
-        ("train/NORMAL/scan.png", "train/NORMAL/scan.png"),
-        ("train/NORMAL/notperson12_virus_3.png", "train/NORMAL/notperson12_virus_3.png"),
-    ],
-)
-def test_the_patient_is_taken_from_the_file_name(name: str, patient: str) -> None:
-    assert patient_of(name) == patient
 
 
 def test_opening_a_test_set_that_is_not_there(tmp_path: Path) -> None:

@@ -130,6 +130,7 @@ def copy_findings(
     """
     prefix = "" if correlations is None else "near-"
     findings, harmless = [], []
+    severity: Severity
     for number, group in enumerate(groups):
         names = tuple(sorted((picture.name for picture in group), key=lambda name: parts[name] != "test"))
         relation = f"looks like (correlation {correlations[number]:.2f})" if correlations else "is, byte for byte,"
@@ -143,6 +144,12 @@ def copy_findings(
             findings.append(Finding(f"{prefix}label-conflict", "fault", f"labelled {labels}: {message}", names))
         elif parts_of_group == {"train", "val"} and has_val:
             findings.append(Finding(f"{prefix}validation-leak", "fault", message, names))
+        elif not leaks and not all(picture.known_by for picture in group):
+            # A search keeps exact copies on one side. Near copies may come to lie on both.
+            may_be_cut = correlations is not None and "test" not in parts_of_group and not has_val
+            message = f"patients not known: {message}"
+            severity = "fault" if may_be_cut else "warning"
+            findings.append(Finding(f"{prefix}copy-of-unknown-patient", severity, message, names))
         elif not leaks and len({picture.patient for picture in group}) > 1:
             message = f"patients differ: {message}"
             findings.append(Finding(f"{prefix}copy-of-another-patient", "warning", message, names))
@@ -150,7 +157,7 @@ def copy_findings(
             harmless.append(names)
     if harmless:
         pictures = tuple(name for names in harmless for name in names)
-        severity: Severity = "warning" if correlations is None else "note"
+        severity = "warning" if correlations is None else "note"
         kind = "exact" if correlations is None else "near"
         counted = f"{len(harmless)} group{'s' * (len(harmless) > 1)} of {kind} copies ({len(pictures)} pictures)"
         message = f"{counted}, each within one patient and class: they count more than once"

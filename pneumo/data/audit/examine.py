@@ -20,7 +20,7 @@ from pneumo.data.split import FEWEST_TO_CHOOSE_BY
 if TYPE_CHECKING:
     from pneumo.data.audit.measure import Measurements
 
-RECIPE = 1
+RECIPE = 2
 """Version of the audit. Increase it when an audit of the same pictures would have another result."""
 
 _SEVERITIES = ("fault", "warning", "note")
@@ -78,7 +78,7 @@ def quick_findings(source: Source) -> tuple[Finding, ...]:
     ]
     has_val = bool(source.validation)
     findings = copy_findings(groups, parts, source.classes, has_val)
-    findings += patient_findings(pictures, parts, source.stated, has_val, _patients_with_copies(groups, parts))
+    findings += patient_findings(pictures, parts, has_val, _patients_with_copies(groups, parts))
     return _by_severity([*findings, *_source_findings(source)])
 
 
@@ -99,7 +99,7 @@ def _audit(source: Source, measurements: Measurements) -> Audit:
     findings = [
         *copy_findings(exact, parts, source.classes, has_val),
         *copy_findings(near, parts, source.classes, has_val, [r for _, _, r in pairs]),
-        *patient_findings(pictures, parts, source.stated, has_val, copied),
+        *patient_findings(pictures, parts, has_val, copied),
         *(
             Finding("unreadable", "fault", f"{printable(name)}: cannot be read: {reason}", (name,))
             for name, reason in measurements.unreadable.items()
@@ -169,7 +169,7 @@ def _cache_folder(source: Source) -> Path:
     for pictures in (source.pictures, source.sealed):
         lines.append(f"{len(pictures)}")
         lines += [
-            f"{p.name}\t{p.digest}\t{p.label}\t{p.patient}\t{p.name in source.stated}\t{p.name in source.validation}"
+            f"{p.name}\t{p.digest}\t{p.label}\t{p.patient}\t{p.known_by}\t{p.name in source.validation}"
             for p in pictures
         ]
     return cache_folder(f"audits/{sha256(chr(10).join(lines).encode()).hexdigest()[:32]}")

@@ -40,13 +40,14 @@ class ClassStatistics:
         part: `train`, `val` or `test`.
         label: The name of the class.
         pictures: Number of pictures.
-        patients: Number of patients.
+        patients: Number of patients. Pictures whose patient is not known count as one each.
         share: Share of the part's pictures.
         width: Median in pixels, over readable pictures; `height` too.
         modes: Number of pictures by mode, as the decoder names it.
         brightness: Mean of the grey values (0 to 255), averaged over pictures.
         contrast: Standard deviation of the grey values, averaged over pictures.
         sharpness: Sharpness as in `Measurements.statistics`, averaged over pictures.
+        unknown: Number of pictures whose patient is not known.
     """
 
     part: str
@@ -60,6 +61,7 @@ class ClassStatistics:
     brightness: float
     contrast: float
     sharpness: float
+    unknown: int = 0
 
 
 @dataclass(frozen=True)

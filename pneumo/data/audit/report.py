@@ -23,6 +23,9 @@ ADVICE = {
     "blank": "take them out",
     "copy-of-another-patient": "a patient has two names, or a label is wrong; a search keeps them on one side",
     "near-copy-of-another-patient": "a patient may have two names; patients.csv can say so (source folder)",
+    "copy-of-unknown-patient": "take one out; a search keeps them on one side",
+    "near-copy-of-unknown-patient": "one patient may be in training and in validation: state the patients, or take one out",
+    "patients-unknown": "state them, if you know them: a split by picture makes figures too good and intervals too narrow",
     "outlier": "look at them",
     "shift": "mention it beside a test figure",
 }
@@ -81,5 +84,6 @@ def format_row(row: ClassStatistics) -> tuple[str, ...]:
     """Return the cells of one row of the table."""
     modes = ", ".join(f"{mode} {count:,}" for mode, count in row.modes.items())
     statistics = (f"{row.brightness:.1f}", f"{row.contrast:.1f}", f"{row.sharpness:.2f}")
-    counts = (f"{row.pictures:,}", f"{row.share:.0%}", f"{row.patients:,}", f"{row.width:.0f} x {row.height:.0f}")
+    patients = "not known" if row.unknown == row.pictures else f"{row.patients:,}"
+    counts = (f"{row.pictures:,}", f"{row.share:.0%}", patients, f"{row.width:.0f} x {row.height:.0f}")
     return (row.part, row.label, *counts, modes, *statistics)

@@ -63,6 +63,7 @@ def class_statistics(
                     brightness=brightness,
                     contrast=contrast,
                     sharpness=sharpness,
+                    unknown=sum(not pictures[row].known_by for row in rows),
                 )
             )
     return table
