@@ -6,6 +6,7 @@
   `medmnist` (an npz) and `phantom` (generated pictures)
 - `archive`: the files of a folder or zip that need not be trusted; `dicom_patients`: the patients in DICOM headers
 - `sealed`: the only way to the test pictures
+- `patients`, `patient_names`, `patients_table`, `dicom_patients`: each picture's patient, and how it is known
 - `split`: training and validation by patient
 - `decoding/`: encoded pictures to grey pixels; a registered model carries a copy
 - `prepare`: decodes the training pool once; `cache`: where the result is stored

@@ -17,7 +17,7 @@ from pneumo.spec.result import CLASSES
 
 _UNKNOWN = (
     "nothing tells them, so each picture counts as a patient of its own, and one patient may be in several parts; "
-    "a patients.csv can state them (source folder)"
+    "a patients.csv in a folder or zip can state them"
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pneumo.data.pictures import describe_patients
 from pneumo.promote.context import PromotionContext
 from pneumo.spec.errors import RequestError
 from pneumo.spec.names import Tags
@@ -19,9 +20,13 @@ def check_test_pictures(context: PromotionContext) -> None:
         raise RequestError(f"{source.description}: has no test pictures; a promotion needs them")
     recorded_digest = context.request.recorded.tags.get(Tags.DATA_TEST)
     if recorded_digest not in (None, source.test_digest):
+        known_now = describe_patients([*source.pictures, *source.sealed])
+        known_before = context.request.recorded.tags.get(Tags.DATA_PATIENTS, "not recorded")
         raise RequestError(
             f"study {context.study}: the test pictures of {source.description} are not those of the study (recorded digest "
-            f"{recorded_digest}, now {source.test_digest}); give the pictures of the study with --data"
+            f"{recorded_digest}, now {source.test_digest}: other pictures, or the patients are known in another way: before "
+            f"{known_before}, now {known_now}); give the pictures of the study with "
+            f"--data"
         )
 
 

@@ -23,6 +23,7 @@ from pneumo.data.sources import source_at
 from pneumo.spec.errors import RequestError
 from tests.support.deep_pictures import EMPTY, table
 from tests.support.dicom_files import dicom, ramp
+from tests.support.pictures import write_folder
 from tests.support.program import runs, search, write
 
 SECRET = "MRN-4711-KOWALSKI"
@@ -239,6 +240,18 @@ def test_patients_are_read_from_headers_and_their_ids_are_stored_nowhere(
     assert secrets_in(tmp_path / "cache") == []
     # Opened again, the patients come from the cache.
     assert source_at(str(path)).pictures == source.pictures
+
+
+@pytest.mark.parametrize("patient", ["ANONYMOUS", "0", ""])
+def test_a_patient_id_that_all_files_share_tells_no_patient(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patient: str
+) -> None:
+    monkeypatch.setenv("PNEUMO_CACHE", str(tmp_path / "cache"))
+    content = [dicom(ramp(12) + n, 12, patient=patient) for n in range(8)]
+    files = {f"{('NORMAL', 'PNEUMONIA')[n % 2]}/scan{n}.dcm": content[n] for n in range(8)}
+    source = source_at(str(write_folder(tmp_path / "pictures", files, "")), "folder")
+    assert {picture.known_by for picture in source.pictures} == {""}
+    assert any("the same PatientID" in note for note in source.notes) == bool(patient)
 
 
 def test_without_pydicom_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

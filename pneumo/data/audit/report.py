@@ -22,7 +22,7 @@ ADVICE = {
     "left-out": "not read, for safety",
     "blank": "take them out",
     "copy-of-another-patient": "a patient has two names, or a label is wrong; a search keeps them on one side",
-    "near-copy-of-another-patient": "a patient may have two names; patients.csv can say so (source folder)",
+    "near-copy-of-another-patient": "a patient may have two names; patients.csv can say so",
     "copy-of-unknown-patient": "take one out; a search keeps them on one side",
     "near-copy-of-unknown-patient": "one patient may be in training and in validation: state the patients, or take one out",
     "patients-unknown": "state them, if you know them: a split by picture makes figures too good and intervals too narrow",
