@@ -148,7 +148,7 @@ def _assign_parts(
     """
     if not any(splits.values()):
         patients = choose_patients(pictures, share, seed=0, classes=classes)
-        known = any(picture.known_by for picture in pictures)
+        known = any(picture.known_by for picture in pictures if picture.patient in patients)
         chosen = f"the pictures of {len(patients):,} patients" if known else f"{len(patients):,} pictures"
         notes.append(f"no test folder: {chosen}, always the same, are kept as the test set")
         pool = [picture for picture in pictures if picture.patient not in patients]
