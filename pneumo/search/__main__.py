@@ -138,7 +138,7 @@ def _check(name: str, storage: str) -> int:
     from pneumo.tracking.store import connect_existing
 
     try:
-        report = check_study(connect_existing(), name, storage)
+        report = check_study(connect_existing(read_only=True), name, storage)
     except service_errors() as error:
         print(f"pneumo.search: the record could not be read: {describe_error(error)}", file=sys.stderr)
         return NOTHING_FIT

@@ -1,6 +1,7 @@
 """Everything that talks to MLflow. No other folder imports mlflow.
 
 store         connect to MLflow
+location      correct the addresses of artifacts in a folder that was copied or moved
 study         the driver's runs: of a study, of its trials and confirmations
 runs          read and write a single run, whatever its role
 trial_log     what a worker writes into a trial's run: metrics, artifacts, the model, system metrics

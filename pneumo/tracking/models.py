@@ -11,6 +11,7 @@ from mlflow.models import Model
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from pneumo.spec.names import Tags
+from pneumo.tracking.location import check_own
 from pneumo.tracking.registry import is_registered
 from pneumo.tracking.store import Store, pages
 from pneumo.tracking.study import experiment_id
@@ -50,6 +51,9 @@ def remove(store: Store, run_id: str, why: str) -> None:
     The rest of the run stays, and a tag says why it has no model. The files are deleted before MLflow's entry, so that
     `logged_models` lists a model whose removal was interrupted. MLflow's `delete_logged_model` alone marks the entry and
     leaves the files to `mlflow gc`.
+
+    Raises:
+        RequestError: The store is a copy whose addresses still are those of the original.
     """
     models = _models_of_run(store, run_id)
     if models and not any(is_registered(store, run_id, str(model.model_id)) for model in models):
@@ -70,5 +74,7 @@ def _models_of_run(store: Store, run_id: str) -> list[LoggedModel]:
 
 
 def _delete(store: Store, model: LoggedModel) -> None:
+    if store.file:
+        check_own(store.file, model.artifact_location)
     get_artifact_repository(model.artifact_location, tracking_uri=store.uri).delete_artifacts()
     store.client.delete_logged_model(model.model_id)
