@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy.engine import URL
-
 from pneumo.engines.engine_table import EngineKind
 from pneumo.engines.journal import finished_journal_trials, read_journal
 from pneumo.engines.protocol import Engine
 from pneumo.engines.storage_url import parse_storage_url
 from pneumo.engines.stored import StoredStudy
+from pneumo.spec.databases import sqlite_file
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment
 
@@ -21,17 +20,12 @@ def study_folder(name: str, storage: str) -> Path:
     Raises:
         RequestError: `storage` is not an SQLite database in a file.
     """
-    url = parse_storage_url(storage)
-    if not _is_sqlite_file(url):
+    if (database := sqlite_file(parse_storage_url(storage))) is None:
         raise RequestError(
             "--storage: engine keras-tuner stores its studies in files beside an SQLite database; leave --storage out, or "
             "use engine optuna"
         )
-    return Path(url.database or "").with_suffix(".keras-tuner") / name
-
-
-def _is_sqlite_file(url: URL) -> bool:
-    return url.get_backend_name() == "sqlite" and bool(url.database)
+    return database.with_suffix(".keras-tuner") / name
 
 
 def _open(experiment: Experiment, storage: str) -> Engine:
@@ -48,7 +42,7 @@ def _read_id(name: str, storage: str) -> str | None:
 
 
 def _read_study(name: str, storage: str) -> StoredStudy | None:
-    if not _is_sqlite_file(parse_storage_url(storage)):
+    if sqlite_file(parse_storage_url(storage)) is None:
         return None
     journal = read_journal(study_folder(name, storage))
     if journal is None:

@@ -6,7 +6,6 @@ import errno
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import optuna
 import sqlalchemy
@@ -19,6 +18,8 @@ from pneumo.engines.samplers import build_pruner
 from pneumo.engines.storage_url import parse_storage_url, storage_error
 from pneumo.engines.stored import StoredStudy
 from pneumo.spec.candidate import Candidate
+from pneumo.spec.databases import sqlite_file
+from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.experiment_file import is_same_experiment
 from pneumo.spec.objective import OBJECTIVES
@@ -91,8 +92,13 @@ def _open_database(storage: str) -> Iterator[optuna.storages.RDBStorage]:
     """Yield the database of a URL, created if missing. Turn the errors of the `with` block into `RequestError`."""
     url = parse_storage_url(storage)
     try:
-        if url.get_backend_name() == "sqlite" and url.database:
-            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        if file := sqlite_file(url):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        if _has_table(url, "experiments"):
+            raise RequestError(
+                "--storage: this is a database of MLflow, and studies need one of their own, such as "
+                "sqlite:///mlruns/studies.db"
+            )
         yield optuna.storages.RDBStorage(storage)
     except (SQLAlchemyError, optuna.exceptions.OptunaError, OSError, ImportError, RuntimeError) as error:
         raise storage_error(url, error) from None
@@ -120,7 +126,7 @@ def _read_id(name: str, storage: str) -> str | None:
 
 def _read_study(name: str, storage: str) -> StoredStudy | None:
     url = parse_storage_url(storage)
-    if _is_missing_file(url) or not _has_tables(url):
+    if _is_missing_file(url) or not _has_table(url, "studies"):
         return None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     database = optuna.storages.RDBStorage(storage, skip_table_creation=True)
@@ -140,13 +146,14 @@ def _read_study(name: str, storage: str) -> StoredStudy | None:
 
 
 def _is_missing_file(url: URL) -> bool:
-    return url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file()
+    file = sqlite_file(url)
+    return file is not None and not file.is_file()
 
 
-def _has_tables(url: URL) -> bool:
+def _has_table(url: URL, name: str) -> bool:
     database = sqlalchemy.create_engine(url)
     try:
-        return sqlalchemy.inspect(database).has_table("studies")
+        return sqlalchemy.inspect(database).has_table(name)
     finally:
         database.dispose()
 

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+from pneumo.spec.databases import check_stored, missing_package
 from pneumo.spec.errors import RequestError
+
+_EXPECTED = "needs a database URL such as sqlite:///mlruns/studies.db"
 
 
 def parse_storage_url(storage: str) -> URL:
-    """Parse a database URL. Raise `RequestError` if it is not one."""
+    """Parse a database URL.
+
+    Raises:
+        RequestError: It is not one, its database is unknown or in memory, or the package for it is not installed.
+    """
     try:
-        return make_url(storage)
-    except ArgumentError:
-        raise RequestError("--storage: needs a database URL such as sqlite:///mlruns/studies.db") from None
+        url = make_url(storage)
+    except (ArgumentError, ValueError):
+        raise RequestError(f"--storage: {_EXPECTED}") from None
+    check_stored(url, "--storage")
+    try:
+        url.get_dialect().import_dbapi()
+    except NoSuchModuleError:
+        raise RequestError(
+            f"--storage: {url.drivername}:// is no database that is known; --storage {_EXPECTED}"
+        ) from None
+    except ImportError as error:
+        raise storage_error(url, ImportError(missing_package(url, error.name or str(error)))) from None
+    return url
 
 
 def storage_error(url: URL, error: Exception) -> RequestError:

@@ -26,6 +26,7 @@ from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from pneumo.engines.storage_url import parse_storage_url, storage_error
+from pneumo.spec.databases import sqlite_file
 from pneumo.spec.errors import RequestError
 
 ACQUIRE_TIMEOUT = 1.0
@@ -71,8 +72,8 @@ def lock_study(name: str, storage: str) -> Iterator[None]:
     url = parse_storage_url(storage)
     with ExitStack() as stack:
         try:
-            if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
-                stack.enter_context(_lock_file(name, _lock_path(name, url)))
+            if file := sqlite_file(url):
+                stack.enter_context(_lock_file(name, _lock_path(name, file)))
             elif url.get_backend_name() == "postgresql":
                 stack.enter_context(_AdvisoryLock(name, url))
         except (SQLAlchemyError, OSError, ImportError) as error:
@@ -90,8 +91,8 @@ def lock_owner(name: str, storage: str) -> str | None:
     """
     url = parse_storage_url(storage)
     try:
-        if url.get_backend_name() == "sqlite" and url.database:
-            path = _lock_path(name, url)
+        if file := sqlite_file(url):
+            path = _lock_path(name, file)
             return _read_owner(path) if path.exists() and not _is_free(path) else None
         if url.get_backend_name() == "postgresql":
             with _connect(url) as database:
@@ -109,8 +110,7 @@ def _this_process() -> str:
     return f"{socket.gethostname()}, process {os.getpid()}"
 
 
-def _lock_path(name: str, url: URL) -> Path:
-    database = Path(url.database or "")
+def _lock_path(name: str, database: Path) -> Path:
     return database.parent / f".{database.name}.{name}.lock"
 
 

@@ -134,9 +134,11 @@ def _quickstart() -> Path:
 def _check(name: str, storage: str) -> int:
     """Print a line for each fault of a study's record, and a verdict. Return the exit status."""
     from pneumo.search.integrity import check_study
+    from pneumo.search.preflight import check_databases
     from pneumo.search.steps import service_errors
     from pneumo.tracking.store import connect_existing
 
+    check_databases(storage)
     try:
         report = check_study(connect_existing(read_only=True), name, storage)
     except service_errors() as error:

@@ -17,6 +17,7 @@ from pneumo.console.command import program_path
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.experiment_file import setting_changes
+from pneumo.spec.masking import mask_passwords
 from pneumo.spec.names import Tags
 from pneumo.spec.objective import objective_values
 from pneumo.spec.result import PARTS, Trial
@@ -34,6 +35,29 @@ MOST_LEAKS = 10
 
 MOST_CHANGES = 2
 """Changed settings that the refusal of a study names."""
+
+
+def check_databases(storage: str) -> None:
+    """Check that MLflow and the studies each have a database of their own, which outlives the process.
+
+    Nothing is opened. A database that is known to MLflow and to the studies by different names is refused when it is opened.
+
+    Args:
+        storage: URL of the database of the studies.
+
+    Raises:
+        RequestError: They share one, or one of them is in memory.
+    """
+    from pneumo.engines.storage_url import parse_storage_url
+    from pneumo.spec.databases import is_same_database
+    from pneumo.tracking.store import store_database
+
+    studies, runs = parse_storage_url(storage), store_database()
+    if runs is not None and is_same_database(studies, runs):
+        raise RequestError(
+            f"--storage: {mask_passwords(storage)} is MLflow's database too (MLFLOW_TRACKING_URI), and each needs one of "
+            "its own; change one of the two, or leave it out"
+        )
 
 
 def check_leaks(source: Source, experiment: Experiment) -> tuple[Finding, ...]:

@@ -19,6 +19,7 @@ from pneumo.search.confirm import confirm_best, missing_confirmations
 from pneumo.search.flush import Flush
 from pneumo.search.loop import Ending, TrainingLoop
 from pneumo.search.preflight import (
+    check_databases,
     check_disk,
     check_earlier_study,
     check_same_data,
@@ -102,6 +103,7 @@ def run_search(request: SearchRequest) -> int:
 
     experiment, command, console = request.experiment, request.command, request.console
     name, search = experiment.name, experiment.search
+    check_databases(request.storage)
     refusal = f"study {name}: another search in this folder works on it; wait for it, or choose another --name"
     with lock_study(name, request.storage), hold_folder_lock(name, refusal):
         # The workers start first, so that they import TensorFlow while the pictures are prepared here.
