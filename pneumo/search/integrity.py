@@ -67,13 +67,17 @@ def check_study(store: Store, name: str, storage: str) -> IntegrityReport:
     """
     from pneumo.engines.engine_table import stored_studies
     from pneumo.engines.study_lock import lock_owner
+    from pneumo.tracking.find import explain_missing
     from pneumo.tracking.inventory import read_inventory
 
     # A running search writes while this reads. Trials that finish after MLflow was read are not compared.
     owner, before = lock_owner(name, storage), stored_studies(name, storage)
     waiting = Outbox(OUTBOXES / name).waiting()
-    inventory = read_inventory(store, name)
+    study_id = before[0].id if len(before) == 1 else None
+    inventory = read_inventory(store, name, study_id)
     owner, after = owner or lock_owner(name, storage), stored_studies(name, storage)
+    if inventory is None or not inventory.studies:
+        explain_missing(store, name, study_id)
     if not after and (inventory is None or not inventory.studies):
         raise RequestError(
             f"--check {name}: there is no such study in {store.display_uri} or in this storage; give the --storage and the "

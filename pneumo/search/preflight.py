@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pneumo.data.pictures import Source
     from pneumo.data.prepare import Prepared
     from pneumo.engines.protocol import Engine
+    from pneumo.tracking.store import Store
     from pneumo.tracking.study import RecordedStudy
 
 MOST_LEAKS = 10
@@ -95,18 +96,23 @@ def _audit_command(experiment: Experiment) -> str:
     return shlex.join(command)
 
 
-def check_same_study(recorded: RecordedStudy | None, name: str, engine: Engine, finished: int) -> None:
+def check_same_study(store: Store, recorded: RecordedStudy | None, name: str, engine: Engine, finished: int) -> None:
     """Check that MLflow's record and the engine's state are of one study.
 
     Args:
+        store: MLflow.
         recorded: What MLflow holds of the study; None if it holds nothing.
         name: The study's name.
         engine: The study's engine.
         finished: How many finished trials the engine has.
 
     Raises:
-        RequestError: They are not.
+        RequestError: They are not, or the study's run was deleted.
     """
+    from pneumo.tracking.find import explain_missing
+
+    if finished and (recorded is None or recorded.tags.get(Tags.STUDY_ID) != engine.id):
+        explain_missing(store, name, engine.id)
     if recorded is None and finished:
         raise RequestError(
             f"study {name}: its {finished} trials are in the study's database but not in this MLflow store; "

@@ -186,8 +186,8 @@ def _open_study(request: SearchRequest, flush: Flush, interruption: Interruption
         lambda line: say(request.console, line),
         interruption,
     )
-    finished_trials, record = engine.trials(), read_study(flush.store, experiment.name)
-    check_same_study(record, experiment.name, engine, len(finished_trials))
+    finished_trials, record = engine.trials(), read_study(flush.store, experiment.name, engine.id)
+    check_same_study(flush.store, record, experiment.name, engine, len(finished_trials))
     check_same_experiment(record, experiment, len(finished_trials))
     flush.remember_run_ids(experiment.name, finished_trials)
     return OpenStudy(engine, flush, finished_trials, record)
@@ -233,8 +233,8 @@ def _prepare(request: SearchRequest, study: OpenStudy) -> Prepared:
             say=lambda line: print(line, file=sys.stderr),
         )
     # Decoding takes minutes. Meanwhile another machine, with a database of its own, may have begun a study of this name.
-    record = read_study(study.store, experiment.name)
-    check_same_study(record, experiment.name, study.engine, finished)
+    record = read_study(study.store, experiment.name, study.engine.id)
+    check_same_study(study.store, record, experiment.name, study.engine, finished)
     check_same_data(record, data, experiment.name, finished)
     if experiment.search.from_ and not finished:
         _learn(request, study, data, experiment.search.from_)

@@ -3,6 +3,7 @@
 store         connect to MLflow
 location      correct the addresses of artifacts in a folder that was copied or moved
 study         the driver's runs: of a study, of its trials and confirmations
+find          find a study whose MLflow experiment was renamed, or say that its run was deleted
 runs          read and write a single run, whatever its role
 trial_log     what a worker writes into a trial's run: metrics, artifacts, the model, system metrics
 views         named views of a study in MLflow's pages

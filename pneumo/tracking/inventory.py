@@ -11,9 +11,9 @@ from mlflow.exceptions import MlflowException
 
 from pneumo.spec.names import Artifacts, Metrics, Tags
 from pneumo.spec.run import RecordedRun
+from pneumo.tracking.find import find_experiment
 from pneumo.tracking.runs import read_artifact, recorded_run, runs_of
 from pneumo.tracking.store import Store, pages
-from pneumo.tracking.study import check_active
 
 DELETED = "DELETED"
 
@@ -94,17 +94,15 @@ class Inventory:
         return (*self.studies, *self.trials, *self.confirmations, *self.promotions)
 
 
-def read_inventory(store: Store, name: str) -> Inventory | None:
-    """Return everything that MLflow stores for the study of this name; None if it has no such study.
+def read_inventory(store: Store, name: str, study_id: str | None = None) -> Inventory | None:
+    """Return everything that MLflow stores for a study, see `read_study`; None if it has no such study.
 
     Raises:
         RequestError: The MLflow experiment of this name was deleted.
     """
     client = store.client
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
+    if (experiment := find_experiment(store, name, study_id)) is None:
         return None
-    check_active(store, experiment)
     by_role: dict[str, list[RunContents]] = {role: [] for role in ("study", "trial", "confirm", "promotion")}
     for run in runs_of(client, experiment.experiment_id):
         if (role := run.data.tags.get(Tags.ROLE)) in by_role:

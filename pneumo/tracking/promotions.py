@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from pneumo.spec.errors import RequestError
 from pneumo.spec.names import Metrics, Tags
+from pneumo.tracking.find import explain_missing
 from pneumo.tracking.operations import now
 from pneumo.tracking.runs import close_run, log_files, user_name
 from pneumo.tracking.store import Store
@@ -90,6 +91,7 @@ def find_request(store: Store, what: str | None) -> PromotionRequest:
         return PromotionRequest(what, recorded)
     run = _find_run(store, what) if len(what) == _RUN_ID_LENGTH else None
     if run is None:
+        explain_missing(store, what)
         raise RequestError(f"{what}: neither a study nor a run in {store.display_uri}; there is {_list_studies(store)}")
     role, study = run.data.tags.get(Tags.ROLE), run.data.tags.get(Tags.STUDY, "")
     if role not in ("study", "trial", "confirm") or (recorded := read_study(store, study)) is None:
@@ -105,8 +107,8 @@ def read_openings(store: Store, study: RecordedStudy) -> list[Opening]:
 
 def count_openings_elsewhere(store: Store, study: str, test: str) -> int:
     """Return how often other studies of this store opened the test pictures with the digest `test`."""
-    experiments = store.client.search_experiments(max_results=1000)
-    ids = [experiment.experiment_id for experiment in experiments if experiment.name != study]
+    experiments, own = store.client.search_experiments(max_results=1000), experiment_id(store, study)
+    ids = [experiment.experiment_id for experiment in experiments if experiment.experiment_id != own]
     if not ids:
         return 0
     condition = f"tags.`{Tags.ROLE}` = 'promotion' and tags.`{Tags.DATA_TEST}` = '{test}'"

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, Run, RunTag
+from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from pneumo.spec.errors import RequestError
 from pneumo.spec.hyperparameters import Value
 from pneumo.spec.names import Artifacts, Params, Tags
 from pneumo.spec.run import STATUS, End, RecordedRun, Role, Status, format_parameter
+from pneumo.tracking.find import find_experiment, study_run
 from pneumo.tracking.operations import (
     CreateRun,
     DiscardModel,
@@ -100,18 +100,21 @@ class DatasetPart:
     counts: Mapping[str, int]
 
 
-def read_study(store: Store, name: str) -> RecordedStudy | None:
-    """Return what MLflow has about the study of this name; None if there is no such study.
+def read_study(store: Store, name: str, study_id: str | None = None) -> RecordedStudy | None:
+    """Return what MLflow has about a study; None if there is no such study.
+
+    Args:
+        store: MLflow.
+        name: The study's name.
+        study_id: The study's id if it is known. If MLflow has no study with this id, another one of this name is returned.
 
     Raises:
         RequestError: The MLflow experiment of this name was deleted.
     """
     client = store.client
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
+    if (experiment := find_experiment(store, name, study_id)) is None:
         return None
-    check_active(store, experiment)
-    run = _study_run(client, experiment.experiment_id)
+    run = study_run(client, experiment.experiment_id)
     if run is None:
         return None
     experiment_yaml = None
@@ -124,7 +127,7 @@ def read_study(store: Store, name: str) -> RecordedStudy | None:
 
 def experiment_id(store: Store, name: str) -> str:
     """Return the id of a recorded study's MLflow experiment."""
-    experiment = store.client.get_experiment_by_name(name)
+    experiment = find_experiment(store, name)
     assert experiment is not None, name
     return str(experiment.experiment_id)
 
@@ -162,7 +165,7 @@ def open_study(
         RequestError: The MLflow experiment of this name was deleted.
     """
     client = store.client
-    mlflow_experiment = _open_experiment(store, name)
+    mlflow_experiment = _open_experiment(store, name, (extra_tags or {}).get(Tags.STUDY_ID))
     for key, value in view_tags(objectives, searched).items():
         client.set_experiment_tag(mlflow_experiment, key, value)
     shared_tags = {
@@ -175,7 +178,7 @@ def open_study(
         Tags.SOURCE_TYPE: "LOCAL",
     }
     tags = shared_tags | {Tags.ROLE: "study", Tags.NOTE: description} | dict(extra_tags or {})
-    run, newest = _study_run(client, mlflow_experiment), 0
+    run, newest = study_run(client, mlflow_experiment), 0
     if run is None:
         run_id = client.create_run(mlflow_experiment, tags=tags, run_name=name).info.run_id
     else:
@@ -265,7 +268,7 @@ def close_left_over(study: StudyRun, finished: Mapping[str, tuple[End, str | Non
 def trial_runs(store: Store, name: str, role: Role = "trial") -> list[RecordedRun]:
     """Return the child runs of a recorded study that have a role, by number and start."""
     mlflow_experiment = experiment_id(store, name)
-    study = _study_run(store.client, mlflow_experiment)
+    study = study_run(store.client, mlflow_experiment)
     assert study is not None, name
     children = _children(store.client, mlflow_experiment, study.info.run_id, f"tags.`{Tags.ROLE}` = '{role}'")
     return sorted(map(recorded_run, children), key=lambda run: run.number)
@@ -303,35 +306,18 @@ def end_study(
     outbox.append(study.run_id, SetTerminated(status, now()))
 
 
-def check_active(store: Store, experiment: Experiment) -> None:
-    """Raise `RequestError` if the MLflow experiment was deleted."""
-    if experiment.lifecycle_stage == "deleted":
-        raise RequestError(
-            f"study {experiment.name}: its MLflow experiment is deleted in {store.display_uri}; bring it back with "
-            f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`, or take another name with --name"
-        )
-
-
-def _open_experiment(store: Store, name: str) -> str:
-    """Return the id of the MLflow experiment of this name, which is created if it is missing."""
-    experiment = store.client.get_experiment_by_name(name)
+def _open_experiment(store: Store, name: str, study_id: str | None) -> str:
+    """Return the id of the study's MLflow experiment, which is created if it is missing."""
+    experiment = find_experiment(store, name, study_id)
     if experiment is None:
         try:
             return str(store.client.create_experiment(name))
         except MlflowException:
             # Another process may have created it in the meantime.
-            experiment = store.client.get_experiment_by_name(name)
+            experiment = find_experiment(store, name)
             if experiment is None:
                 raise
-    check_active(store, experiment)
     return str(experiment.experiment_id)
-
-
-def _study_run(client: MlflowClient, experiment_id: str) -> Run | None:
-    runs = client.search_runs(
-        [experiment_id], f"tags.`{Tags.ROLE}` = 'study'", max_results=1, order_by=["attributes.start_time ASC"]
-    )
-    return runs[0] if runs else None
 
 
 def _children(client: MlflowClient, experiment_id: str, run_id: str, condition: str) -> Iterator[Run]:

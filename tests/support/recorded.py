@@ -9,7 +9,7 @@ from pneumo.tracking.store import Store
 from pneumo.tracking.study import StudyRun, open_study
 
 
-def begun(store: Store, name: str, outbox: Outbox | None = None) -> StudyRun:
+def begun(store: Store, name: str, outbox: Outbox | None = None, study_id: str | None = None) -> StudyRun:
     """Start a study whose experiment has nothing but a name. By default, its outbox is in the current folder."""
     return open_study(
         store,
@@ -22,4 +22,5 @@ def begun(store: Store, name: str, outbox: Outbox | None = None) -> StudyRun:
         searched=[],
         experiment_yaml=f"name: {name}\n",
         description="",
+        extra_tags={"pneumo.id": study_id} if study_id else {},
     )
