@@ -29,7 +29,7 @@ def parse_storage_url(storage: str) -> URL:
             f"--storage: {url.drivername}:// is no database that is known; --storage {_EXPECTED}"
         ) from None
     except ImportError as error:
-        raise storage_error(url, ImportError(missing_package(url, error.name or str(error)))) from None
+        raise RequestError(f"--storage: {missing_package(url, error.name or str(error))}") from None
     return url
 
 

@@ -90,6 +90,7 @@ def test_runs_in_memory_are_refused_by_the_other_verbs(folder: Path, verb: str) 
     ("storage", "words"),
     [
         ("mysql://me:s3cret@h/a", "pip install 'mysqlclient'"),
+        ("mysql://me:b@h/a", "the module MySQLdb; pip install 'mysqlclient'"),
         ("mysql+pymysql://me:s3cret@h/a", "pip install 'pymysql'"),
         ("mssql://me:s3cret@h/a", "pip install 'pyodbc'"),
         ("oracle://me:s3cret@h/a", "pip install 'oracledb'"),
