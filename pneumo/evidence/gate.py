@@ -16,13 +16,21 @@ from pneumo.spec.promotion import FLOORS
 SIGNIFICANCE = 0.05
 """McNemar's p-value below which a lower accuracy refuses the model."""
 
+FEWEST_PATIENTS = 10
+"""Number of patients of each class from which on an interval can prove a gain.
+
+A bootstrap draws patients, and from a handful of them its intervals are too short: A. C. Cameron, J. B. Gelbach, D. L. Miller,
+Bootstrap-based improvements for inference with clustered errors, Review of Economics and Statistics 90(3), 2008, find it with 5
+to 10 clusters. With one patient of each class an interval has no length at all.
+"""
+
 
 @dataclass(frozen=True)
 class Check:
     """One check of the gate.
 
     Attributes:
-        name: `auc`, `accuracy`, or the name of a figure with `_floor`.
+        name: `reference`, `auc`, `accuracy`, or the name of a figure with `_floor`.
         passed: Whether the model passed.
         message: One line with the figures that decided.
     """
@@ -92,17 +100,19 @@ def apply_gate(
 
     The checks, in this order:
 
+    - `reference`: Only without a reference, and it fails: nothing shows that the model is better than another.
     - `auc`: Our area under the ROC curve is larger. With `significant` the lower end of the difference's 95 % interval must
-      be above 0 too. The check fails if the areas are equal, or not defined because only one class is present.
+      be above 0 too, and each class must have at least `FEWEST_PATIENTS` patients. The check fails if the areas are equal,
+      or not defined because only one class is present.
     - `accuracy`: Our accuracy at our threshold is not lower than theirs at their threshold, or McNemar's p-value is at least
       `SIGNIFICANCE`.
-    - For each floor: the figure is at least the floor. The check fails if the figure is NaN.
+    - For each floor: the figure is at least the floor. The check fails if the figure or its interval is NaN.
 
     Args:
         labels: 0 or 1, shape (n,).
         patients: The patient of each picture, shape (n,).
         ours: Probabilities of the model in question, shape (n,).
-        theirs: Probabilities of the reference, shape (n,); None without a reference, then only the floors are checked.
+        theirs: Probabilities of the reference, shape (n,); None without a reference.
         our_threshold: Operating point of the model.
         their_threshold: Operating point of the reference.
         against: What the reference is, or why there is none.
@@ -123,11 +133,15 @@ def apply_gate(
             raise ValueError(f"a floor must be for one of {', '.join(FLOORS)}, got {name!r}")
     checks = []
     difference, test = None, None
-    if theirs is not None:
+    if theirs is None:
+        checks.append(Check("reference", False, "the model was compared with no other"))
+    else:
         if their_threshold is None:
             raise ValueError("theirs needs their_threshold")
         difference = auc_difference(labels, ours, theirs, patients, resamples=resamples, seed=seed)
-        checks.append(_auc_check(auc(labels, ours), auc(labels, theirs), difference, significant))
+        fewest = min(len(np.unique(patients[labels == label])) for label in (0, 1))
+        too_few = fewest if significant and fewest < FEWEST_PATIENTS else None
+        checks.append(_auc_check(auc(labels, ours), auc(labels, theirs), difference, significant, too_few))
         our_labels, their_labels = predict_labels(ours, our_threshold), predict_labels(theirs, their_threshold)
         test = mcnemar(labels, our_labels, their_labels)
         our_accuracy, their_accuracy = float(np.mean(our_labels == labels)), float(np.mean(their_labels == labels))
@@ -136,10 +150,11 @@ def apply_gate(
     return Gate(all(check.passed for check in checks), against, tuple(checks), difference, test)
 
 
-def _auc_check(ours: float, theirs: float, difference: Interval, significant: bool) -> Check:
+def _auc_check(ours: float, theirs: float, difference: Interval, significant: bool, too_few: int | None) -> Check:
+    """Return the check of the two areas. `too_few` is the number of patients of a class if it is too small to prove a gain."""
     if math.isnan(difference.value):
         return Check("auc", False, "AUC not defined: only one class is present")
-    passed = difference.value > 0 and (not significant or difference.low > 0)
+    passed = difference.value > 0 and (not significant or (difference.low > 0 and too_few is None))
     # Enough decimals to show that the areas differ, and on which side of 0 the interval's ends are.
     compared = ((ours, theirs), (difference.low, 0.0), (difference.high, 0.0))
     decimals = max(_decimals(first, second, 4) for first, second in compared)
@@ -147,6 +162,9 @@ def _auc_check(ours: float, theirs: float, difference: Interval, significant: bo
     message = f"AUC {ours:.{decimals}f} against {theirs:.{decimals}f}: {rounded_difference:+.{decimals}f}"
     if math.isnan(difference.low):
         return Check("auc", passed, f"{message} (no interval)")
+    if too_few is not None:
+        patients = f"{too_few} patient{'s' if too_few != 1 else ''} of a class"
+        return Check("auc", False, f"{message}, {patients} can prove no gain; expected at least {FEWEST_PATIENTS}")
     luck = "within luck" if difference.low <= 0 <= difference.high else "beyond luck"
     interval = f"95 % interval {difference.low:+.{decimals}f} to {difference.high:+.{decimals}f}"
     return Check("auc", passed, f"{message} ({interval}), {luck}")
@@ -169,7 +187,10 @@ def _floor_check(name: str, figure: Interval, floor: float) -> Check:
     message = f"{title} not defined" if math.isnan(figure.value) else f"{title} {figure.value:.{decimals}f}"
     if not math.isnan(figure.low):
         message += f" (95 % interval {figure.low:.{decimals}f} to {figure.high:.{decimals}f})"
-    return Check(f"{name}_floor", figure.value >= floor, f"{message}, floor {floor:g}")
+    else:
+        message += " (no interval)" if not math.isnan(figure.value) else ""
+    passed = figure.value >= floor and not math.isnan(figure.low)
+    return Check(f"{name}_floor", passed, f"{message}, floor {floor:g}")
 
 
 def _decimals(first: float, second: float, least: int) -> int:

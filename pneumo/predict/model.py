@@ -6,6 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pneumo.console.command import describe_error
+from pneumo.spec.errors import RequestError
+
 if TYPE_CHECKING:
     from pneumo.tracking.served import Decision, Served
 
@@ -37,7 +40,7 @@ def load_model(uri: str | None) -> LoadedModel:
     """
     from pneumo.tracking.registry import only_champion, version_at
     from pneumo.tracking.served import load_served
-    from pneumo.tracking.store import connect_existing
+    from pneumo.tracking.store import ERRORS, connect_existing
 
     store = connect_existing()
     uri = uri or only_champion(store)
@@ -48,4 +51,7 @@ def load_model(uri: str | None) -> LoadedModel:
             uri, label = version.uri, f"{version.model} version {version.number}, {alias[2]}"
     elif number := re.fullmatch(r"models:/([^/@]+)/(\d+)", uri):
         label = f"{number[1]} version {number[2]}"
-    return LoadedModel(load_served(store, uri), label)
+    try:
+        return LoadedModel(load_served(store, uri), label)
+    except ERRORS as error:
+        raise RequestError(f"{uri}: not loaded from {store.display_uri}: {describe_error(error)}") from None

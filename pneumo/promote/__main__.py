@@ -54,7 +54,8 @@ python -m pneumo.promote article --rollback\n
 
 This is the only command that evaluates on the sealed test pictures. The study's run records each opening.
 
-Exit status: 0 promoted, 2 wrong request, 3 refused by the gate or ended by an error, 130 interrupted."""
+Exit status: 0 promoted, 2 wrong request or nothing to compare with, 3 refused by the gate or ended by an error,
+130 interrupted."""
 )
 def main(
     typer_context: typer.Context,
@@ -138,10 +139,12 @@ def _roll_back(store: Store, model: str, alias: str, console: Console) -> int:
     from pneumo.tracking.registry import previous_of, roll_back
 
     restored, replaced = roll_back(store, model, alias)
-    console.print(
-        f"{model}: version {restored} has the alias {alias} again; version {replaced} is now {previous_of(alias)}.",
-        soft_wrap=True,
+    rest = (
+        f"version {replaced} is now {previous_of(alias)}"
+        if replaced
+        else f"no version had it, and none is {previous_of(alias)}"
     )
+    console.print(f"{model}: version {restored} has the alias {alias} again; {rest}.", soft_wrap=True)
     return OK
 
 

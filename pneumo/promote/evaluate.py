@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,23 +53,23 @@ class Evaluation:
 
 def evaluate(
     model: Served,
+    reference_model: Served | None,
     reference: Reference,
     test: Source,
     promote_block: PromoteSpec,
     *,
     title: str,
-    folder: Path,
     progress: Callable[[int, int], None],
 ) -> Evaluation:
     """Evaluate a model and the reference on every test picture.
 
     Args:
         model: The model to promote.
-        reference: The model to compare with.
+        reference_model: The model to compare with; None if there is none.
+        reference: What that model is, or why there is none.
         test: The pictures with the test set opened (see `pneumo.data.sealed`).
         promote_block: The experiment's `promote` block, which configures the gate.
         title: Title of the plots.
-        folder: A new folder for the reference's model.
         progress: Called with the number of pictures that are predicted and the number of all pictures.
 
     Raises:
@@ -79,7 +78,6 @@ def evaluate(
     from pneumo.evidence.gate import apply_gate
     from pneumo.evidence.intervals import compute_figures
 
-    reference_model = reference.load(folder) if reference.load else None
     pairs = _predict(model, reference_model, test, progress)
     readable = _readable(test, pairs)
     labels, patients = readable.labels, readable.patients

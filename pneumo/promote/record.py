@@ -59,6 +59,16 @@ def decision_key(run: RecordedRun, decision: Decision, source: Source) -> str:
     return _hash([run.run_id, asdict(decision), source.test_digest])
 
 
+def find_promotion_run(
+    context: PromotionContext, chosen: ChosenRun, decision: Decision, reference: Reference
+) -> PromotionRun | None:
+    """Return the run of an earlier promotion that was the same; None if there was none. Nothing is written."""
+    from pneumo.tracking import promotions
+
+    key = _promotion_key(context, chosen, decision, reference)
+    return promotions.find_run(context.store, context.study, key)
+
+
 def open_promotion_run(
     context: PromotionContext, chosen: ChosenRun, decision: Decision, reference: Reference
 ) -> PromotionRun:

@@ -1,4 +1,4 @@
-"""Choose the model that a promotion compares with."""
+"""Choose and load the model that a promotion compares with."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pneumo.promote.context import PromotionContext
 from pneumo.promote.operating_point import choose_operating_point
 from pneumo.promote.package import package_trial
+from pneumo.spec.errors import RequestError
 
 if TYPE_CHECKING:
     from pneumo.spec.run import RecordedRun
@@ -45,21 +46,70 @@ def choose_reference(
         runs: All runs of the study's trials, among them the baseline's.
         chosen: The run to promote.
         champion: The version that has the alias now.
+
+    Raises:
+        RequestError: There is neither, and `context` has no reason to promote without a comparison.
     """
     from pneumo.tracking.served import load_served
 
     if champion is not None:
-        description = f"the champion, version {champion.number}"
-        key = f"version {champion.number}"
-        return Reference(key, "champion", description, lambda _: load_served(context.store, champion.uri))
+        return Reference(
+            f"version {champion.number}",
+            "champion",
+            f"the champion, version {champion.number}",
+            lambda _: load_served(context.store, champion.uri),
+        )
     if not context.experiment.search.baseline:
-        return Reference("none", "", "there is no champion yet, and the study has no baseline")
-    baseline = next((run for run in runs if run.number == 0 and run.state == "complete"), None)
+        return _no_reference(context, "there is no champion yet, and the study has no baseline (search.baseline)")
+    baseline_runs = [run for run in runs if run.number == 0]
+    baseline = next((run for run in baseline_runs if run.state == "complete"), None)
     if baseline is None:
-        return Reference("none", "", "there is no champion yet, and the study's baseline did not complete")
+        return _no_reference(context, f"there is no champion yet, and {_missing_baseline(baseline_runs)}")
     # A baseline that is compared with itself is not better, so the gate refuses it.
     same = ", the same trial" if baseline.run_id == chosen.run_id else ""
-    decision = choose_operating_point(context, baseline)
-    load_baseline = partial(package_trial, context, baseline, decision)
     description = f"the study's baseline, trial {baseline.number}{same}"
-    return Reference(f"run {baseline.run_id}", "baseline", description, load_baseline)
+    return Reference(f"run {baseline.run_id}", "baseline", description, partial(_package_baseline, context, baseline))
+
+
+def load_reference(context: PromotionContext, reference: Reference, folder: Path) -> tuple[Reference, Served | None]:
+    """Load the reference's model.
+
+    Args:
+        context: The promotion.
+        reference: The reference.
+        folder: A new folder for the reference's model.
+
+    Returns:
+        The reference and its model. If the model is lost and `context` has a reason to promote without a comparison, a
+        reference without a model, and None.
+
+    Raises:
+        RequestError: The model is lost, and `context` has no such reason.
+    """
+    if reference.load is None:
+        return reference, None
+    try:
+        return reference, reference.load(folder)
+    except RequestError as error:
+        return _no_reference(context, f"{reference.description}, cannot be loaded: {error}"), None
+
+
+def _no_reference(context: PromotionContext, reason: str) -> Reference:
+    """Return a reference without a model. Raise `RequestError` if the request does not force the promotion."""
+    if context.force_reason is None:
+        raise RequestError(
+            f"study {context.study}: the gate has nothing to compare with: {reason}; the test pictures stay sealed; --force "
+            f"REASON promotes without a comparison"
+        )
+    return Reference("none", "", reason)
+
+
+def _missing_baseline(runs: Sequence[RecordedRun]) -> str:
+    """Say why the study's baseline cannot be compared with, given all its runs."""
+    if not runs:
+        return "the run of the study's baseline, trial 0, is not in MLflow: it was deleted"
+    return f"the study's baseline, trial 0, is not complete but {runs[-1].state or runs[-1].status}"
+
+
+def _package_baseline(context: PromotionContext, baseline: RecordedRun, folder: Path) -> Served:
+    return package_trial(context, baseline, choose_operating_point(context, baseline), folder)

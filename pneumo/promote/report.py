@@ -41,15 +41,16 @@ def print_outcome(outcome: PromotionOutcome, context: PromotionContext, console:
     _print_openings(outcome, say)
     promotion = outcome.promotion
     if promotion.alias == "challenger":
-        say(f"Refused: version {promotion.version} of {promotion.model} gets only the alias challenger.", "bold")
+        gets = "has" if outcome.from_record else "gets"
+        say(f"Refused: version {promotion.version} of {promotion.model} {gets} only the alias challenger.", "bold")
         say(f"To promote it anyway:  {force_command}")
         return
-    _print_promoted(promotion, say)
+    _print_promoted(promotion, say, from_record=outcome.from_record)
     if context.force_reason and not promotion.forced:
         say("The gate passed, so --force was not needed. Its reason is not stored.")
     if context.phantom:
         say("The model was trained and evaluated on generated phantoms: its metrics say nothing about patients.")
-    _print_next_commands(promotion, context.store, say)
+    _print_next_commands(promotion, context.store, say, can_roll_back=outcome.can_roll_back)
 
 
 def _print_metrics(outcome: PromotionOutcome, context: PromotionContext, console: Console) -> None:
@@ -94,19 +95,22 @@ def _print_openings(outcome: PromotionOutcome, say: Say) -> None:
         )
 
 
-def _print_promoted(promotion: Promotion, say: Say) -> None:
+def _print_promoted(promotion: Promotion, say: Say, *, from_record: bool) -> None:
+    verb = "Already promoted" if from_record else "Promoted"
     forced = f", forced: {promotion.forced}" if promotion.forced else ""
     replaced = f"; version {promotion.replaced} is now previous" if promotion.replaced else ""
-    say(f"Promoted: version {promotion.version} of {promotion.model} is {promotion.alias}{forced}{replaced}.", "bold")
+    say(f"{verb}: version {promotion.version} of {promotion.model} is {promotion.alias}{forced}{replaced}.", "bold")
 
 
-def _print_next_commands(promotion: Promotion, store: Store, say: Say) -> None:
+def _print_next_commands(promotion: Promotion, store: Store, say: Say, *, can_roll_back: bool) -> None:
     uri = f"models:/{promotion.model}@{promotion.alias}"
     python = program_path("python")
     environment = "" if store.default else f"MLFLOW_TRACKING_URI={shlex.quote(store.display_uri)} "
     say(f"Predict:    {environment}{python} -m pneumo.predict PICTURE --model {uri}")
     say(f"Serve:      {environment}{_path_variable()}mlflow models serve -m {uri} --env-manager local --port 5001")
-    say(f"Roll back:  {environment}{python} -m pneumo.promote --model {promotion.model} --rollback")
+    if can_roll_back:
+        alias = "" if promotion.alias == "champion" else f" --alias {promotion.alias}"
+        say(f"Roll back:  {environment}{python} -m pneumo.promote --model {promotion.model}{alias} --rollback")
 
 
 def _path_variable() -> str:

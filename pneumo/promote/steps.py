@@ -18,16 +18,24 @@ from pneumo.promote.context import PromotionContext
 from pneumo.promote.evaluate import evaluate
 from pneumo.promote.operating_point import choose_operating_point
 from pneumo.promote.package import package_trial
-from pneumo.promote.record import Evidence, decision_key, open_promotion_run, read_evidence, record_evaluation
-from pneumo.promote.reference import Reference, choose_reference
+from pneumo.promote.record import (
+    Evidence,
+    decision_key,
+    find_promotion_run,
+    open_promotion_run,
+    read_evidence,
+    record_evaluation,
+)
+from pneumo.promote.reference import Reference, choose_reference, load_reference
 from pneumo.promote.register import register
+from pneumo.spec.errors import RequestError
 from pneumo.spec.names import Tags
 from pneumo.spec.promotion import Promotion
 
 if TYPE_CHECKING:
-    from pneumo.tracking.promotions import Opening
+    from pneumo.tracking.promotions import Opening, PromotionRun
     from pneumo.tracking.registry import Version
-    from pneumo.tracking.served import Decision
+    from pneumo.tracking.served import Decision, Served
 
 Progress = Callable[[int, int], None]
 """Called with the number of test pictures that are predicted and the number of all test pictures."""
@@ -43,6 +51,8 @@ class PromotionOutcome:
         decision: The operating point.
         openings: Every opening of the test pictures by this study, oldest first.
         openings_elsewhere: Number of openings of the same test pictures by other studies.
+        from_record: Whether an earlier promotion led to it, so that nothing was written.
+        can_roll_back: Whether another version had the alias before.
     """
 
     promotion: Promotion
@@ -50,6 +60,8 @@ class PromotionOutcome:
     decision: Decision
     openings: list[Opening]
     openings_elsewhere: int
+    from_record: bool
+    can_roll_back: bool
 
 
 def promote(context: PromotionContext, *, say: Callable[[str], None], progress: Progress) -> PromotionOutcome:
@@ -79,72 +91,122 @@ def promote(context: PromotionContext, *, say: Callable[[str], None], progress: 
     champion = registry.version_at(store, context.model, context.alias)
     check_classes(context, champion)
     if champion and champion.tags.get(Tags.DECISION) == decision_key(chosen.run, decision, context.source):
-        say(f"Already promoted: version {champion.number} of {context.model} has the alias {context.alias}.")
-        return _earlier_outcome(context, champion, decision)
-
+        return _earlier_outcome(context, champion, context.alias, decision)
     reference = choose_reference(context, runs, chosen.run, champion)
-    run = open_promotion_run(context, chosen, decision, reference)
-    try:
-        if not run.judged:
-            openings = promotions.record_opening(store, context.request.recorded, chosen.run.run_id, run.run_id)
-            say(f"Opening the sealed test pictures (opening {len(openings)} of this study).")
-            _evaluate_and_record(context, chosen, decision, reference, run.run_id, progress)
-        evidence = read_evidence(store, run.run_id)
-        promotion = register(context, chosen, decision, evidence)
-    except BaseException:
-        promotions.abandon(store, run.run_id)
-        raise
+    earlier = find_promotion_run(context, chosen, decision, reference)
+    if earlier and (challenger := _refused_version(context, earlier)):
+        return _earlier_outcome(context, challenger, registry.CHALLENGER, decision)
+
+    with tempfile.TemporaryDirectory() as folder:
+        models = None
+        if earlier is None or not earlier.judged:
+            reference, models = _load_models(context, chosen, decision, reference, Path(folder))
+        run = open_promotion_run(context, chosen, decision, reference)
+        try:
+            if models and not run.judged:
+                openings = promotions.record_opening(store, context.request.recorded, chosen.run.run_id, run.run_id)
+                say(f"Opening the sealed test pictures (opening {len(openings)} of this study).")
+                _evaluate_and_record(context, chosen, models, reference, run.run_id, progress)
+            evidence = read_evidence(store, run.run_id)
+            promotion = register(context, chosen, decision, evidence)
+        except BaseException:
+            promotions.abandon(store, run.run_id)
+            raise
     return _outcome(context, promotion, evidence, decision)
+
+
+@dataclass(frozen=True, eq=False)
+class _Models:
+    """The model to promote, the folder that it was loaded from, and the reference's model if there is one."""
+
+    model: Served
+    folder: Path
+    reference: Served | None
+
+
+def _load_models(
+    context: PromotionContext, chosen: ChosenRun, decision: Decision, reference: Reference, folder: Path
+) -> tuple[Reference, _Models]:
+    """Load the model to promote and the reference's, before anything is written and the test pictures are opened.
+
+    Returns the reference that was loaded and the models. Raises `RequestError` if a model is lost.
+    """
+    from pneumo.cnn.device import warm_up
+
+    with silence_native_output():
+        warm_up()
+    model_folder = folder / "model"
+    model = package_trial(context, chosen.run, decision, model_folder)
+    reference, reference_model = load_reference(context, reference, folder / "reference")
+    return reference, _Models(model, model_folder, reference_model)
 
 
 def _evaluate_and_record(
     context: PromotionContext,
     chosen: ChosenRun,
-    decision: Decision,
+    models: _Models,
     reference: Reference,
     run_id: str,
     progress: Progress,
 ) -> None:
     """Evaluate the chosen run on the opened test pictures, and record the result and the model in the promotion's run."""
-    from pneumo.cnn.device import warm_up
     from pneumo.data.sealed import open_sealed_test
     from pneumo.tracking.served import log_served
 
-    with silence_native_output():
-        warm_up()
-    with tempfile.TemporaryDirectory() as folder:
-        model_folder, reference_folder = Path(folder, "model"), Path(folder, "reference")
-        model = package_trial(context, chosen.run, decision, model_folder)
-        evaluation = evaluate(
-            model,
-            reference,
-            open_sealed_test(context.source),
-            context.experiment.promote,
-            title=f"{context.study} trial {chosen.run.number}",
-            folder=reference_folder,
-            progress=progress,
-        )
-        model_id = log_served(context.store, run_id, model_folder, {Tags.STUDY: context.study})
-    record_evaluation(context, chosen, decision, evaluation, run_id=run_id, model_id=model_id)
+    evaluation = evaluate(
+        models.model,
+        models.reference,
+        reference,
+        open_sealed_test(context.source),
+        context.experiment.promote,
+        title=f"{context.study} trial {chosen.run.number}",
+        progress=progress,
+    )
+    model_id = log_served(context.store, run_id, models.folder, {Tags.STUDY: context.study})
+    record_evaluation(context, chosen, models.model.decision, evaluation, run_id=run_id, model_id=model_id)
 
 
-def _earlier_outcome(context: PromotionContext, champion: Version, decision: Decision) -> PromotionOutcome:
-    """Return the outcome of the promotion that made the champion, and close its run if a kill left it open."""
+def _refused_version(context: PromotionContext, run: PromotionRun) -> Version | None:
+    """Return the version that the gate refused in an earlier promotion, if this one would only repeat it."""
+    from pneumo.tracking import registry
+
+    if context.force_reason is not None or not run.judged or run.status != "FINISHED":
+        return None
+    challenger = registry.version_at(context.store, context.model, registry.CHALLENGER)
+    return challenger if challenger and challenger.tags.get(Tags.PROMOTION) == run.run_id else None
+
+
+def _earlier_outcome(context: PromotionContext, version: Version, alias: str, decision: Decision) -> PromotionOutcome:
+    """Return the outcome of the promotion that made a version. Only a run that a kill left open is closed."""
     from pneumo.tracking import promotions
 
-    store, run_id = context.store, champion.tags[Tags.PROMOTION]
-    evidence = read_evidence(store, run_id)
-    promotions.record_end(store, run_id, {Tags.MODEL: champion.model, Tags.MODEL_VERSION: champion.number})
-    forced = champion.tags.get(Tags.FORCED)
-    promotion = Promotion(champion.model, champion.number, context.alias, run_id, evidence.refusals, forced)
-    return _outcome(context, promotion, evidence, decision)
+    store, run_id = context.store, version.tags[Tags.PROMOTION]
+    try:
+        evidence = read_evidence(store, run_id)
+    except RequestError as error:
+        raise RequestError(
+            f"model {version.model}: version {version.number} has the alias {alias} already, but its promotion cannot be "
+            f"read: {error}"
+        ) from None
+    promotions.close_if_open(store, run_id, {Tags.MODEL: version.model, Tags.MODEL_VERSION: version.number})
+    forced = version.tags.get(Tags.FORCED)
+    promotion = Promotion(version.model, version.number, alias, run_id, evidence.refusals, forced)
+    return _outcome(context, promotion, evidence, decision, from_record=True)
 
 
 def _outcome(
-    context: PromotionContext, promotion: Promotion, evidence: Evidence, decision: Decision
+    context: PromotionContext,
+    promotion: Promotion,
+    evidence: Evidence,
+    decision: Decision,
+    *,
+    from_record: bool = False,
 ) -> PromotionOutcome:
-    from pneumo.tracking import promotions
+    from pneumo.tracking import promotions, registry
 
     openings = promotions.read_openings(context.store, context.request.recorded)
     openings_elsewhere = promotions.count_openings_elsewhere(context.store, context.study, context.source.test_digest)
-    return PromotionOutcome(promotion, evidence, decision, openings, openings_elsewhere)
+    previous = registry.version_at(context.store, context.model, registry.previous_of(context.alias))
+    return PromotionOutcome(
+        promotion, evidence, decision, openings, openings_elsewhere, from_record, can_roll_back=previous is not None
+    )

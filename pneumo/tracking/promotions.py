@@ -69,10 +69,12 @@ class PromotionRun:
     Attributes:
         run_id: Its id.
         judged: Whether it has the complete evaluation on the test pictures.
+        status: MLflow's status of the run.
     """
 
     run_id: str
     judged: bool
+    status: str
 
 
 def find_request(store: Store, what: str | None) -> PromotionRequest:
@@ -115,6 +117,17 @@ def count_openings_elsewhere(store: Store, study: str, test: str) -> int:
     return len(store.client.search_runs(ids, condition, max_results=1000))
 
 
+def find_run(store: Store, study: str, key: str) -> PromotionRun | None:
+    """Return the run of the promotion with a key; None if there is none."""
+    runs = store.client.search_runs(
+        [experiment_id(store, study)],
+        f"tags.`{Tags.PROMOTION_KEY}` = '{key}'",
+        run_view_type=ViewType.ACTIVE_ONLY,
+        max_results=1,
+    )
+    return PromotionRun(runs[0].info.run_id, Tags.JUDGED in runs[0].data.tags, runs[0].info.status) if runs else None
+
+
 def open_run(
     store: Store,
     study: str,
@@ -137,12 +150,9 @@ def open_run(
         params: Parameters of a new run.
     """
     client, experiment = store.client, experiment_id(store, study)
-    runs = client.search_runs(
-        [experiment], f"tags.`{Tags.PROMOTION_KEY}` = '{key}'", run_view_type=ViewType.ACTIVE_ONLY, max_results=1
-    )
-    if runs:
-        client.update_run(runs[0].info.run_id, status="RUNNING")
-        return PromotionRun(runs[0].info.run_id, Tags.JUDGED in runs[0].data.tags)
+    if earlier := find_run(store, study, key):
+        client.update_run(earlier.run_id, status="RUNNING")
+        return earlier
     own_tags = {
         Tags.ROLE: "promotion",
         Tags.STUDY: study,
@@ -154,7 +164,7 @@ def open_run(
     }
     run_id = client.create_run(experiment, tags=own_tags | dict(tags), run_name=name).info.run_id
     client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
-    return PromotionRun(run_id, False)
+    return PromotionRun(run_id, False, "RUNNING")
 
 
 def record_opening(store: Store, study: RecordedStudy, run_id: str, promotion: str) -> list[Opening]:
@@ -218,6 +228,12 @@ def record_end(store: Store, run_id: str, tags: Mapping[str, str]) -> None:
     """Set tags of a promotion's run, and close it as FINISHED."""
     store.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
     close_run(store.client, run_id, "FINISHED")
+
+
+def close_if_open(store: Store, run_id: str, tags: Mapping[str, str]) -> None:
+    """Do what `record_end` does, unless the run is closed as FINISHED already."""
+    if store.client.get_run(run_id).info.status != "FINISHED":
+        record_end(store, run_id, tags)
 
 
 def abandon(store: Store, run_id: str) -> None:

@@ -7,11 +7,12 @@ So a tag of the registered model says first which aliases are to move. If the pr
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 
@@ -51,12 +52,13 @@ def previous_of(alias: str) -> str:
 
 def version_at(store: Store, model: str, alias: str) -> Version | None:
     """Return the version that has an alias; None if there is none."""
-    try:
-        return _version(store.client.get_model_version_by_alias(model, alias))
-    except MlflowException as error:
-        if error.error_code in _ABSENT:
-            return None
-        raise
+    # Not by get_model_version_by_alias: MLflow's basic authentication answers 403 to it if there is no such model.
+    registered = _registered_model(store, model)
+    if registered is None or alias not in registered.aliases:
+        return None
+    with _nothing_if_absent():
+        return _version(store.client.get_model_version(model, str(registered.aliases[alias])))
+    return None
 
 
 def registered_models(store: Store) -> dict[str, dict[str, str]]:
@@ -120,12 +122,8 @@ def pictures_kind(store: Store, model: str) -> str | None:
 
     None if there is no such model; empty if pneumo did not create it.
     """
-    try:
-        return str(store.client.get_registered_model(model).tags.get(Tags.DATA, ""))
-    except MlflowException as error:
-        if error.error_code in _ABSENT:
-            return None
-        raise
+    registered = _registered_model(store, model)
+    return None if registered is None else str(registered.tags.get(Tags.DATA, ""))
 
 
 def tag(store: Store, version: Version, tags: Mapping[str, str]) -> None:
@@ -143,11 +141,10 @@ def move(store: Store, model: str, alias: str, version: str) -> str | None:
     before = version_at(store, model, alias)
     if before is not None and before.number == version:
         return None
-    moves: dict[str, str] = {alias: version}
+    moves: dict[str, str | None] = {alias: version}
     if before is not None:
         moves[previous_of(alias)] = before.number
-    store.client.set_registered_model_tag(model, Tags.MOVING, json.dumps(moves))
-    finish_move(store, model)
+    _begin_move(store, model, moves)
     return before.number if before else None
 
 
@@ -159,37 +156,74 @@ def challenge(store: Store, model: str, version: str) -> None:
 def finish_move(store: Store, model: str) -> None:
     """Finish a move that a process began and did not finish, if there is one."""
     client = store.client
-    if pictures_kind(store, model) is None:
-        return
-    registered = client.get_registered_model(model)
-    if not (moves := registered.tags.get(Tags.MOVING)):
+    registered = _registered_model(store, model)
+    if registered is None or not (moves := registered.tags.get(Tags.MOVING)):
         return
     for alias, version in json.loads(moves).items():  # the alias itself is the first: it decides what is served
-        client.set_registered_model_alias(model, alias, version)
+        if version is None:
+            client.delete_registered_model_alias(model, alias)
+            continue
+        with _nothing_if_absent():  # somebody may have deleted the version since the move began
+            client.set_registered_model_alias(model, alias, version)
         if str(registered.aliases.get(CHALLENGER)) == version and alias != CHALLENGER:
             client.delete_registered_model_alias(model, CHALLENGER)
     client.delete_registered_model_tag(model, Tags.MOVING)
 
 
-def roll_back(store: Store, model: str, alias: str) -> tuple[str, str]:
-    """Exchange an alias and its `previous`.
+def roll_back(store: Store, model: str, alias: str) -> tuple[str, str | None]:
+    """Give an alias back to the version that has its `previous`, and `previous` to the version that has the alias.
+
+    If no version has the alias, because its version was deleted, no version has `previous` afterwards.
 
     Returns:
-        The number of the version that has the alias now, and of the one that had it.
+        The number of the version that has the alias now, and of the one that had it; None if no version had it.
 
     Raises:
-        RequestError: There is no such model, or no version had the alias before.
+        RequestError: There is no such model, or no version has `previous`.
     """
-    if pictures_kind(store, model) is None:
+    registered = _registered_model(store, model)
+    if registered is None:
         raise RequestError(
             f"{store.display_uri} has no registered model {model!r}; there is {', '.join(registered_models(store)) or 'none'}"
         )
     finish_move(store, model)
-    now, before = version_at(store, model, alias), version_at(store, model, previous_of(alias))
-    if now is None or before is None:
-        raise RequestError(f"model {model}: no version had the alias {alias} before, so there is nothing to go back to")
-    move(store, model, alias, before.number)
-    return before.number, now.number
+    previous = previous_of(alias)
+    now, before = version_at(store, model, alias), version_at(store, model, previous)
+    if before is None:
+        holder = f"version {now.number} has the alias {alias}" if now else f"no version has the alias {alias}"
+        raise RequestError(
+            f"model {model}: {holder} and none has {previous}, so there is nothing to go back to: no version was replaced, or "
+            f"the replaced version was deleted; the versions are {_list_versions(store, model)}"
+        )
+    _begin_move(store, model, {alias: before.number, previous: now.number if now else None})
+    return before.number, now.number if now else None
+
+
+def _begin_move(store: Store, model: str, moves: Mapping[str, str | None]) -> None:
+    """Store the aliases that are to move, each with its new version or None, and move them."""
+    store.client.set_registered_model_tag(model, Tags.MOVING, json.dumps(moves))
+    finish_move(store, model)
+
+
+def _registered_model(store: Store, model: str) -> RegisteredModel | None:
+    with _nothing_if_absent():
+        return store.client.get_registered_model(model)
+    return None
+
+
+def _list_versions(store: Store, model: str) -> str:
+    versions = store.client.search_model_versions(f"name = '{model}'")
+    return ", ".join(sorted((str(version.version) for version in versions), key=int)) or "all deleted"
+
+
+@contextlib.contextmanager
+def _nothing_if_absent() -> Iterator[None]:
+    """Suppress MLflow's error that there is no such model or version."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code not in _ABSENT:
+            raise
 
 
 def _version(version: ModelVersion) -> Version:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +22,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 
 from pneumo.spec.errors import RequestError
+from pneumo.tracking.failures import failure_reason, is_final
 from pneumo.tracking.models import upload
 from pneumo.tracking.store import Store
 
@@ -151,7 +153,7 @@ def log_served(store: Store, run_id: str, folder: Path, tags: Mapping[str, str])
 
 
 def load_folder(folder: Path, uri: str) -> Served:
-    """Load what `save_served` wrote. Raises `RequestError` for another kind of model."""
+    """Load what `save_served` wrote. Raises `RequestError` for another kind of model, and for a damaged one."""
     try:
         pyfunc = Model.load(str(folder)).flavors["python_function"]
         config, network = pyfunc["config"], folder / pyfunc["artifacts"][_NETWORK]["path"]
@@ -160,14 +162,20 @@ def load_folder(folder: Path, uri: str) -> Served:
         raise RequestError(
             f"{uri}: takes no pictures; give a promoted model, such as models:/NAME@champion or models:/NAME/VERSION"
         ) from None
-    return Served(uri, decision, network / "data" / "model.keras", mlflow.pyfunc.load_model(str(folder)))
+    try:
+        model = mlflow.pyfunc.load_model(str(folder))
+    # What Keras and zipfile raise for a damaged file depends on where it is damaged.
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, MlflowException) as error:
+        raise RequestError(f"{uri}: cannot be loaded: {' '.join(str(error).split())[:200]}") from error
+    return Served(uri, decision, network / "data" / "model.keras", model)
 
 
 def load_served(store: Store, uri: str) -> Served:
     """Load the registered model at `models:/NAME@ALIAS` or `models:/NAME/VERSION`, or a model in a local folder.
 
     Raises:
-        RequestError: There is no such model, or it takes no pictures.
+        RequestError: There is no such model, its files are lost, or it takes no pictures.
+        MlflowException: MLflow cannot be reached.
     """
     if not uri.startswith("models:/"):
         if not Path(uri, "MLmodel").is_file():
@@ -175,24 +183,30 @@ def load_served(store: Store, uri: str) -> Served:
                 f"{uri}: neither a registered model, such as models:/NAME@champion, nor the folder of one"
             )
         return load_folder(Path(uri), uri)
-    try:
-        return load_folder(model_folder(store, uri), uri)
-    except MlflowException as error:
-        raise RequestError(f"{uri}: not in {store.display_uri}: {str(error).splitlines()[0]}") from None
+    return load_folder(model_folder(store, uri), uri)
 
 
 def model_folder(store: Store, uri: str) -> Path:
     """Return the folder of a model's files.
 
     A server's files are downloaded into a folder that is deleted at the end of the process.
+
+    Raises:
+        RequestError: There is no such model, or its files are lost.
+        MlflowException: MLflow cannot be reached.
     """
-    if uri.startswith("models:/") and not uri.startswith("models:/m-"):
-        uri = _source(store, uri)
     to = None
     if store.uri.startswith("http"):
         to = tempfile.mkdtemp(prefix="pneumo-model-")
         atexit.register(shutil.rmtree, to, ignore_errors=True)
-    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=store.uri, dst_path=to))
+    try:
+        is_version = uri.startswith("models:/") and not uri.startswith("models:/m-")
+        source = _source(store, uri) if is_version else uri
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=source, tracking_uri=store.uri, dst_path=to))
+    except MlflowException as error:
+        if not is_final(error, store.uri):
+            raise
+        raise RequestError(f"{uri}: not in {store.display_uri}: {failure_reason(error)}") from None
 
 
 def _source(store: Store, uri: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pneumo.evidence.gate import Check, Gate, apply_gate
+from pneumo.evidence.gate import FEWEST_PATIENTS, Check, Gate, apply_gate
 from pneumo.evidence.intervals import Interval, compute_figures
 from pneumo.evidence.metrics import Array
 
@@ -139,14 +139,49 @@ def test_pictures_of_one_patient_are_less_proof_than_as_many_patients() -> None:
     assert _check(gate, "auc").message.endswith("), within luck")
 
 
-def test_with_nobody_to_compare_with_the_floors_decide() -> None:
-    gate = _apply(_swapped(4), None, their_threshold=None, against="nothing", significant=True)
-    assert gate == Gate(True, "nothing", (), None, None)
+@pytest.mark.parametrize("significant", [False, True])
+def test_a_gate_that_compares_with_nothing_refuses(significant: bool) -> None:
+    gate = _apply(_swapped(4), None, their_threshold=None, against="nothing", significant=significant)
+    refused = Check("reference", False, "the model was compared with no other")
+    assert gate == Gate(False, "nothing", (refused,), None, None)
     intervals = {"sensitivity": Interval(0.93, 0.9, 0.96)}
     gate = _apply(_swapped(4), None, their_threshold=None, figures=intervals, floors={"sensitivity": 0.9})
     message = "sensitivity 0.930 (95 % interval 0.900 to 0.960), floor 0.9"
-    assert gate.checks == (Check("sensitivity_floor", True, message),)
-    assert gate.passed
+    assert gate.checks == (refused, Check("sensitivity_floor", True, message))
+    assert not gate.passed
+
+
+@pytest.mark.parametrize(
+    ("negative", "positive"), [(1, 1), (2, 2), (FEWEST_PATIENTS - 1, 100), (100, FEWEST_PATIENTS - 1), (1, 500)]
+)
+def test_a_perfect_model_proves_nothing_on_too_few_patients(negative: int, positive: int) -> None:
+    labels = np.repeat([0, 1], [negative, positive])
+    perfect, wrong = labels * 0.8 + 0.1, 0.9 - labels * 0.8
+    check = _check(_apply(perfect, wrong, labels, significant=True), "auc")
+    assert not check.passed
+    assert check.message.startswith("AUC 1.0000 against 0.0000: +1.0000, ")
+    assert check.message.endswith(f" of a class can prove no gain; expected at least {FEWEST_PATIENTS}")
+    # Twenty pictures of a patient are one patient.
+    often = np.repeat(np.arange(len(labels)), 20)
+    many = apply_gate(
+        np.repeat(labels, 20),
+        often,
+        np.repeat(perfect, 20),
+        np.repeat(wrong, 20),
+        our_threshold=0.5,
+        their_threshold=0.5,
+        against="",
+        figures={},
+        floors={},
+        significant=True,
+        resamples=100,
+    )
+    assert not _check(many, "auc").passed
+
+
+def test_enough_patients_prove_a_gain() -> None:
+    labels = np.repeat([0, 1], FEWEST_PATIENTS)
+    assert _apply(labels * 0.8 + 0.1, 0.9 - labels * 0.8, labels, significant=True).passed
 
 
 @pytest.mark.parametrize(
@@ -159,10 +194,10 @@ def test_with_nobody_to_compare_with_the_floors_decide() -> None:
             True,
             "specificity 0.900 (95 % interval 0.800 to 0.950), floor 0.9",
         ),
-        ("auc", Interval(0.92, NAN, NAN), 0.95, False, "AUC 0.920, floor 0.95"),
+        ("auc", Interval(0.92, NAN, NAN), 0.9, False, "AUC 0.920 (no interval), floor 0.9"),
         ("f1", Interval(0.8, 0.7, 0.9), 0.85, False, "F1 0.800 (95 % interval 0.700 to 0.900), floor 0.85"),
         ("average_precision", Interval(NAN, NAN, NAN), 0.1, False, "average precision not defined, floor 0.1"),
-        ("precision", Interval(0.89996, NAN, NAN), 0.9, False, "precision 0.89996, floor 0.9"),
+        ("precision", Interval(0.89996, NAN, NAN), 0.9, False, "precision 0.89996 (no interval), floor 0.9"),
     ],
 )
 def test_a_floor_is_kept_by_what_is_at_least_as_high(

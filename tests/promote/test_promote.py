@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 import subprocess
 import sys
@@ -18,56 +17,10 @@ from sklearn import metrics
 from pneumo.evidence.scaling import scale_probabilities
 from pneumo.spec.errors import RequestError
 from pneumo.spec.promotion import FIGURES
-from tests.support.program import LONGEST, PHANTOMS, called, client, command, runs, search, write
+from tests.support.program import LONGEST, PHANTOMS, client, command, runs, search, write
+from tests.support.promotions import STUDY, aliases, openings, promote, promotion_runs
 
-STUDY = "small"
 TEST_PLOTS = {"confusion_matrix", "roc", "precision_recall", "calibration", "mistakes"}
-
-
-def promote(folder: Path, *arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
-    done = called("promote", *arguments, folder=folder)
-    assert done.returncode == status, (done.stdout, done.stderr)
-    return done
-
-
-def aliases(folder: Path, model: str = STUDY) -> dict[str, int]:
-    return {alias: int(number) for alias, number in client(folder).get_registered_model(model).aliases.items()}
-
-
-def promotion_runs(folder: Path, study: str = STUDY) -> list[Run]:
-    store = client(folder)
-    experiment = store.get_experiment_by_name(study)
-    assert experiment is not None
-    promotions = store.search_runs([experiment.experiment_id], "tags.`pneumo.role` = 'promotion'")
-    return sorted(promotions, key=lambda run: run.info.start_time)
-
-
-def openings(folder: Path, study: str = STUDY) -> list[dict[str, str]]:
-    parent, _ = runs(folder, study)
-    recorded = [json.loads(value) for key, value in sorted(parent.data.tags.items()) if "test_opening." in key]
-    assert parent.data.metrics.get("test_openings", 0) == len(recorded)
-    return recorded
-
-
-@pytest.fixture(scope="module")
-def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of two trials on phantoms, the baseline and another, in a folder."""
-    folder = tmp_path_factory.mktemp("studied")
-    experiment = write(folder, search={"trials": 2}, hyperparameters={"filters": [8, 16], "epochs": 2})
-    done = search(experiment, folder=folder)
-    assert done.returncode == 0, done.stderr
-    assert "-m pneumo.promote small" in done.stdout
-    return folder
-
-
-@pytest.fixture
-def study(studied: Path) -> Path:
-    """The study as the search left it: the store is restored before each test."""
-    searched = studied / "as-searched.db"
-    if not searched.exists():
-        shutil.copy(studied / "mlflow.db", searched)
-    shutil.copy(searched, studied / "mlflow.db")
-    return studied
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +97,49 @@ def test_rolling_back_changes_places(store: Store, model: str) -> None:
         registry.roll_back(store, "nobody", CHAMPION)
 
 
+@pytest.mark.parametrize("alias", [CHAMPION, "staging"])
+@pytest.mark.parametrize(
+    ("deleted", "expected", "answer"),
+    [
+        ("3", {"": "2"}, ("2", None)),  # the champion
+        ("2", None, "version 3 has the alias {} and none has {}, so there is nothing to go back to"),
+        ("23", None, "no version has the alias {} and none has {}, .*the versions are 1$"),
+        ("123", None, "the versions are all deleted$"),
+        ("1", {"": "2", "previous": "3"}, ("2", "3")),
+    ],
+)
+def test_rolling_back_if_versions_were_deleted(
+    store: Store, model: str, alias: str, deleted: str, expected: dict[str, str] | None, answer: tuple[str, str] | str
+) -> None:
+    for number in (1, 2, 3):
+        registry.move(store, model, alias, version(store, number, model))
+    for one in deleted:
+        store.client.delete_model_version(model, one)
+    previous = registry.previous_of(alias)
+    if isinstance(answer, str):
+        before = aliases(store, model)
+        with pytest.raises(RequestError, match=answer.format(alias, previous)) as error:
+            registry.roll_back(store, model, alias)
+        assert "\n" not in str(error.value)
+        assert aliases(store, model) == before
+        return
+    assert expected is not None
+    assert registry.roll_back(store, model, alias) == answer
+    assert aliases(store, model) == {previous if name else alias: number for name, number in expected.items()}
+    assert "pneumo.moving" not in store.client.get_registered_model(model).tags
+
+
+def test_a_move_to_a_version_that_was_deleted_meanwhile_blocks_nothing(store: Store, model: str) -> None:
+    first, second = version(store, 1, model), version(store, 2, model)
+    registry.move(store, model, CHAMPION, first)
+    store.client.set_registered_model_tag(model, "pneumo.moving", json.dumps({CHAMPION: second, PREVIOUS: first}))
+    store.client.delete_model_version(model, second)
+    registry.finish_move(store, model)
+    third = version(store, 3, model)
+    registry.move(store, model, CHAMPION, third)
+    assert aliases(store, model) == {CHAMPION: third, PREVIOUS: first}
+
+
 class Died(BaseException):
     """Ends the process as a kill does: nothing after it runs."""
 
@@ -181,6 +225,6 @@ def test_an_error_that_is_not_about_absence_comes_through(
     def refuse(*_: object, **__: object) -> None:
         raise MlflowException("the disk is full")
 
-    monkeypatch.setattr(MlflowClient, "get_model_version_by_alias", refuse)
+    monkeypatch.setattr(MlflowClient, "get_registered_model", refuse)
     with pytest.raises(MlflowException, match="disk is full"):
         registry.version_at(store, model, CHAMPION)
