@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -54,8 +55,7 @@ python -m pneumo.promote article --rollback\n
 
 This is the only command that evaluates on the sealed test pictures. The study's run records each opening.
 
-Exit status: 0 promoted, 2 wrong request or nothing to compare with, 3 refused by the gate or ended by an error,
-130 interrupted."""
+Exit status: 0 promoted, 2 wrong request, 3 refused by the gate or ended by an error, 130 interrupted."""
 )
 def main(
     typer_context: typer.Context,
@@ -91,6 +91,7 @@ def main(
     95 % interval, by patient if the patients are known.
     """
     from pneumo.console.display import open_console
+    from pneumo.tracking.failures import is_not_permitted
     from pneumo.tracking.promotions import find_request
     from pneumo.tracking.store import ERRORS, connect_existing
 
@@ -110,6 +111,11 @@ def main(
             context = _make_context(store, request, settings, data, model=name, alias=alias, force=force)
             return _promote(context, console, command)
     except ERRORS as error:
+        if is_not_permitted(error):
+            raise RequestError(
+                f"{store.display_uri}: MLflow does not let {_mlflow_user()} do this: {describe_error(error)}; ask its "
+                f"administrator for the permission to read the study and to edit the registered model"
+            ) from None
         print(f"pneumo.promote: ended by an error: {describe_error(error)}", file=sys.stderr)
         console.print(f"To resume, run the same command again:\n  {command}", markup=False, soft_wrap=True)
         return NOTHING_FIT
@@ -124,13 +130,18 @@ def main(
 
 def _promote(context: PromotionContext, console: Console, command: TypedCommand) -> int:
     from pneumo.console.display import progress_bar
+    from pneumo.promote.reference import CannotCompareError
     from pneumo.promote.report import print_outcome
     from pneumo.promote.steps import promote
 
-    with progress_bar("predicting test pictures") as progress:
-        outcome = promote(
-            context, say=lambda line: console.print(line, markup=False, soft_wrap=True), progress=progress
-        )
+    try:
+        with progress_bar("predicting test pictures") as progress:
+            outcome = promote(
+                context, say=lambda line: console.print(line, markup=False, soft_wrap=True), progress=progress
+            )
+    except CannotCompareError as error:
+        print(f"pneumo.promote: {error}", file=sys.stderr)
+        return NOTHING_FIT
     print_outcome(outcome, context, console, force_command=str(command.with_option("--force", "REASON")))
     return OK if outcome.promotion.alias == context.alias else NOTHING_FIT
 
@@ -186,6 +197,11 @@ def _model_to_roll_back(store: Store, study_or_run: str | None, model: str | Non
         return model
     request = find_request(store, study_or_run)
     return model or request.study
+
+
+def _mlflow_user() -> str:
+    """Return the name with which MLflow's client signs in, for people."""
+    return os.environ.get("MLFLOW_TRACKING_USERNAME") or "a user without a name (MLFLOW_TRACKING_USERNAME)"
 
 
 def _hold_model_lock(model: str) -> AbstractContextManager[None]:

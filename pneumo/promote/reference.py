@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from pneumo.tracking.served import Served
 
 
+class CannotCompareError(RequestError):
+    """The gate refuses, because there is nothing that it can compare. Nothing was written."""
+
+
 @dataclass(frozen=True, eq=False)
 class Reference:
     """The model that a promotion compares with, or the reason why there is none.
@@ -48,7 +52,7 @@ def choose_reference(
         champion: The version that has the alias now.
 
     Raises:
-        RequestError: There is neither, and `context` has no reason to promote without a comparison.
+        CannotCompareError: There is neither, and `context` has no reason to promote without a comparison.
     """
     from pneumo.tracking.served import load_served
 
@@ -84,7 +88,7 @@ def load_reference(context: PromotionContext, reference: Reference, folder: Path
         reference without a model, and None.
 
     Raises:
-        RequestError: The model is lost, and `context` has no such reason.
+        CannotCompareError: The model is lost, and `context` has no such reason.
     """
     if reference.load is None:
         return reference, None
@@ -94,10 +98,26 @@ def load_reference(context: PromotionContext, reference: Reference, folder: Path
         return _no_reference(context, f"{reference.description}, cannot be loaded: {error}"), None
 
 
+def check_patients(context: PromotionContext) -> None:
+    """Raise `CannotCompareError` if the sealed test pictures have too few patients to prove a gain that must be significant."""
+    from pneumo.evidence.gate import FEWEST_PATIENTS
+
+    if context.force_reason is not None or context.experiment.promote.gate != "significant":
+        return
+    sealed, classes = context.source.sealed, context.source.classes
+    for label, name in enumerate(classes):
+        patients = len({picture.patient for picture in sealed if picture.label == label})
+        if patients < FEWEST_PATIENTS:
+            raise CannotCompareError(
+                f"study {context.study}: {patients} test patients of {name} can prove no gain (promote.gate: significant needs "
+                f"{FEWEST_PATIENTS} of each class); the test pictures stay sealed; --force REASON promotes without proof"
+            )
+
+
 def _no_reference(context: PromotionContext, reason: str) -> Reference:
-    """Return a reference without a model. Raise `RequestError` if the request does not force the promotion."""
+    """Return a reference without a model. Raise `CannotCompareError` if the request does not force the promotion."""
     if context.force_reason is None:
-        raise RequestError(
+        raise CannotCompareError(
             f"study {context.study}: the gate has nothing to compare with: {reason}; the test pictures stay sealed; --force "
             f"REASON promotes without a comparison"
         )

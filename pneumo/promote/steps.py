@@ -26,7 +26,7 @@ from pneumo.promote.record import (
     read_evidence,
     record_evaluation,
 )
-from pneumo.promote.reference import Reference, choose_reference, load_reference
+from pneumo.promote.reference import Reference, check_patients, choose_reference, load_reference
 from pneumo.promote.register import register
 from pneumo.spec.errors import RequestError
 from pneumo.spec.names import Tags
@@ -74,6 +74,7 @@ def promote(context: PromotionContext, *, say: Callable[[str], None], progress: 
 
     Raises:
         RequestError: The request is wrong. Nothing was written.
+        CannotCompareError: The gate has nothing to compare with. Nothing was written.
     """
     from pneumo.tracking import promotions, registry
     from pneumo.tracking.study import trial_runs
@@ -100,6 +101,7 @@ def promote(context: PromotionContext, *, say: Callable[[str], None], progress: 
     with tempfile.TemporaryDirectory() as folder:
         models = None
         if earlier is None or not earlier.judged:
+            check_patients(context)
             reference, models = _load_models(context, chosen, decision, reference, Path(folder))
         run = open_promotion_run(context, chosen, decision, reference)
         try:

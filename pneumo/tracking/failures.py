@@ -22,6 +22,9 @@ _REFUSAL_CODES = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"
 _REFUSAL_STATUSES = frozenset({400, 413, 422})
 """HTTP status codes of an upload that fails however often it is sent."""
 
+_NOT_PERMITTED = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
+"""MLflow's error codes of a server that does not let this user do something: HTTP status 403 and 401."""
+
 _TIMEOUTS = (TimeoutError, requests.exceptions.Timeout, sqlalchemy.exc.TimeoutError)
 
 _ROLLBACK_NEEDED = "8s2b"
@@ -46,6 +49,11 @@ def is_final(error: MlflowException | requests.HTTPError, tracking_uri: str) -> 
         # The server sends the text of SQLAlchemy's exception, and neither its type nor its code.
         return not any(words in str(error) for words in _DATABASE_WORDS)
     return not tracking_uri.startswith("http") and not any(map(_is_lost_connection, _chain(error)))
+
+
+def is_not_permitted(error: BaseException) -> bool:
+    """Return whether MLflow's server does not let this user do what was asked."""
+    return isinstance(error, MlflowException) and error.error_code in _NOT_PERMITTED
 
 
 def is_timeout(error: BaseException) -> bool:

@@ -59,7 +59,7 @@ def test_a_gate_that_cannot_compare_refuses_before_the_test_pictures_are_opened(
     expected = message.format(run=baseline, model=model_of(store, baseline))
     lose(store, baseline)
 
-    refused = promote(study, other, status=2)
+    refused = promote(study, other, status=3)
     check_refused(study, refused.stderr, expected)
 
 
@@ -119,7 +119,7 @@ def test_a_baseline_whose_files_are_lost_is_said(study: Path, damage: str) -> No
     files = Path(location.removeprefix("file://"))
     lost = without(files) if damage == "files gone" else with_content(files / "data" / "model.keras", b"no zip")
     with lost:
-        refused = promote(study, trials[1].info.run_id, status=2)
+        refused = promote(study, trials[1].info.run_id, status=3)
     check_refused(study, refused.stderr, "the study's baseline, trial 0, cannot be loaded: ")
 
 
@@ -135,7 +135,7 @@ def test_a_champion_that_cannot_be_loaded_counts_as_none_with_force(study: Path,
         store.delete_logged_model(model)
     shutil.rmtree(location)
 
-    refused = promote(study, second, status=2)
+    refused = promote(study, second, status=3)
     assert refused.stderr.count("\n") == 1
     assert "nothing to compare with: the champion, version 1, cannot be loaded: models:/" in refused.stderr
     assert len(openings(study)) == len(promotion_runs(study)) == 1
@@ -144,6 +144,16 @@ def test_a_champion_that_cannot_be_loaded_counts_as_none_with_force(study: Path,
     assert "Compared with nothing: the champion, version 1, cannot be loaded" in forced.stdout
     assert aliases(study) == {"champion": 2, "previous": 1}
     assert len(openings(study)) == 2
+
+
+@pytest.mark.slow
+def test_too_few_patients_are_refused_before_the_test_pictures_are_opened(study: Path) -> None:
+    _, trials = runs(study, STUDY)
+    refused = promote(study, trials[1].info.run_id, "--set", "promote.gate=significant", status=3)
+    assert refused.stderr.count("\n") == 1
+    assert "2 test patients of NORMAL can prove no gain (promote.gate: significant needs 10" in refused.stderr
+    assert openings(study) == []
+    assert promotion_runs(study) == []
 
 
 def database(folder: Path) -> list[str]:
