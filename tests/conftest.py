@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.support.mlflow_server",
     "tests.support.postgres",
     "tests.support.engine_studies",
+    "tests.support.engine_contract",
     "tests.support.outboxes",
     "tests.support.served",
 ]

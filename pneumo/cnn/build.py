@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from pneumo.spec.errors import TrialError
-from pneumo.spec.hyperparameters import Hyperparameters, unbuildable
+from pneumo.spec.hyperparameters import Hyperparameters, layer_filters, unbuildable
 
 
 class UnbuildableError(TrialError):
@@ -46,8 +46,7 @@ def build(values: Hyperparameters, *, seed: int) -> keras.Model:
         )(x)
 
     pooling = keras.layers.MaxPooling2D if values.pooling == "max" else keras.layers.AveragePooling2D
-    for k in range(values.layers):
-        filters = max(1, round(values.filters * values.filter_growth**k))
+    for k, filters in enumerate(layer_filters(values)):
         x = keras.layers.Conv2D(
             filters,
             values.kernel_size,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pneumo.spec.candidate import Candidate
+from pneumo.spec.candidate import Candidate, SkipReason
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment_file import is_same_experiment
 from pneumo.spec.result import Trial, TrialResult
@@ -50,12 +50,14 @@ class Journal:
         experiment: The resolved experiment as YAML text.
         proposals: All proposals, ordered by number.
         oracle: State of the oracle; None before the first proposal.
+        skipped: Why the oracle's other proposals were not trained, in their order.
     """
 
     id: str
     experiment: str
     proposals: tuple[Proposal, ...] = ()
     oracle: Mapping[str, Any] | None = None
+    skipped: tuple[SkipReason, ...] = ()
 
 
 def open_journal(folder: Path, experiment: str) -> Journal:
@@ -89,7 +91,7 @@ def read_journal(folder: Path) -> Journal | None:
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
         proposals = tuple(_proposal_from_json(entry) for entry in state["proposals"])
-        return Journal(state["id"], state["experiment"], proposals, state["oracle"])
+        return Journal(state["id"], state["experiment"], proposals, state["oracle"], tuple(state.get("skipped", ())))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -105,6 +107,7 @@ def write_journal(folder: Path, journal: Journal) -> None:
         "experiment": journal.experiment,
         "proposals": [_proposal_to_json(proposal) for proposal in journal.proposals],
         "oracle": journal.oracle,
+        "skipped": journal.skipped,
     }
     temporary = folder / f"{FILE}.part"
     with temporary.open("w", encoding="utf-8") as file:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,8 @@ import numpy as np
 from pneumo.engines.journal import Journal, Proposal, finished_journal_trials, open_journal, read_journal, write_journal
 from pneumo.engines.keras_tuner_oracles import build_oracle
 from pneumo.engines.keras_tuner_space import decode_value, encode_values
-from pneumo.spec.candidate import Candidate, Done, Wait
+from pneumo.engines.untried import skip_reason, split_first_candidates
+from pneumo.spec.candidate import Candidate, Done, SkipReason, Wait
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.hyperparameters import Value
 from pneumo.spec.result import Trial, TrialResult
@@ -27,6 +29,8 @@ class KerasTunerEngine:
     The oracle lives in memory. After each ask and tell, its whole state and all proposals and results are written to the
     journal in one step. The journal therefore never holds half an operation. If an operation fails, the oracle is discarded
     and built again from the journal, so that the failed operation has no effect.
+
+    The oracle is told that a skipped proposal failed, because a value that was told twice would count twice.
 
     Args:
         experiment: The experiment.
@@ -40,12 +44,13 @@ class KerasTunerEngine:
         self._experiment = experiment
         self._space = experiment.space
         self._algorithm = experiment.search.algorithm
-        self._first_candidates = experiment.first_candidates
+        self._first_candidates, self._first_skipped = split_first_candidates(experiment.first_candidates)
         self._folder = folder
         journal = open_journal(folder, experiment.to_yaml())
         self.id: str = journal.id
         self._experiment_yaml = journal.experiment
         self._proposals = journal.proposals
+        self._skipped = journal.skipped
         # Candidates that an earlier process proposed and whose trials did not finish.
         self._interrupted = [p.candidate for p in journal.proposals if p.result is None]
         # The last answer without a candidate. It stays valid until a trial finishes.
@@ -61,7 +66,7 @@ class KerasTunerEngine:
             for trial in trials:
                 oracle_trial = oracle.add_trial(encode_values(self._space, trial.candidate.hyperparameters))
                 self._finish(oracle, oracle_trial.trial_id, trial.result)
-            self._store(oracle, ())
+            self._store(oracle, (), self._skipped)
 
     def ask(self) -> Candidate | Wait | Done:
         if self._interrupted:
@@ -72,12 +77,17 @@ class KerasTunerEngine:
         with self._operation() as oracle:
             # A proposal depends on the seed, the number and the results, but not on how often it was asked for.
             oracle.reseed(_seed(self._experiment.search.seed, number))
-            if number < len(self._first_candidates):
-                answer: Proposal | Wait | Done = self._propose_first(oracle, number)
+            tried = {proposal.candidate.key for proposal in self._proposals}
+            oracle.skipped, oracle.skip_reason = [], self._rejection()
+            first = next((values for key, values in self._first_candidates.items() if key not in tried), None)
+            if first is not None:
+                answer: Proposal | Wait | Done = self._propose_given(oracle, number, first)
             else:
-                answer = self._propose(oracle, number)
+                answer = self._propose(oracle, number, tried)
+            proposals = (*self._proposals, answer) if isinstance(answer, Proposal) else self._proposals
+            if isinstance(answer, Proposal) or oracle.skipped:
+                self._store(oracle, proposals, (*self._skipped, *oracle.skipped))
             if isinstance(answer, Proposal):
-                self._store(oracle, (*self._proposals, answer))
                 return answer.candidate
         self._no_candidate = answer
         return answer
@@ -94,21 +104,23 @@ class KerasTunerEngine:
                 self._finish(oracle, proposal.trial, result)
             proposals = list(self._proposals)
             proposals[result.number] = replace(proposal, result=result)
-            self._store(oracle, tuple(proposals))
+            self._store(oracle, tuple(proposals), self._skipped)
         self._no_candidate = None
 
     def trials(self) -> tuple[Trial, ...]:
         return finished_journal_trials(self._proposals)
 
-    def _propose_first(self, oracle: Any, number: int) -> Proposal:
-        """Propose the baseline or a configuration of `search.try`. The oracle learns from it if its algorithm can."""
-        values = self._first_candidates[number]
+    def skipped(self) -> Counter[SkipReason]:
+        return Counter([*self._first_skipped, *self._skipped])
+
+    def _propose_given(self, oracle: Any, number: int, values: Mapping[str, Value]) -> Proposal:
+        """Propose these hyperparameters, which the oracle did not. It learns from them if its algorithm can."""
         candidate = Candidate(number, values, self._searched_names(values))
         if self._algorithm in ("grid", "hyperband") or not self._space.contains(values):
             return Proposal(candidate, None)
         return Proposal(candidate, oracle.add_trial(encode_values(self._space, values)).trial_id)
 
-    def _propose(self, oracle: Any, number: int) -> Proposal | Wait | Done:
+    def _propose(self, oracle: Any, number: int, tried: Container[object]) -> Proposal | Wait | Done:
         while True:
             trial = oracle.next()
             if trial.status == "IDLE":
@@ -117,16 +129,29 @@ class KerasTunerEngine:
                 return Done(oracle.stop_reason())
             candidate = self._candidate(number, trial.hyperparameters.values)
             if candidate is not None:
-                return Proposal(candidate, trial.trial_id)
+                if (reason := skip_reason(candidate, tried)) is None:
+                    return Proposal(candidate, trial.trial_id)
+                oracle.skipped.append(reason)
             self._finish(oracle, trial.trial_id, None)
 
+    def _rejection(self) -> Callable[[Mapping[str, Any]], SkipReason | None]:
+        """Return a function that says why the oracle is to draw other values; its answer is None for values to train."""
+        # Keras Tuner's hyperband does not use the same values for two brackets, though it would train them differently.
+        # It does not know the baseline.
+        earlier = (p.candidate for p in self._proposals if p.trial is not None or self._algorithm != "hyperband")
+        full_trainings = [Candidate(0, {**c.hyperparameters, "epochs": c.full_epochs or c.epochs}) for c in earlier]
+        tried = {training.key for training in full_trainings}
+        return lambda oracle_values: skip_reason(Candidate(0, self._decode(oracle_values)), tried)
+
+    def _decode(self, oracle_values: Mapping[str, Any]) -> dict[str, Value]:
+        return self._space.draw(lambda dimension: decode_value(dimension, oracle_values[dimension.name]))
+
     def _candidate(self, number: int, oracle_values: Mapping[str, Any]) -> Candidate | None:
-        """Return the candidate that the oracle proposes; None if it was run already or continues a failed trial."""
-        values = self._space.draw(lambda dimension: decode_value(dimension, oracle_values[dimension.name]))
+        """Return the candidate that the oracle proposes; None if it continues a failed trial."""
+        values = self._decode(oracle_values)
         searched = self._searched_names(values)
         if self._algorithm != "hyperband":
-            is_repeated = self._algorithm == "grid" and values in self._first_candidates
-            return None if is_repeated else Candidate(number, values, searched)
+            return Candidate(number, values, searched)
         rung = values | {"epochs": int(oracle_values["tuner/epochs"])}
         first_epoch, full_epochs = int(oracle_values["tuner/initial_epoch"]), int(values["epochs"])
         if "tuner/trial_id" not in oracle_values:
@@ -157,9 +182,10 @@ class KerasTunerEngine:
             yield oracle
         self._oracle = oracle
 
-    def _store(self, oracle: Any, proposals: tuple[Proposal, ...]) -> None:
-        write_journal(self._folder, Journal(self.id, self._experiment_yaml, proposals, oracle.get_state()))
-        self._proposals = proposals
+    def _store(self, oracle: Any, proposals: tuple[Proposal, ...], skipped: tuple[SkipReason, ...]) -> None:
+        journal = Journal(self.id, self._experiment_yaml, proposals, oracle.get_state(), skipped)
+        write_journal(self._folder, journal)
+        self._proposals, self._skipped = proposals, skipped
 
 
 def _oracle_value(result: TrialResult) -> float | None:

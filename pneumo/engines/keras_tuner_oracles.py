@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,14 +17,10 @@ from threadpoolctl import threadpool_limits
 
 from pneumo.engines.journal import Journal
 from pneumo.engines.keras_tuner_space import to_keras_tuner
+from pneumo.engines.untried import ALMOST_EXHAUSTED, DRAWS, trainable_combinations
+from pneumo.spec.candidate import SkipReason
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.objective import OBJECTIVES
-from pneumo.spec.space import Range, Space
-
-DRAWS = 1000
-"""Random draws without a new combination after which the space counts as exhausted. Keras Tuner gives up after 20."""
-
-EXHAUSTED = f"(almost) every combination of the space was tried: {DRAWS} random draws gave no new one"
 
 WIDEST_RUNG = 2000
 """Largest number of combinations that is counted. Larger spaces do not limit the size of a rung."""
@@ -73,7 +68,8 @@ def build_oracle(experiment: Experiment, journal: Journal | None) -> Any:
             oracle = _BayesianOracle(max_trials=None, **settings)
         case "hyperband":
             oracle = _HyperbandOracle(max_epochs=int(space.possible_values("epochs")[0]), **settings)
-            oracle.combinations = _count_combinations(space)
+            combinations = trainable_combinations(space, WIDEST_RUNG)
+            oracle.combinations = math.inf if combinations is None else len(combinations)
         case "grid":
             oracle = _GridOracle(**settings)
         case _:
@@ -83,24 +79,20 @@ def build_oracle(experiment: Experiment, journal: Journal | None) -> Any:
     return oracle
 
 
-def _count_combinations(space: Space) -> float:
-    """Return the number of candidates in the space; infinity if it is continuous or has more than `WIDEST_RUNG`."""
-    if any(isinstance(d, Range) and d.values is None for d in space.searched):
-        return math.inf
-    count = sum(1 for _ in islice(space.grid(), WIDEST_RUNG + 1))
-    return count if count <= WIDEST_RUNG else math.inf
-
-
 class _Oracle(keras_tuner.Oracle):  # type: ignore[misc]
     """The adaptations that all algorithms share. Each algorithm inherits from it and from Keras Tuner's oracle."""
 
     given: dict[str, Any] | None = None
     """Hyperparameters of the next trial, in place of a proposal of the algorithm."""
 
+    skip_reason: Callable[[Mapping[str, Any]], SkipReason | None]
+    """Returns why values are not trained, though they were not proposed before; None if they are trained."""
+
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
+        self.skipped: list[SkipReason] = []
         self.verbose = 0
-        self._max_collisions = DRAWS
+        self._max_collisions = DRAWS  # Keras Tuner gives up after 20
 
     def next(self) -> OracleTrial:
         """Return the trial that the algorithm proposes. Its status is RUNNING, IDLE (wait) or STOPPED (no more)."""
@@ -128,7 +120,7 @@ class _Oracle(keras_tuner.Oracle):  # type: ignore[misc]
 
     def stop_reason(self) -> str:
         """Return why there are no more proposals."""
-        return EXHAUSTED
+        return ALMOST_EXHAUSTED
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         if self.given is not None:
@@ -139,6 +131,15 @@ class _Oracle(keras_tuner.Oracle):  # type: ignore[misc]
         """Return the algorithm's proposal: a status and the values."""
         proposal: dict[str, Any] = super().populate_space(trial_id)
         return proposal
+
+    def _duplicate(self, values: dict[str, Any]) -> bool:
+        if super()._duplicate(values):
+            return True
+        reason = self.skip_reason(values)
+        if reason is not None:
+            self.skipped.append(reason)
+            self._tried_so_far.add(self._compute_values_hash(values))
+        return reason is not None
 
     def get_state(self) -> dict[str, Any]:
         """Return the state of the oracle with the states of its trials, which Keras Tuner saves in files of their own."""
@@ -190,7 +191,7 @@ class _HyperbandOracle(_Oracle, oracles.HyperbandOracle):  # type: ignore[misc]
     """Number of combinations of the space."""
 
     def stop_reason(self) -> str:
-        return EXHAUSTED if self._brackets else "every bracket of Hyperband was run"
+        return ALMOST_EXHAUSTED if self._brackets else "every bracket of Hyperband was run"
 
     def _get_size(self, bracket_num: int, round_num: int) -> int:
         # A first rung that is larger than the space would never be full, so none of its trials would be continued.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
+from itertools import count, takewhile
 
 import numpy as np
 import optuna
@@ -15,13 +17,16 @@ from pneumo.engines.optuna_storage import (
     ID,
     LEARNED,
     RESULT,
+    SKIPPED,
     STOPPED,
     count_learned,
     finished_optuna_trials,
+    numbered_trials,
     open_optuna_study,
 )
 from pneumo.engines.samplers import build_sampler, check_installed
-from pneumo.spec.candidate import Candidate, Done, Wait
+from pneumo.engines.untried import ATTEMPTS, UntriedCandidates, skip_reason, split_first_candidates
+from pneumo.spec.candidate import Candidate, Done, SkipReason, Wait
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.hyperparameters import Value
 from pneumo.spec.objective import objective_values
@@ -34,7 +39,8 @@ STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed"
 class OptunaEngine:
     """An `Engine` on one Optuna study. Only one process may work on a study at a time.
 
-    A trial's number is Optuna's own number minus the number of learned trials, which come first.
+    Optuna's trials are the proposals. Those that were learned or skipped have no number here. Optuna is told that a skipped
+    one failed, because a value that was told twice would count twice.
 
     Args:
         experiment: The experiment.
@@ -48,58 +54,87 @@ class OptunaEngine:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space = experiment.space
         self._search = experiment.search
-        self._first_candidates = experiment.first_candidates
-        self._baseline = self._first_candidates[0] if experiment.search.baseline else None
+        self._first_candidates, self._first_skipped = split_first_candidates(experiment.first_candidates)
+        self._baseline = experiment.first_candidates[0] if experiment.search.baseline else None
+        self._untried = UntriedCandidates(self._space)
         self._under_way: dict[int, optuna.Trial] = {}
         self._last_epochs: dict[int, int] = {}  # last reported epoch of interrupted trials, by number
         check_installed(experiment.search)
         self._study = open_optuna_study(experiment, storage)
         self.id: str = self._study.user_attrs[ID]
         self._learned = count_learned(self._study.get_trials(deepcopy=False))
+        self._tried = {
+            Candidate(0, trial.user_attrs[HYPERPARAMETERS]).key
+            for trial in self._study.get_trials(deepcopy=False)
+            if HYPERPARAMETERS in trial.user_attrs
+        }
         self._interrupted: list[FrozenTrial] = []  # proposed by an earlier process, without a result
         for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if RESULT in frozen.user_attrs:
                 self._finish(frozen, TrialResult.from_json(frozen.user_attrs[RESULT]))
+            elif SKIPPED in frozen.user_attrs:
+                self._study.tell(frozen.number, state=TrialState.FAIL)
             else:
                 self._interrupted.append(frozen)
 
     def ask(self) -> Candidate | Wait | Done:
-        trials = self._study.get_trials(deepcopy=False)[self._learned :]
-        if not self._interrupted and not any(t.state == TrialState.WAITING for t in trials):
-            if len(trials) < len(self._first_candidates):
-                self._enqueue(self._first_candidates[len(trials)])
-            elif self._search.algorithm == "grid" and not self._enqueue_combination(trials):
-                return Done("every combination of the grid was proposed")
-        interrupted = self._interrupted.pop(0) if self._interrupted else None
-        if interrupted is not None:
-            number = interrupted.number - self._learned
-        else:
-            number = next((t.number - self._learned for t in trials if t.state == TrialState.WAITING), len(trials))
-        self._study.sampler = build_sampler(self._search, number)
-        if interrupted is None:
-            trial = self._study.ask()
-            number = trial.number - self._learned
-        else:
-            trial = optuna.Trial(self._study, interrupted._trial_id)
-            self._last_epochs[number] = max(interrupted.intermediate_values, default=0)
+        while True:
+            trial = self._next_trial()
+            if isinstance(trial, Done):
+                return trial
+            if (candidate := self._read_proposal(trial)) is not None:
+                return candidate
+
+    def _next_trial(self) -> optuna.Trial | Done:
+        """Return the Optuna trial of the next proposal: one that an earlier process left, or else a new one."""
+        if self._interrupted:
+            frozen = self._interrupted.pop(0)
+            self._study.sampler = build_sampler(self._search, frozen.number - self._learned)
+            return optuna.Trial(self._study, frozen._trial_id)
+        optuna_trials = self._study.get_trials(deepcopy=False)
+        waiting = next((trial for trial in optuna_trials if trial.state == TrialState.WAITING), None)
+        if waiting is None and (done := self._enqueue_next(optuna_trials)):
+            return done
+        position = (waiting.number if waiting else len(self._study.get_trials(deepcopy=False))) - self._learned
+        self._study.sampler = build_sampler(self._search, position)
+        return self._study.ask()
+
+    def _read_proposal(self, trial: optuna.Trial) -> Candidate | None:
+        """Return the candidate that a trial proposes; None if it is skipped."""
         values = trial.user_attrs.get(HYPERPARAMETERS)
+        is_accepted = values is not None
         if values is None:
             # If a process died while it drew the values, draw all of them again: each draw depends on those before it.
             trial._cached_frozen_trial.params.clear()
             trial._cached_frozen_trial.distributions.clear()
             values = self._space.draw(lambda dimension: _suggest(trial, dimension))
-            trial.set_user_attr(HYPERPARAMETERS, values)
         else:
             for name in self._optuna_params(values):
                 _suggest(trial, self._space[name])  # type: ignore[arg-type]
-        self._under_way[number] = trial
-        return self._candidate(number, values)
+        candidate = self._candidate(self._number(trial), values)
+        if not is_accepted:
+            if reason := skip_reason(candidate, self._tried):
+                trial.set_user_attr(SKIPPED, reason)
+                self._study.tell(trial.number, state=TrialState.FAIL)
+                return None
+            trial.set_user_attr(HYPERPARAMETERS, values)
+        self._tried.add(candidate.key)
+        self._under_way[candidate.number] = trial
+        self._last_epochs[candidate.number] = max(trial._cached_frozen_trial.intermediate_values, default=0)
+        return candidate
+
+    def _number(self, trial: optuna.Trial) -> int:
+        """Return our number of an Optuna trial."""
+        numbered = numbered_trials(self._study.get_trials(deepcopy=False))
+        return next(number for number, own in numbered if own.number == trial.number)
 
     def report(self, number: int, epoch: int, value: float) -> bool:
         if len(self._search.objectives) > 1:
             return True  # Optuna accepts no reports for several objectives
         trial = self._under_way[number]
         last_epoch = self._last_epochs.get(number, 0)
+        values = trial.user_attrs[HYPERPARAMETERS]
+        is_complete = epoch >= int(values["epochs"])
         if epoch > last_epoch:
             trial.report(value, epoch)
         else:
@@ -107,9 +142,10 @@ class OptunaEngine:
             # so replace its value. Decisions of the first time stand. Only that of its last epoch may have been lost.
             trial.storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
             if epoch < last_epoch or STOPPED in trial.user_attrs:
-                return bool(trial.user_attrs.get(STOPPED) != epoch)
-        # The baseline is never pruned, because all other trials are compared with it.
-        if trial.user_attrs[HYPERPARAMETERS] == self._baseline or not trial.should_prune():
+                return is_complete or bool(trial.user_attrs.get(STOPPED) != epoch)
+        # The baseline is never pruned, because all other trials are compared with it. After the last epoch nothing is left
+        # to prune, but some pruners note in `should_prune` what they compare later trials with.
+        if values == self._baseline or not trial.should_prune() or is_complete:
             return True
         trial.set_user_attr(STOPPED, epoch)
         return False
@@ -122,6 +158,11 @@ class OptunaEngine:
 
     def trials(self) -> tuple[Trial, ...]:
         return finished_optuna_trials(self._study, frozenset(d.name for d in self._space.searched))
+
+    def skipped(self) -> Counter[SkipReason]:
+        optuna_trials = self._study.get_trials(deepcopy=False)
+        reasons = (trial.user_attrs[SKIPPED] for trial in optuna_trials if SKIPPED in trial.user_attrs)
+        return Counter([*self._first_skipped, *reasons])
 
     def learn(self, trials: Sequence[Trial]) -> None:
         if len(self._study.get_trials(deepcopy=False)) > self._learned:
@@ -139,6 +180,7 @@ class OptunaEngine:
                 )
             )
             self._learned += 1
+            self._tried.add(trial.candidate.key)
 
     def _candidate(self, number: int, values: dict[str, Value]) -> Candidate:
         searched = frozenset(d.name for d in self._space.searched) & set(values)
@@ -158,21 +200,52 @@ class OptunaEngine:
             return {}
         return {d.name: values[d.name] for d in self._space.searched if d.name in values}
 
+    def _enqueue_next(self, optuna_trials: list[FrozenTrial]) -> Done | None:
+        """Enqueue the next candidate if the sampler is not to propose it. Return why there is none, if there is none."""
+        own_keys = {
+            Candidate(0, trial.user_attrs[HYPERPARAMETERS]).key
+            for _, trial in numbered_trials(optuna_trials)
+            if HYPERPARAMETERS in trial.user_attrs
+        }
+        first = next((values for key, values in self._first_candidates.items() if key not in own_keys), None)
+        if first is not None:
+            self._enqueue(first)
+            return None
+        if self._search.algorithm == "grid":
+            return self._enqueue_combination(optuna_trials)
+        skipped = sum(1 for _ in takewhile(lambda trial: SKIPPED in trial.user_attrs, reversed(optuna_trials)))
+        if skipped:
+            generator = np.random.default_rng([self._search.seed, len(optuna_trials) - self._learned])
+            untried = self._untried.draw(self._tried, generator)
+            if isinstance(untried, Done):
+                return untried
+            if skipped >= ATTEMPTS:
+                self._enqueue(untried)
+        return None
+
     def _enqueue(self, values: dict[str, Value]) -> None:
         self._study.enqueue_trial(self._optuna_params(values), user_attrs={HYPERPARAMETERS: values})
 
-    def _enqueue_combination(self, trials: list[FrozenTrial]) -> bool:
-        """Enqueue a random combination of the grid that was not proposed yet. Return False if there is none.
+    def _enqueue_combination(self, optuna_trials: list[FrozenTrial]) -> Done | None:
+        """Enqueue a random combination of the grid that was not proposed yet. Return why there is none, if there is none.
 
         Optuna's GridSampler does not support conditions, and its BruteForceSampler no trials without parameters.
         """
-        proposed = (t.user_attrs[HYPERPARAMETERS] for t in trials if HYPERPARAMETERS in t.user_attrs)
+        own_trials = optuna_trials[self._learned :]
+        proposed = (t.user_attrs[HYPERPARAMETERS] for t in own_trials if HYPERPARAMETERS in t.user_attrs)
         seen = {json.dumps(values, sort_keys=True) for values in proposed}
         remaining = [values for values in self._space.grid() if json.dumps(values, sort_keys=True) not in seen]
-        if remaining:
-            generator = np.random.default_rng([self._search.seed, len(trials)])
-            self._enqueue(remaining[generator.integers(len(remaining))])
-        return bool(remaining)
+        for position in count(len(own_trials)):
+            if not remaining:
+                return Done("every combination of the grid was proposed")
+            values = remaining.pop(np.random.default_rng([self._search.seed, position]).integers(len(remaining)))
+            if (reason := skip_reason(Candidate(0, values), self._tried)) is None:
+                self._enqueue(values)
+                return None
+            self._study.add_trial(
+                optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={HYPERPARAMETERS: values, SKIPPED: reason})
+            )
+        raise AssertionError
 
 
 def _distribution(dimension: Searched) -> BaseDistribution:

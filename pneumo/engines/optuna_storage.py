@@ -31,6 +31,9 @@ HYPERPARAMETERS, STOPPED, RESULT = "pneumo.hyperparameters", "pneumo.stopped", "
 LEARNED = "pneumo.learned"
 """User attribute of an Optuna trial that was copied from an earlier study. Such a trial has no number in our study."""
 
+SKIPPED = "pneumo.skipped"
+"""User attribute of an Optuna trial that was not trained, see `SkipReason`. Such a trial has no number in our study."""
+
 ID, EXPERIMENT = "pneumo.id", "pneumo.experiment"
 """User attributes of an Optuna study: its random id, and the resolved experiment as YAML text."""
 
@@ -71,13 +74,11 @@ def finished_optuna_trials(study: optuna.Study, searched: frozenset[str]) -> tup
         study: The study.
         searched: Names of the hyperparameters that the study searches.
     """
-    optuna_trials = study.get_trials(deepcopy=False)
-    learned = count_learned(optuna_trials)
     finished_trials = []
-    for optuna_trial in optuna_trials[learned:]:
+    for number, optuna_trial in numbered_trials(study.get_trials(deepcopy=False)):
         if optuna_trial.state.is_finished() and RESULT in optuna_trial.user_attrs:
             values = optuna_trial.user_attrs[HYPERPARAMETERS]
-            candidate = Candidate(optuna_trial.number - learned, values, searched & set(values))
+            candidate = Candidate(number, values, searched & set(values))
             finished_trials.append(Trial(candidate, TrialResult.from_json(optuna_trial.user_attrs[RESULT])))
     return tuple(sorted(finished_trials, key=lambda trial: trial.number))
 
@@ -85,6 +86,17 @@ def finished_optuna_trials(study: optuna.Study, searched: frozenset[str]) -> tup
 def count_learned(optuna_trials: list[optuna.trial.FrozenTrial]) -> int:
     """Return how many trials were copied from an earlier study. They come first, so our numbers start after them."""
     return sum(LEARNED in optuna_trial.user_attrs for optuna_trial in optuna_trials)
+
+
+def numbered_trials(optuna_trials: list[optuna.trial.FrozenTrial]) -> list[tuple[int, optuna.trial.FrozenTrial]]:
+    """Return the trials of our study with our numbers: Optuna's trials without those that were learned or skipped."""
+    numbered, others = [], 0
+    for trial in optuna_trials:
+        if LEARNED in trial.user_attrs or SKIPPED in trial.user_attrs:
+            others += 1
+        else:
+            numbered.append((trial.number - others, trial))
+    return numbered
 
 
 @contextmanager
@@ -133,15 +145,13 @@ def _read_study(name: str, storage: str) -> StoredStudy | None:
     if name not in optuna.get_all_study_names(database):
         return None
     study = optuna.load_study(study_name=name, storage=database)
-    optuna_trials = study.get_trials(deepcopy=False)
-    learned = count_learned(optuna_trials)
-    own_trials = [trial for trial in optuna_trials if LEARNED not in trial.user_attrs]
+    numbered = numbered_trials(study.get_trials(deepcopy=False))
     return StoredStudy(
         id=study.user_attrs.get(ID, ""),
         experiment=study.user_attrs.get(EXPERIMENT, ""),
-        numbers=tuple(trial.number - learned for trial in own_trials),
+        numbers=tuple(number for number, _ in numbered),
         trials=finished_optuna_trials(study, frozenset()),
-        lost=tuple(t.number - learned for t in own_trials if t.state.is_finished() and RESULT not in t.user_attrs),
+        lost=tuple(number for number, t in numbered if t.state.is_finished() and RESULT not in t.user_attrs),
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
-from pneumo.spec.candidate import Candidate, Done, Wait
+from pneumo.spec.candidate import Candidate, Done, SkipReason, Wait
 from pneumo.spec.result import Trial, TrialResult
 
 
@@ -16,6 +17,10 @@ class Engine(Protocol):
     without gaps. A candidate that was proposed but has no result yet is proposed again, first and under its own number,
     when the study is resumed. A candidate depends only on the experiment's seed, the candidate's number and the results
     told before it. An interrupted study therefore proposes the same candidates as an uninterrupted one.
+
+    No candidate repeats an earlier one, finished or under way: candidates with the same `key` would differ by luck only.
+    Every candidate can be built. If the algorithm proposes another one, the engine skips the proposal, which gets no
+    number, and asks the algorithm again. If there is no candidate left, the answer is `Done`.
     """
 
     id: str
@@ -45,7 +50,8 @@ class Engine(Protocol):
             value: Value of the objective after this epoch.
 
         Returns:
-            False if the trial is pruned and must stop now.
+            False if the trial is pruned and must stop now. After the candidate's last epoch always True: the trial is
+            complete, and the value serves to judge later trials.
         """
         ...
 
@@ -55,4 +61,8 @@ class Engine(Protocol):
 
     def trials(self) -> tuple[Trial, ...]:
         """Return all finished trials, ordered by number."""
+        ...
+
+    def skipped(self) -> Counter[SkipReason]:
+        """Return how many proposals of the study were skipped, by reason."""
         ...

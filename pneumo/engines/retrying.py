@@ -6,6 +6,7 @@ import queue
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -13,7 +14,7 @@ from typing import TypeVar
 from sqlalchemy import exc
 
 from pneumo.engines.protocol import Engine
-from pneumo.spec.candidate import Candidate, Done, Wait
+from pneumo.spec.candidate import Candidate, Done, SkipReason, Wait
 from pneumo.spec.result import Trial, TrialResult
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
@@ -103,6 +104,9 @@ class RetryingEngine:
 
     def trials(self) -> tuple[Trial, ...]:
         return self._call(lambda engine: engine.trials())
+
+    def skipped(self) -> Counter[SkipReason]:
+        return self._call(lambda engine: engine.skipped())
 
     def _call(self, operation: Callable[[Engine], T]) -> T:
         attempts = _Attempts(self._where, self._outage, self._say, self._interrupted)

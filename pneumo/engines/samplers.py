@@ -25,17 +25,17 @@ def check_installed(search: SearchSpec) -> None:
         )
 
 
-def build_sampler(search: SearchSpec, number: int) -> optuna.samplers.BaseSampler:
-    """Return the experiment's sampler for one trial.
+def build_sampler(search: SearchSpec, position: int) -> optuna.samplers.BaseSampler:
+    """Return the experiment's sampler for one proposal.
 
-    Its seed is derived from the study's seed and the trial's number. Its proposal therefore does not depend on how often
-    the process was restarted before this trial.
+    Its seed is derived from the study's seed and the proposal's position. The proposal therefore does not depend on how
+    often the process was restarted before it.
 
     Args:
         search: The `search` block of the experiment.
-        number: Number of the trial for which the sampler proposes.
+        position: Number of proposals before this one, trained or skipped.
     """
-    seed = int(np.random.SeedSequence([search.seed, number]).generate_state(1)[0])
+    seed = int(np.random.SeedSequence([search.seed, position]).generate_state(1)[0])
     settings: dict[str, Any] = search.algorithm_settings
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -89,7 +89,7 @@ def build_pruner(experiment: Experiment) -> optuna.pruners.BasePruner:
 
 
 class _NumberedQmcSampler(optuna.samplers.QMCSampler):
-    """A QMC sampler that gives each trial the point of its own number in one sequence for the whole study.
+    """A QMC sampler that gives each proposal the point of its own position in one sequence for the whole study.
 
     Optuna's sampler counts the points that were drawn, and would skip one when an interrupted trial is proposed again.
     """

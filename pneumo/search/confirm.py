@@ -107,7 +107,7 @@ class _Confirmations:
     def report(self, training: Training, epoch: int, value: float) -> bool:
         return True
 
-    def finish(self, training: Training, result: TrialResult, *, was_trained: bool) -> None:
-        self._failures.add(result, was_trained=was_trained)
+    def finish(self, training: Training, result: TrialResult) -> None:
+        self._failures.add(result)
         if result.state == "complete":
             self._recorder.add_confirmation(training, result)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pneumo.spec.best import baseline_trial, best_first
+from pneumo.spec.candidate import SkipReason
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.result import Trial
 from pneumo.spec.selection import Confirmation, metric_value, pareto_front
-from pneumo.spec.wording import count_of, describe_confirmation, describe_gain, format_value
+from pneumo.spec.wording import count_of, describe_confirmation, describe_gain, describe_skipped, format_value
 
 if TYPE_CHECKING:
     from pneumo.data.audit import Finding
@@ -23,6 +24,7 @@ def describe_study(
     findings: Sequence[Finding],
     finished_trials: Sequence[Trial],
     confirmed: Sequence[Confirmation] = (),
+    skipped: Mapping[SkipReason, int] | None = None,
 ) -> str:
     """Return the description as Markdown: the search, the pictures, and the result so far."""
     search = experiment.search
@@ -38,7 +40,9 @@ def describe_study(
     lines.append(f"Audit of the pictures: {severity_counts(findings)} (audit.json).")
     if reason := experiment.data.allow_leaks:
         lines.append(f"**Leaks between training and test were allowed**: {reason}")
-    return "\n\n".join([*lines, *_result_lines(experiment, finished_trials, confirmed)])
+    return "\n\n".join(
+        [*lines, *_result_lines(experiment, finished_trials, confirmed), *describe_skipped(skipped or {})]
+    )
 
 
 def severity_counts(findings: Sequence[Finding]) -> str:

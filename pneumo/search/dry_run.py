@@ -12,9 +12,9 @@ from pneumo.data.pictures import Source, describe_patients
 from pneumo.data.split import count_split, describe_split
 from pneumo.engines.engine_table import open_engine
 from pneumo.search.preflight import disk_needs
-from pneumo.spec.candidate import Candidate
+from pneumo.spec.candidate import Candidate, Done
 from pneumo.spec.experiment import Experiment
-from pneumo.spec.wording import describe_candidate
+from pneumo.spec.wording import describe_candidate, describe_skipped
 
 CANDIDATES = 3
 """Candidates that a dry run shows."""
@@ -29,10 +29,16 @@ def show_dry_run(experiment: Experiment, source: Source, console: Console) -> No
     with tempfile.TemporaryDirectory() as folder:
         engine = open_engine(experiment, f"sqlite:///{folder}/studies.db")
         proposals = [engine.ask() for _ in range(min(CANDIDATES, experiment.search.trials))]
+        skipped = engine.skipped()
     say(console, "The first candidates of a new study:")
     for candidate in proposals:
         if isinstance(candidate, Candidate):
             say(console, f"  {candidate.number}  {describe_candidate(candidate)}")
+        elif isinstance(candidate, Done):
+            say(console, f"There are no more: {candidate.reason}.")
+            break
+    for line in describe_skipped(skipped):
+        say(console, line)
     for line in describe_needs(disk_needs(experiment, source)):
         say(console, line)
     say(console, "Nothing was trained. To run the search, leave out --dry-run.")

@@ -12,7 +12,6 @@ from typing import Any, Literal, Protocol
 from pneumo.compute.place import Died, Ended, Event, Place, Progress, Report, Task
 from pneumo.spec.candidate import Candidate, Wait
 from pneumo.spec.errors import FullDiskError
-from pneumo.spec.hyperparameters import unbuildable
 from pneumo.spec.result import State, TrialResult
 
 TICK = 0.2
@@ -58,8 +57,8 @@ class Schedule(Protocol):
         """Take the objective after an epoch (from 1). False: stop this training now, it is pruned."""
         ...
 
-    def finish(self, training: Training, result: TrialResult, *, was_trained: bool) -> None:
-        """Take the result of a training. `was_trained` is False if its network could not be built."""
+    def finish(self, training: Training, result: TrialResult) -> None:
+        """Take the result of a training."""
         ...
 
 
@@ -161,11 +160,6 @@ class TrainingLoop:
             now = max(time.time(), self._latest_end)
             self._under_way[number] = _UnderWay(training, run_id, now, time.monotonic())
             self._listener.start(number, training)
-            candidate = training.candidate
-            if reason := unbuildable(candidate.values):
-                failure = TrialResult(candidate.number, run_id, "failed", error=reason)
-                self._finish(number, failure, was_trained=False)
-                return None  # so that an interruption is noticed
             self._place.submit(Task(number, self._recorder.task(training, run_id)))
         return None
 
@@ -188,13 +182,13 @@ class TrainingLoop:
                 failure = TrialResult(number, running.run_id, "failed", error=event.reason)
                 self._finish(event.number, failure, event.output)
 
-    def _finish(self, number: int, result: TrialResult, output: str = "", *, was_trained: bool = True) -> None:
+    def _finish(self, number: int, result: TrialResult, output: str = "") -> None:
         running = self._under_way[number]
         ended = running.started + time.monotonic() - running.started_at
         self._latest_end = max(self._latest_end, ended)
         result = replace(result, history=tuple(running.history), started=running.started, ended=ended)
         # The schedule first: after a kill between the two, its engine says how the run is to be closed.
-        self._schedule.finish(running.training, result, was_trained=was_trained)
+        self._schedule.finish(running.training, result)
         self._recorder.end(running.run_id, result.state, result.error, output)
         del self._under_way[number]
         self._listener.finish(number, running.training, result)

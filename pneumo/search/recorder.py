@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pneumo import __version__
 from pneumo.search.description import describe_study, severity_counts
-from pneumo.search.loop import Training
+from pneumo.search.loop import Ending, Training
 from pneumo.search.retention import removable_models
 from pneumo.spec.best import best_first, best_metric
+from pneumo.spec.candidate import SKIP_REASONS, SkipReason
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.names import Artifacts, Metrics, Params, Tags
 from pneumo.spec.objective import objective_metric
@@ -157,7 +158,11 @@ class StudyRecorder:
         self._confirmations.append(run)
 
     def close(
-        self, finished_trials: Sequence[Trial], interrupted: bool, confirmed: Sequence[Confirmation] = ()
+        self,
+        finished_trials: Sequence[Trial],
+        ending: Ending,
+        confirmed: Sequence[Confirmation],
+        skipped: Mapping[SkipReason, int],
     ) -> None:
         """Write the study's plots, tables and metrics, and close its run.
 
@@ -165,8 +170,9 @@ class StudyRecorder:
 
         Args:
             finished_trials: The study's finished trials.
-            interrupted: Whether the user ended the search.
+            ending: Why the search ended.
             confirmed: The confirmed trials, best first. They decide which trial is the best.
+            skipped: How many proposals were not trained, by reason.
         """
         self._remove_models(finished_trials)
         trials = [_with_run_id(trial, self._known_id(trial.result.run_id)) for trial in finished_trials]
@@ -177,14 +183,16 @@ class StudyRecorder:
         if confirmed:
             interval = {"mean": confirmed[0].mean, "low": confirmed[0].low, "high": confirmed[0].high}
             metrics |= {Metrics.confirmed(name): value for name, value in interval.items() if value is not None}
+        metrics |= {Metrics.skipped(reason): skipped.get(reason, 0) for reason in SKIP_REASONS}
         metrics[Metrics.PICTURES_UNREADABLE] = len(self._data.unreadable)
         self._mlflow.end_study(
             self._run,
-            "KILLED" if interrupted else "FINISHED" if best else "FAILED",
+            "KILLED" if ending.interrupted else "FINISHED" if best else "FAILED",
             metrics=metrics,
             artifacts=self._artifacts(trials, confirmed),
-            description=describe_study(self._experiment, self._data, self._findings, trials, confirmed),
+            description=describe_study(self._experiment, self._data, self._findings, trials, confirmed, skipped),
             best_run_id=best[0].result.run_id if best else None,
+            reason=ending.reason,
         )
 
     def abandon(self, *, wait: bool = True) -> None:

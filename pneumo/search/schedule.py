@@ -15,16 +15,15 @@ from pneumo.spec.stopping import common_cause, trials_since_improvement
 
 
 class FailureStreak:
-    """The failed trainings in a row. A training whose network could not be built says nothing of the next ones."""
+    """The failed trainings in a row."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._errors: list[str] = []
 
-    def add(self, result: TrialResult, *, was_trained: bool) -> None:
+    def add(self, result: TrialResult) -> None:
         """Count a finished training."""
-        if was_trained:
-            self._errors = [*self._errors, result.error or ""] if result.state == "failed" else []
+        self._errors = [*self._errors, result.error or ""] if result.state == "failed" else []
 
     @property
     def ending(self) -> Ending | None:
@@ -58,11 +57,11 @@ class Study:
             return True  # its value is not known before the trial's end
         return self._engine.report(training.candidate.number, epoch, value)
 
-    def finish(self, training: Training, result: TrialResult, *, was_trained: bool) -> None:
+    def finish(self, training: Training, result: TrialResult) -> None:
         if self._search.objectives[0] not in EPOCH_OBJECTIVES:
             result = replace(result, history=())  # what was reported is another metric
         self._engine.tell(result)
-        self._failures.add(result, was_trained=was_trained)
+        self._failures.add(result)
         self._finished_trials.append(Trial(training.candidate, result))
 
     def _ending(self, running: int) -> Ending | None:

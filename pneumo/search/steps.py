@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ from pneumo.search.schedule import Study
 from pneumo.search.screen import TrialListener, show_header
 from pneumo.search.summary import describe_resume, summarize
 from pneumo.spec.best import rank_confirmed_trials
+from pneumo.spec.candidate import SkipReason
 from pneumo.spec.errors import FullDiskError, RequestError
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.result import Trial
@@ -88,6 +89,7 @@ class SearchOutcome:
     ending: Ending
     finished_trials: Sequence[Trial]
     confirmed: Sequence[Confirmation]
+    skipped: Mapping[SkipReason, int]
     is_sent: bool
 
 
@@ -140,7 +142,10 @@ def _run_steps(request: SearchRequest, place: Place) -> int:
         return flush.report_unsent(command, interrupted=False)
     study = _open_study(request, flush, interruption)
     if (confirmed := _confirmed_if_complete(study, request)) is not None:
-        return summarize(experiment, study.finished_trials, study.store, command, console, confirmed=confirmed)
+        skipped = study.engine.skipped()
+        return summarize(
+            experiment, study.finished_trials, study.store, command, console, confirmed=confirmed, skipped=skipped
+        )
     data = _prepare(request, study)
     show_header(console, experiment, _describe_data(data), study.store.display_uri, study.finished_trials)
     outcome = _train(request, study, data, place, interruption)
@@ -149,7 +154,14 @@ def _run_steps(request: SearchRequest, place: Place) -> int:
     if not outcome.ending.interrupted:
         say(console, f"Ended: {outcome.ending.reason}.")
     return summarize(
-        experiment, outcome.finished_trials, study.store, command, console, outcome.ending, outcome.confirmed
+        experiment,
+        outcome.finished_trials,
+        study.store,
+        command,
+        console,
+        outcome.ending,
+        outcome.confirmed,
+        outcome.skipped,
     )
 
 
@@ -276,7 +288,7 @@ def _train(
                 with TrialListener(experiment, console, study.finished_trials) as listener:
                     schedule = Study(experiment.search, engine)
                     ending = TrainingLoop(schedule, place, recorder, listener, latest_end).run(interruption)
-                trials = engine.trials()
+                trials, skipped = engine.trials(), engine.skipped()
                 ending = confirm_best(
                     experiment, recorder, trials, ending, place=place, console=console, interrupted=interruption
                 )
@@ -284,7 +296,7 @@ def _train(
                 # The study's tables name the runs by their ids, so all earlier writes have to arrive first.
                 is_sent = flush.wait(sender, interruption)
                 if is_sent:
-                    recorder.close(trials, ending.interrupted, confirmed)
+                    recorder.close(trials, ending, confirmed, skipped)
                     is_sent = flush.wait(sender, interruption)
                 else:
                     recorder.abandon()
@@ -294,7 +306,7 @@ def _train(
         except BaseException as error:
             recorder.abandon(wait=not isinstance(error, KeyboardInterrupt))
             raise
-    return SearchOutcome(ending, trials, confirmed, is_sent)
+    return SearchOutcome(ending, trials, confirmed, skipped, is_sent)
 
 
 def _describe_failure(error: Exception) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -13,11 +13,13 @@ from pneumo.console.command import INTERRUPTED, NOTHING_FIT, OK, TypedCommand, p
 from pneumo.console.display import say
 from pneumo.search.loop import Ending
 from pneumo.search.screen import show_results
+from pneumo.spec.candidate import SkipReason
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.result import Trial
 from pneumo.spec.selection import Confirmation
 from pneumo.spec.sources import GENERATED_SOURCES
 from pneumo.spec.stopping import common_cause
+from pneumo.spec.wording import describe_skipped
 
 if TYPE_CHECKING:
     from pneumo.tracking.store import Store
@@ -31,6 +33,7 @@ def summarize(
     console: Console,
     ending: Ending | None = None,
     confirmed: Sequence[Confirmation] = (),
+    skipped: Mapping[SkipReason, int] | None = None,
 ) -> int:
     """Say how the study stands and what to do next. Return the exit status.
 
@@ -42,10 +45,13 @@ def summarize(
         console: Where the lines go.
         ending: Why the search ended; None if the study was complete before.
         confirmed: The confirmed trials, best first.
+        skipped: How many proposals were not trained, by reason.
     """
     is_any_complete = any(trial.result.state == "complete" for trial in finished_trials)
     if is_any_complete:
         show_results(console, experiment, finished_trials, confirmed)
+    for line in describe_skipped(skipped or {}):
+        say(console, line)
     if ending and ending.interrupted:
         say(console, f"Interrupted. Everything so far is saved. {describe_resume(command)}")
         return INTERRUPTED

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
-from pneumo.spec.hyperparameters import Hyperparameters, Value
+from pneumo.spec.hyperparameters import Hyperparameters, Value, training_key
+
+SkipReason = Literal["repeat", "unbuildable"]
+"""Why a proposal of an algorithm is not trained: it repeats an earlier candidate, or its network cannot be built."""
+
+SKIP_REASONS: tuple[SkipReason, ...] = get_args(SkipReason)
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,14 @@ class Candidate:
     def epochs(self) -> int:
         """The epoch to train to, counted from the start of the first trial that this one continues."""
         return int(self.hyperparameters["epochs"])
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What is trained. Two candidates with the same key would differ by the seed of their training only."""
+        values = self.values
+        # Only a schedule depends on the epochs still to come.
+        full_epochs = None if values.schedule == "constant" else self.full_epochs or self.epochs
+        return (training_key(values), full_epochs, self.first_epoch, self.resume_from)
 
     @property
     def can_continue(self) -> bool:

@@ -234,6 +234,25 @@ def map_size(values: Hyperparameters) -> int:
     return side
 
 
+def layer_filters(values: Hyperparameters) -> tuple[int, ...]:
+    """Return the number of filters of each convolutional layer."""
+    return tuple(max(1, round(values.filters * values.filter_growth**k)) for k in range(values.layers))
+
+
+def training_key(values: Hyperparameters) -> tuple[object, ...]:
+    """Return a key that is equal for hyperparameters that build the same network and train it in the same way.
+
+    Equal keys do not need equal hyperparameters: `filter_growth` has no effect on a single layer, for example.
+    """
+    settings = values.model_dump(exclude={"layers", "filters", "filter_growth"})
+    for name, condition in CONDITIONS.items():
+        if any(settings[parent] not in allowed for parent, allowed in condition.items()):
+            del settings[name]
+    if values.optimizer == "adamw":  # Keras' Adam has the same decoupled weight decay
+        settings["optimizer"] = "adam"
+    return (layer_filters(values), *settings.items())
+
+
 def unbuildable(values: Hyperparameters) -> str | None:
     """Return the reason, in one line, why the network cannot be built; None if it can."""
     if map_size(values) > 0:
@@ -250,8 +269,7 @@ def count_parameters(values: Hyperparameters) -> int:
     if side == 0:
         return 0
     count, channels = 0, int(values.channels)
-    for k in range(values.layers):
-        filters = max(1, round(values.filters * values.filter_growth**k))
+    for filters in layer_filters(values):
         # Batch normalization has four parameters for each filter and replaces the bias.
         count += filters * (channels * values.kernel_size**2 + (4 if values.batch_norm else 1))
         channels = filters

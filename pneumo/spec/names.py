@@ -26,6 +26,7 @@ class Tags:
     DATA_TEST = "pneumo.data.test"  # digest of the test pictures; on promotions and versions too
     DATA_PATIENTS = "pneumo.data.patients"  # how the patients are known
     BEST_RUN = "pneumo.best_run"
+    ENDED = "pneumo.ended"  # why the last search ended
     TEST_OPENING = "pneumo.test_opening."  # followed by a number: one opening of the test pictures, JSON
 
     # The run of a trial or a confirmation.
@@ -140,6 +141,11 @@ class Metrics:
     def trials(state: str) -> str:
         """Return the metric of a study that counts its trials of a state."""
         return f"trials_{state}"
+
+    @staticmethod
+    def skipped(reason: str) -> str:
+        """Return the metric of a study that counts the proposals that were not trained for a reason, see `SkipReason`."""
+        return f"proposals_{reason}"
 
     @staticmethod
     def confirmed(end: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from pneumo.spec.errors import Fault, SettingError, collect_faults, unknown_names
@@ -126,6 +127,13 @@ class Space:
             yield drawn
 
         return extend(0, {})
+
+    def combinations(self, most: int) -> list[dict[str, Value]] | None:
+        """Return every candidate as `grid` does; None if a range is continuous or there are more than `most`."""
+        if any(dimension.values is None for dimension in self.searched):
+            return None
+        combinations = list(islice(self.grid(), most + 1))
+        return combinations if len(combinations) <= most else None
 
     def contains(self, values: Mapping[str, Value]) -> bool:
         """Return whether `values` are exactly the is_active hyperparameters of a candidate of this space."""

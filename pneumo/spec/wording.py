@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pneumo.spec.best import best_metric
-from pneumo.spec.candidate import Candidate
+from pneumo.spec.candidate import Candidate, SkipReason
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.hyperparameters import Value
 from pneumo.spec.objective import OBJECTIVES
@@ -42,6 +44,19 @@ def describe_candidate(candidate: Candidate) -> str:
     """Return the searched hyperparameters of a candidate, as `layers=2 learning_rate=0.00034`."""
     values = candidate.hyperparameters
     return " ".join(f"{name}={format_hyperparameter(values[name])}" for name in values if name in candidate.searched)
+
+
+def describe_skipped(skipped: Mapping[SkipReason, int]) -> list[str]:
+    """Return a sentence for each reason for which proposals were not trained. They do not count as trials."""
+    sentences: Mapping[SkipReason, str] = {
+        "repeat": "{} not trained as repeats of earlier candidates; search.confirm trains the best again with other seeds.",
+        "unbuildable": "{} not trained because the layers would pool the picture to nothing.",
+    }
+    return [
+        sentence.format(f"{count_of(times, 'proposal')} {'was' if times == 1 else 'were'}")
+        for reason, sentence in sentences.items()
+        if (times := skipped.get(reason, 0))
+    ]
 
 
 def describe_bound(bound: Bound) -> str:

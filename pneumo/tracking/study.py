@@ -287,6 +287,7 @@ def end_study(
     artifacts: Mapping[str, str | bytes],
     description: str | None = None,
     best_run_id: str | None = None,
+    reason: str | None = None,
 ) -> None:
     """Append the end of a study's run.
 
@@ -297,9 +298,10 @@ def end_study(
         artifacts: Plots and tables, by path in the run.
         description: Markdown at the top of the run's page; None to leave it as it is.
         best_run_id: Run of the best trial.
+        reason: Why the search ended.
     """
     outbox = study.outbox
-    tags = {Tags.NOTE: description, Tags.BEST_RUN: best_run_id}
+    tags = {Tags.NOTE: description, Tags.BEST_RUN: best_run_id, Tags.ENDED: reason}
     points = metric_points(metrics, 0, after=study.newest)
     outbox.append(study.run_id, LogBatch(points, tags={key: value for key, value in tags.items() if value}))
     outbox.append_files(study.run_id, artifacts)

@@ -201,6 +201,8 @@ SPACE = {
 }
 """Good and bad values. A space of bad values only would be refused: every model would be too large for the disk."""
 
+DROPOUT = [0.1, 0.2, 0.3, 0.4]
+
 FIXED = {"optimizer": "sgd", "batch_size": 1, "image_size": 64}
 
 
@@ -211,9 +213,10 @@ def run_drilled(experiment: Path, folder: Path) -> subprocess.CompletedProcess[s
 
 
 def test_each_bad_trial_costs_itself_only_and_says_why(tmp_path: Path) -> None:
-    tries = [values for bad, _ in BAD.values() for values in (GOOD | bad, GOOD)]
+    good = [GOOD | {"dropout": dropout} for dropout in DROPOUT]
+    tries = [values for (bad, _), other in zip(BAD.values(), good, strict=True) for values in (GOOD | bad, other)]
     options = {"trials": len(tries), "baseline": False, "try": tries, "trial_timeout": "20s", "algorithm": "random"}
-    experiment = write(tmp_path, hyperparameters=FIXED | SPACE, search=options)
+    experiment = write(tmp_path, hyperparameters=FIXED | SPACE | {"dropout": [0.0, *DROPOUT]}, search=options)
     done = run_drilled(experiment, tmp_path)
     assert done.returncode == 0, done.stderr
     _, trials = runs(tmp_path, "small")

@@ -135,7 +135,7 @@ def clock(tmp_path: Path) -> tuple[dict[str, str], Path]:
 
 def test_a_clock_that_is_set_back(tmp_path: Path, clock: tuple[dict[str, str], Path]) -> None:
     environment, set_back = clock
-    file = write(tmp_path, hyperparameters={"filters": [2, 4, 8], "epochs": 2}, search={"trials": 5, "patience": 50})
+    file = write(tmp_path, hyperparameters={"filters": [2, 4, 6, 8], "epochs": 2}, search={"trials": 5, "patience": 50})
     first = search(file, "--trials", 2, folder=tmp_path, **environment)
     assert first.returncode == 0, first.stderr
     program = subprocess.Popen(

@@ -125,7 +125,7 @@ def has_logged_epoch(folder: Path) -> bool:
 
 @pytest.mark.slow
 def test_bad_candidates_fail_with_their_reason_and_cost_themselves_only(tmp_path: Path) -> None:
-    space = {"layers": [1, 5], "optimizer": "sgd", "learning_rate": [0.01, 10.0], "epochs": 2}
+    space = {"layers": [1, 5], "optimizer": "sgd", "learning_rate": [0.01, 10.0], "weight_decay": 1.0, "batch_size": 1}
     experiment = write(tmp_path, hyperparameters=space, search={"trials": 4, "algorithm": "grid", "baseline": False})
     done = search(experiment, folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -134,24 +134,25 @@ def test_bad_candidates_fail_with_their_reason_and_cost_themselves_only(tmp_path
         (run.data.params["layers"], run.data.params["learning_rate"]): run.data.tags.get("pneumo.error", "")
         for run in children
     }
+    assert set(errors) == {("1", "0.01"), ("1", "10.0")}  # the others cannot be built, and are no trials
     assert errors["1", "0.01"] == ""
-    assert "pool a picture" in errors["5", "0.01"]
-    assert {run.info.status for run in children if run.data.params["layers"] == "5"} == {"FAILED"}
-    assert {run.data.tags["pneumo.state"] for run in children if run.data.params["layers"] == "5"} == {"failed"}
+    assert "try a lower learning_rate" in errors["1", "10.0"]
+    assert {run.info.status for run in children if errors["1", run.data.params["learning_rate"]]} == {"FAILED"}
+    assert "2 proposals were not trained because the layers would pool the picture to nothing." in done.stdout
 
 
 def test_nothing_fit_to_use_is_status_3(tmp_path: Path) -> None:
-    space = {"layers": [2, 6], "image_size": [32]}
-    experiment = write(tmp_path, hyperparameters=space, search={"baseline": False, "algorithm": "grid", "trials": 1})
-    for seed in range(10):  # find a seed whose only trial has six layers, which cannot be built
-        arguments = [experiment, "--set", f"search.seed={seed}", "--name", f"seed-{seed}"]
-        first = search(*arguments, "--dry-run", folder=tmp_path)
-        if "0  layers=6" in first.stdout:
-            break
-    done = search(*arguments, folder=tmp_path)
+    # The file is accepted, since a network with the smaller kernel and the larger picture could be built. No candidate has both.
+    space = {"layers": 6, "kernel_size": [3, 9], "image_size": {"value": 256, "when": {"kernel_size": 9}}}
+    experiment = write(tmp_path, hyperparameters=space, search={"baseline": False, "trials": 3})
+    dry = search(experiment, "--dry-run", folder=tmp_path)
+    assert "There are no more: every combination of the space was tried." in dry.stdout
+    done = search(experiment, folder=tmp_path)
     assert done.returncode == 3
-    assert "none of 1 trials completed; most often: layers=6" in done.stderr
-    assert runs(tmp_path, f"seed-{seed}")[0].info.status == "FAILED"
+    assert "no trial was started: every combination of the space was tried" in done.stderr
+    assert "not trained because the layers would pool the picture to nothing" in done.stdout
+    parent, children = runs(tmp_path, "small")
+    assert (parent.info.status, children) == ("FAILED", [])
 
 
 def test_the_sealed_test_pictures_are_never_read(archive: Path, tmp_path: Path) -> None:
