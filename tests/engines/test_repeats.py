@@ -140,7 +140,8 @@ def test_known_configurations_are_trained_once(which: tuple[str, str], begin: Op
     """One repeats the baseline, one repeats another and one cannot be built."""
     layers: dict[str, Any] = {"layers": {"low": 1, "high": 6}, "dropout": {"low": 0.0, "high": 0.4, "step": 0.1}}
     known: list[dict[str, Any]] = [{"layers": 1}, {"layers": 2}, {"layers": 6}, {"dropout": 0.2}, {"layers": 2}]
-    engine = begin(experiment(*which, layers, **{"try": known}), storage)
+    options: dict[str, Any] = {"try": known}
+    engine = begin(experiment(*which, layers, **options), storage)
     trials = play(engine, 4)
     proposed = [(t.candidate.values.layers, t.candidate.values.dropout) for t in trials]
     assert proposed[:3] == [(1, 0.0), (2, 0.0), (1, 0.2)]

@@ -142,7 +142,7 @@ def test_bad_candidates_fail_with_their_reason_and_cost_themselves_only(tmp_path
 
 
 def test_nothing_fit_to_use_is_status_3(tmp_path: Path) -> None:
-    # The file is accepted, since a network with the smaller kernel and the larger picture could be built. No candidate has both.
+    # The file is accepted, since the smaller kernel with the larger picture could be built. No candidate has both.
     space = {"layers": 6, "kernel_size": [3, 9], "image_size": {"value": 256, "when": {"kernel_size": 9}}}
     experiment = write(tmp_path, hyperparameters=space, search={"baseline": False, "trials": 3})
     dry = search(experiment, "--dry-run", folder=tmp_path)

@@ -159,3 +159,26 @@ def test_trial_after_trial_that_fails_is_status_3_with_the_cause(tmp_path: Path)
     assert "run the same command again" in done.stdout
     parent, trials = runs(tmp_path, "small")
     assert [run.info.status for run in (parent, *trials)] == ["FAILED"] * 3
+
+
+def test_a_space_of_few_networks_ends_the_study_and_says_so(tmp_path: Path) -> None:
+    experiment = write(tmp_path, hyperparameters={"filters": [2, 4]}, search={"trials": 8})
+    done = search(experiment, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Ended: every combination of the space was tried." in done.stdout
+    sentence = "not trained as repeats of earlier candidates; search.confirm trains the best again with other seeds."
+    assert sentence in done.stdout
+    assert "Search further" not in done.stdout
+    parent, trials = runs(tmp_path, "small")
+    assert [run.data.params["filters"] for run in trials[:1]] == ["32"]
+    assert sorted(run.data.params["filters"] for run in trials[1:]) == ["2", "4"]
+    assert parent.data.tags["pneumo.ended"] == "every combination of the space was tried"
+    assert parent.data.metrics["proposals_repeat"] >= 1
+    assert parent.data.metrics["proposals_unbuildable"] == 0
+    assert sentence in parent.data.tags["mlflow.note.content"]
+
+    again = search(experiment, folder=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert sentence in again.stdout
+    assert len(runs(tmp_path, "small")[1]) == 3
+    assert search("--check", "small", folder=tmp_path).stdout == "Study small: 3 trials, 4 runs, no faults.\n"
