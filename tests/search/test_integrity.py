@@ -40,7 +40,7 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a study with complete, pruned and failed trials, a confirmed trial and a forced promotion."""
     folder = tmp_path_factory.mktemp("studied")
     options = {"trials": 9, "pruner": "median", "algorithm": "random", "confirm": {"top": 1, "seeds": 2}}
-    options |= {"pruner_settings": {"n_startup_trials": 1}, "try": [DIVERGING]}
+    options |= {"pruner_settings": {"n_startup_trials": 1, "n_warmup_steps": 0}, "try": [DIVERGING]}
     done = search(write(folder, hyperparameters=SPACE, search=options), folder=folder)
     assert done.returncode == 0, done.stderr
     promoted = called("promote", "small", "--force", "to have one", folder=folder)
