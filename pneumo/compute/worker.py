@@ -49,7 +49,9 @@ def work(
         environment: Environment variables to set before anything heavy is imported.
         output: Path of the file that receives standard output and error.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of the terminal; the parent handles it
+    # Ctrl-C and a closed terminal reach all processes of the terminal; the parent handles them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.environ.update(environment)
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(descriptor, 1)

@@ -64,9 +64,8 @@ def run_command(
     """Run a verb's command line and exit with its status.
 
     A `RequestError` or a mistyped option becomes a line for each fault on standard error and status 2. So does an argument
-    or an option's value that is empty, as a shell variable is that is not set. Ctrl-C and SIGTERM become
-    status 130. If Python decodes file names as ASCII, which neither YAML nor MLflow can store, the process starts again
-    in UTF-8 mode.
+    or an option's value that is empty, as a shell variable is that is not set. Ctrl-C, SIGTERM and SIGHUP become status 130.
+    If Python decodes file names as ASCII, which neither YAML nor MLflow can store, the process starts again in UTF-8 mode.
 
     Args:
         app: The verb's command line.

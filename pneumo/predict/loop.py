@@ -41,7 +41,7 @@ class PredictionCounts:
 
     @property
     def interrupted(self) -> bool:
-        """Whether Ctrl-C or SIGTERM stopped the predictions."""
+        """Whether Ctrl-C, SIGTERM or SIGHUP stopped the predictions."""
         return self.predicted < self.requested and not self.output_closed
 
 

@@ -1,12 +1,27 @@
-"""Ctrl-C ends a command even at an instant when Python or a library would swallow `KeyboardInterrupt`."""
+"""Ctrl-C, SIGTERM and SIGHUP end a command even if Python or a library would swallow `KeyboardInterrupt`.
+
+So does a terminal that is closed, with nobody left to read the output.
+"""
 
 from __future__ import annotations
 
+import os
+import pty
+import select
+import shlex
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from pneumo.console.signals import Interruption
+
+LONGEST = 60
+"""Seconds until a test fails that waits for a program."""
 
 PROGRAM = """
 import os, signal, sys, time, weakref
@@ -19,12 +34,12 @@ class Thing:
     pass
 
 def ctrl_c(*_):
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), getattr(signal, sys.argv[2]))
     for _ in range(100_000):
         pass
 
 @app.command()
-def main(instant: str, seconds: int) -> int:
+def main(instant: str, number: str, seconds: int) -> int:
     if instant == "an import":
         import swallows
         print(swallows.outcome)
@@ -39,7 +54,7 @@ def main(instant: str, seconds: int) -> int:
 
 run_command(app, "search")
 """
-"""A command that sends itself Ctrl-C at the given instant, then sleeps for so many seconds."""
+"""A command that sends itself a signal at the given instant, then sleeps for so many seconds."""
 
 SWALLOWS = """
 import __main__
@@ -50,22 +65,120 @@ except BaseException:
 else:
     outcome = "complete"
 """
-"""A module that is sent Ctrl-C while it is imported, and swallows the exception."""
+"""A module that is sent a signal while it is imported, and swallows the exception."""
+
+ENDING = ["SIGINT", "SIGTERM", "SIGHUP"]
 
 
+@pytest.mark.parametrize("number", ENDING)
 @pytest.mark.parametrize("instant", ["an import", "the end of an object", "anywhere else"])
-def test_an_interruption_is_not_lost(instant: str, tmp_path: Path) -> None:
+def test_an_interruption_is_not_lost(instant: str, number: str, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     (tmp_path / "swallows.py").write_text(SWALLOWS)
     done = subprocess.run(
-        [sys.executable, "program.py", instant, "60"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "program.py", instant, number, "60"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (130, "")
     assert done.stdout == ("complete\n" if instant == "an import" else "")
 
 
-def test_ctrl_c_is_ignored_if_the_caller_ignores_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_is_ignored_if_the_caller_ignores_it(number: str, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
-    # A shell script that runs a command in the background does so.
-    arguments = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", sys.executable, "program.py", "anywhere else", "0"]
+    # A shell script that runs a command in the background does so with Ctrl-C, and nohup with SIGHUP.
+    trap = f"trap '' {number.removeprefix('SIG')}; exec \"$@\""
+    arguments = ["sh", "-c", trap, "sh", sys.executable, "program.py", "anywhere else", number, "0"]
     assert subprocess.run(arguments, cwd=tmp_path, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "raises"),
+    [
+        ("SIGINT", "SIGINT", True),
+        ("SIGTERM", "SIGINT", True),
+        ("SIGHUP", "SIGTERM", True),
+        ("SIGHUP", "SIGHUP", False),
+        ("SIGINT", "SIGHUP", False),
+    ],
+)
+def test_only_a_user_who_asks_twice_is_not_waited_for(
+    first: str, second: str, raises: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted = Interruption()
+    handlers = {number: signal.signal(number, signal.default_int_handler) for number in map(signal.Signals, (1, 2, 15))}
+    try:
+        with interrupted:
+            signal.raise_signal(signal.Signals[first])
+            assert interrupted()
+            if raises:
+                with pytest.raises(KeyboardInterrupt):
+                    signal.raise_signal(signal.Signals[second])
+            else:
+                signal.raise_signal(signal.Signals[second])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+TALKS = """
+import sys, time
+from pathlib import Path
+import typer
+from pneumo.console.command import run_command
+from pneumo.console.display import open_console, progress_bar, say
+from pneumo.console.signals import Interruption
+
+app = typer.Typer()
+
+@app.command()
+def main() -> int:
+    console = open_console()
+    with Interruption() as interrupted, progress_bar("pictures", console) as show:
+        Path("ready").touch()
+        while not interrupted():
+            show(1, 2)
+            time.sleep(0.01)
+        say(console, "Ending")
+        print("ending", file=sys.stderr, flush=True)
+        Path("ended").touch()
+    say(console, "Ended")
+    return 130
+
+try:
+    run_command(app, "search")
+except SystemExit as end:
+    Path("status").write_text(str(end.code))
+"""
+"""A command that shows a bar until it is interrupted, then says so, ends cleanly and leaves a file with its exit status."""
+
+
+@pytest.mark.parametrize("pipe", ["", " 2>&1 | tee log.txt", " | cat >&2"])
+@pytest.mark.parametrize("in_shell", [False, True], ids=["sh -c", "interactive shell"])
+def test_a_closed_terminal_ends_a_command_cleanly(pipe: str, in_shell: bool, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(TALKS)
+    command = f"{shlex.quote(sys.executable)} program.py{pipe}"
+    # An interactive shell passes SIGHUP on to its jobs, which therefore receive it twice.
+    shell_arguments = "--norc -i" if in_shell else f"-c {shlex.quote(command if pipe else f'exec {command}')}"
+    terminal, end = pty.openpty()
+    name = os.ttyname(end)  # the first process of a session that opens a terminal is controlled by it
+    opening = f"exec bash {shell_arguments} <{name} >{name} 2>&1"
+    shell = subprocess.Popen(["sh", "-c", opening], cwd=tmp_path, start_new_session=True)
+    if in_shell:
+        os.write(terminal, f"{command}\n".encode())
+    until((tmp_path / "ready").exists, terminal)
+    os.close(end)
+    os.close(terminal)
+    shell.wait(LONGEST)
+    until((tmp_path / "status").exists)
+    assert (tmp_path / "ended").exists()
+    assert (tmp_path / "status").read_text() == "130"
+
+
+def until(reached: Callable[[], bool], terminal: int | None = None) -> None:
+    """Wait until something is reached, and read meanwhile what is shown in a terminal."""
+    deadline = time.monotonic() + LONGEST
+    while not reached():
+        assert time.monotonic() < deadline
+        if terminal is not None and select.select([terminal], [], [], 0.02)[0]:
+            os.read(terminal, 1000)
+        time.sleep(0.01)
