@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel
 from mlflow.models import Model
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from pneumo.spec.names import Tags
 from pneumo.tracking.location import check_own
@@ -76,5 +78,16 @@ def _models_of_run(store: Store, run_id: str) -> list[LoggedModel]:
 def _delete(store: Store, model: LoggedModel) -> None:
     if store.file:
         check_own(store.file, model.artifact_location)
-    get_artifact_repository(model.artifact_location, tracking_uri=store.uri).delete_artifacts()
+    repository = get_artifact_repository(model.artifact_location, tracking_uri=store.uri)
+    repository.delete_artifacts()
+    if isinstance(repository, LocalArtifactRepository):
+        _remove_empty(Path(repository.artifact_dir).parent, str(model.model_id))
     store.client.delete_logged_model(model.model_id)
+
+
+def _remove_empty(folder: Path, model_id: str) -> None:
+    """Remove a model's folder and the one with all models, if they are empty: MLflow keeps them."""
+    if folder.name == model_id:
+        with contextlib.suppress(OSError):  # it is not empty, or was never made
+            folder.rmdir()
+            folder.parent.rmdir()
