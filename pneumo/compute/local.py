@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import multiprocessing
 import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
+from pneumo.compute.memory import count_oom_kills
 from pneumo.compute.place import Died, Ended, Event, PlaceError, Task
 from pneumo.compute.worker import Started, TrialFunction, work
 from pneumo.spec.errors import LESS_MEMORY
+from pneumo.spec.wording import count_of
 
 TRIALS_PER_WORKER = 20
 """Number of trials after which a worker is replaced, because TensorFlow leaks a few MB in each trial.
@@ -27,7 +30,7 @@ The next worker starts together with the last trial of the old one, so that noth
 """
 
 MOST_DEATHS = 3
-"""Number of idle workers that may die in a row before the place gives up."""
+"""Number of workers that may die in a row before they start a trial until the place gives up."""
 
 OUT_OF_MEMORY = ("MemoryError", "std::bad_alloc", "Cannot allocate memory", "cannot allocate memory", "Out of memory")
 """Messages of Python, C++ and the C library in the output of a process that ran out of memory."""
@@ -62,22 +65,27 @@ class _Worker:
         pipe: Connection to the process.
         output: File with the standard output and error of the process.
         slot: Index of the slot in which the worker runs.
+        oom_kills: Number of processes that the kernel had ended for memory when the worker, or its last task, was started.
         submitted: Number of tasks that were submitted to it.
-        number: Number of the trial that is under way; None if it is idle.
-        started: Monotonic time in seconds when that trial started; None before.
+        task: The task that is under way; None if it is idle.
+        started: Monotonic time in seconds when that task started; None before.
     """
 
     process: SpawnProcess
     pipe: Connection
     output: Path
     slot: int
+    oom_kills: int | None
     submitted: int = 0
-    number: int | None = None
+    task: Task | None = None
     started: float | None = None
 
 
 class LocalProcesses:
-    """A `Place` of worker processes on this machine, which are started at once.
+    """A `Place` of worker processes on this machine.
+
+    One worker is started at once, and the others when a task or `start` needs them, so that there are never more workers
+    than tasks. If memory runs out while several workers are there, the place goes on with fewer.
 
     Args:
         run: Function that runs a trial. It must be importable from a module.
@@ -86,6 +94,7 @@ class LocalProcesses:
         gpus: GPUs to assign to the slots in turn; None for all visible ones. Without GPUs, the slots share the cores
             evenly.
         trial_timeout: Seconds after which a trial is killed; None for no limit.
+        shares: Number of workers among which the cores are divided; None for `slots`.
     """
 
     def __init__(
@@ -95,8 +104,9 @@ class LocalProcesses:
         slots: int = 1,
         gpus: Sequence[str] | None = None,
         trial_timeout: float | None = None,
+        shares: int | None = None,
     ) -> None:
-        self._run, self._warm_up, self._slots = run, warm_up, slots
+        self._run, self._warm_up, self._slots, self._shares = run, warm_up, slots, shares or slots
         self._gpus = visible_gpus() if gpus is None else tuple(gpus)
         self._trial_timeout = trial_timeout
         self._last_watched = time.monotonic()
@@ -104,21 +114,31 @@ class LocalProcesses:
         self._folder = tempfile.TemporaryDirectory(prefix="pneumo-workers-")
         self._deaths = 0
         self._started_workers = 0
-        self._workers = [self._start(slot) for slot in range(slots)]
+        self._workers: list[_Worker] = []
+        self.start(1)
 
     @property
     def free(self) -> int:
-        return self._slots - sum(worker.number is not None for worker in self._workers)
+        return self._slots - sum(worker.task is not None for worker in self._workers)
+
+    def start(self, workers: int) -> None:
+        """Start workers ahead of their tasks, until there are `workers`, or one for each slot."""
+        while len(self._workers) < min(workers, self._slots):
+            self._start_worker()
 
     def submit(self, task: Task) -> None:
-        busy_slots = {w.slot for w in self._workers if w.number is not None}
-        worker = next(w for w in self._workers if w.slot not in busy_slots and w.submitted < TRIALS_PER_WORKER)
-        worker.number, worker.started, worker.submitted = task.number, None, worker.submitted + 1
-        # If the worker died while it was idle, its sentinel shows that, and next_event reports the task as died.
+        busy_slots = {w.slot for w in self._workers if w.task}
+        idle = [w for w in self._workers if w.slot not in busy_slots and w.submitted < TRIALS_PER_WORKER]
+        self._hand(idle[0] if idle else self._start_worker(), task)
+
+    def _hand(self, worker: _Worker, task: Task) -> None:
+        worker.task, worker.started, worker.submitted = task, None, worker.submitted + 1
+        worker.oom_kills = count_oom_kills()
+        # If the worker died while it was idle, its sentinel shows that, and next_event submits the task again.
         with contextlib.suppress(BrokenPipeError):
             worker.pipe.send(task)
         if worker.submitted == TRIALS_PER_WORKER:
-            self._workers.append(self._start(worker.slot))
+            self._start_worker(worker.slot)
 
     def next_event(self, timeout: float) -> Event | None:
         # Between two calls, for example while the driver waits for a server, trials may wait for an answer. That time does
@@ -136,37 +156,48 @@ class LocalProcesses:
             self._last_watched = time.monotonic()
 
     def answer(self, number: int, go_on: bool) -> None:
-        worker = next(w for w in self._workers if w.number == number)
+        worker = next(w for w in self._workers if w.task and w.task.number == number)
         with contextlib.suppress(BrokenPipeError):
             worker.pipe.send(go_on)
 
     def close(self) -> None:
-        for worker in self._workers:
-            worker.process.kill()
-        for worker in self._workers:
-            worker.process.join()
-            worker.pipe.close()
-        self._workers.clear()
+        self._end(self._workers)
         self._folder.cleanup()
 
-    def _start(self, slot: int) -> _Worker:
+    def _start_worker(self, slot: int | None = None) -> _Worker:
+        """Start a worker, by default in the first slot that has none."""
+        if slot is None:
+            slot = next(slot for slot in itertools.count() if slot not in {worker.slot for worker in self._workers})
         driver_end, worker_end = self._context.Pipe()
         self._started_workers += 1
         output = Path(self._folder.name) / f"worker-{self._started_workers}.txt"
         arguments = (worker_end, self._run, self._warm_up, self._environment(slot), str(output))
         process = self._context.Process(target=work, args=arguments, daemon=True)
+        oom_kills = count_oom_kills()
         with _deferred_interruption():
             process.start()
         worker_end.close()
-        return _Worker(process, driver_end, output, slot)
+        worker = _Worker(process, driver_end, output, slot, oom_kills)
+        self._workers.append(worker)
+        return worker
+
+    def _end(self, workers: Iterable[_Worker]) -> None:
+        """Kill workers and forget them."""
+        workers = list(workers)
+        for worker in workers:
+            worker.process.kill()
+        for worker in workers:
+            worker.process.join()
+            worker.pipe.close()
+            self._workers.remove(worker)
 
     def _environment(self, slot: int) -> dict[str, str]:
         environment = {"TMPDIR": self._folder.name}  # what a killed process leaves there is removed with the folder
         if self._gpus:
             return environment | {"CUDA_VISIBLE_DEVICES": self._gpus[slot % len(self._gpus)]}
-        if self._slots == 1:
+        if self._shares == 1:
             return environment
-        threads = str(max(1, (os.cpu_count() or 1) // self._slots))
+        threads = str(max(1, (os.cpu_count() or 1) // self._shares))
         return environment | {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads}
 
     def _next(self, until: float) -> Event | None:
@@ -199,14 +230,12 @@ class LocalProcesses:
         if isinstance(message, Exception):
             raise PlaceError(f"a worker process could not start: {type(message).__name__}: {message}") from message
         if isinstance(message, Started):
-            worker.started = time.monotonic()
+            worker.started, self._deaths = time.monotonic(), 0
             return None
         if isinstance(message, Ended):
-            worker.number = worker.started = None
-            self._deaths = 0
+            worker.task = worker.started = None
             if message.last:
-                worker.process.kill()  # at once, so that the next worker has its memory
-                self._replace(worker)
+                self._end([worker])  # at once, so that the next worker has its memory
             elif worker.submitted >= TRIALS_PER_WORKER:
                 self._workers.remove(worker)
                 with contextlib.suppress(BrokenPipeError):
@@ -215,40 +244,53 @@ class LocalProcesses:
         return message  # type: ignore[return-value]
 
     def _bury(self, worker: _Worker, reason: str | None = None) -> Died | None:
-        """Replace a dead worker and fail its trial; `reason` defaults to what the exit status means."""
-        worker.process.join()
-        output = _read_end(worker.output)
-        reason = reason or _describe_death(worker.process.exitcode, output)
-        if worker.number is None:
-            self._deaths += 1
-            if self._deaths >= MOST_DEATHS:
-                last_line = output.strip().splitlines()[-1:] or ["it wrote nothing"]
-                raise PlaceError(f"worker processes die before their first trial: {reason}; {last_line[0]}")
-        self._replace(worker)
-        return None if worker.number is None else Died(worker.number, reason, output)
+        """Remove a dead worker and return the end of its trial; `reason` defaults to what the exit status means.
 
-    def _replace(self, worker: _Worker) -> None:
-        """Remove a worker whose process ends now, and start another one unless its slot has a successor already."""
+        A task that the worker had not started is submitted again.
+        """
         worker.process.join()
-        worker.pipe.close()
-        self._workers.remove(worker)
-        if not any(w.slot == worker.slot and w.submitted < TRIALS_PER_WORKER for w in self._workers):
-            self._workers.append(self._start(worker.slot))
+        output, task = _read_end(worker.output), worker.task
+        self._end([worker])
+        if reason is None and task and self._workers and _was_killed_for_memory(worker):
+            return self._retreat(task, output)
+        reason = reason or _describe_death(worker.process.exitcode, output)
+        if worker.started is not None and task:
+            return Died(task.number, reason, output)
+        self._deaths += 1
+        if self._deaths >= MOST_DEATHS:
+            last_line = output.strip().splitlines()[-1:] or ["it wrote nothing"]
+            raise PlaceError(f"worker processes die before their first trial: {reason}; {last_line[0]}")
+        if task:
+            self._hand(self._start_worker(worker.slot), task)
+        return None
+
+    def _retreat(self, task: Task, output: str) -> Died:
+        """Free the memory of idle workers, and go on with those that are busy."""
+        others = len(self._workers)
+        self._end(worker for worker in self._workers if worker.task is None)
+        self._slots = max(1, len(self._workers))
+        reason = (
+            f"memory ran out beside {count_of(others, 'other worker')}; from now on there "
+            f"{'is 1 worker' if self._slots == 1 else f'are {self._slots} workers'}"
+        )
+        return Died(task.number, reason, output, retry=True)
 
 
 @contextlib.contextmanager
 def _deferred_interruption() -> Iterator[None]:
-    """Handle Ctrl-C and SIGTERM after the `with` block. A process that is started in it never receives Ctrl-C.
+    """Handle Ctrl-C, SIGTERM and SIGHUP after the `with` block. A process that is started in it receives SIGTERM only.
 
-    Otherwise a worker that is interrupted while it imports modules, or whose start is interrupted, would print a traceback.
+    Otherwise a worker that is interrupted while it imports modules, or whose start is interrupted, would print a traceback,
+    and a closed terminal would end the workers before this process can say what became of their trials.
     """
-    resource_tracker.ensure_running()  # starting it inside the block would unblock Ctrl-C
     received: list[int] = []
     handlers = {
         number: signal.signal(number, lambda number, _: received.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    resource_tracker.ensure_running()  # a process too; starting it unblocks Ctrl-C
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
@@ -257,6 +299,13 @@ def _deferred_interruption() -> Iterator[None]:
             signal.signal(number, handler)
     for received_number in received:
         signal.raise_signal(received_number)
+
+
+def _was_killed_for_memory(worker: _Worker) -> bool:
+    """Return whether the kernel ended a process because memory ran out, or may have if the kernel does not count that."""
+    now = count_oom_kills()
+    was_counted = now is None or worker.oom_kills is None or now > worker.oom_kills
+    return worker.process.exitcode == -signal.SIGKILL and was_counted
 
 
 def _describe_death(exit_code: int | None, output: str) -> str:

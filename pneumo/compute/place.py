@@ -77,11 +77,13 @@ class Died:
         number: Number of the trial.
         reason: The reason in one line.
         output: End of what the process wrote to standard output and error.
+        retry: Whether memory ran out that other processes of the place took too. The trial has not failed; run it again.
     """
 
     number: int
     reason: str
     output: str
+    retry: bool = False
 
 
 Event = Progress | Report | Ended | Died
@@ -109,6 +111,10 @@ class Place(Protocol):
     @property
     def free(self) -> int:
         """Number of further tasks that it accepts now."""
+        ...
+
+    def start(self, workers: int) -> None:
+        """Start processes for this number of tasks ahead of them, at most as many as run at the same time."""
         ...
 
     def submit(self, task: Task) -> None:

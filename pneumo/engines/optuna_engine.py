@@ -58,7 +58,7 @@ class OptunaEngine:
         self._baseline = experiment.first_candidates[0] if experiment.search.baseline else None
         self._untried = UntriedCandidates(self._space)
         self._under_way: dict[int, optuna.Trial] = {}
-        self._last_epochs: dict[int, int] = {}  # last reported epoch of interrupted trials, by number
+        self._last_epochs: dict[int, int] = {}  # last reported epoch of trials under way, by number
         check_installed(experiment.search)
         self._study = open_optuna_study(experiment, storage)
         self.id: str = self._study.user_attrs[ID]
@@ -137,6 +137,7 @@ class OptunaEngine:
         is_complete = epoch >= int(values["epochs"])
         if epoch > last_epoch:
             trial.report(value, epoch)
+            self._last_epochs[number] = epoch
         else:
             # An interrupted trial runs again and reports this epoch a second time. Optuna keeps the first report of a step,
             # so replace its value. Decisions of the first time stand. Only that of its last epoch may have been lost.

@@ -7,6 +7,7 @@ import tempfile
 from rich.console import Console
 
 from pneumo.compute.disk import describe_needs
+from pneumo.compute.workers import count_trainings, plan_workers
 from pneumo.console.display import say
 from pneumo.data.pictures import Source, describe_patients
 from pneumo.data.split import count_split, describe_split
@@ -41,4 +42,6 @@ def show_dry_run(experiment: Experiment, source: Source, console: Console) -> No
         say(console, line)
     for line in describe_needs(disk_needs(experiment, source)):
         say(console, line)
+    if fewer := plan_workers(experiment).describe(count_trainings(experiment)):
+        say(console, fewer)
     say(console, "Nothing was trained. To run the search, leave out --dry-run.")

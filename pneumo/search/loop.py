@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -91,6 +92,10 @@ class Listener(Protocol):
 
     def finish(self, number: int, training: Training, result: TrialResult) -> None: ...
 
+    def run_again(self, number: int, training: Training, reason: str) -> None:
+        """A training was broken off for a reason that is not its own. It starts again, with another number."""
+        ...
+
 
 @dataclass(frozen=True)
 class _UnderWay:
@@ -120,6 +125,7 @@ class TrainingLoop:
         self._latest_end = latest_end
         self._numbers = count()
         self._under_way: dict[int, _UnderWay] = {}
+        self._again: deque[Training] = deque()
 
     def run(self, interrupted: Callable[[], bool]) -> Ending:
         """Run trainings until the schedule has no further one, or until `interrupted` returns True.
@@ -151,7 +157,7 @@ class TrainingLoop:
     def _fill_place(self) -> Ending | None:
         """Give each free worker a training. Return why there is no further one, if there is none."""
         while self._place.free:
-            training = self._schedule.next(len(self._under_way))
+            training = self._again.popleft() if self._again else self._schedule.next(len(self._under_way))
             if isinstance(training, Ending):
                 return training
             if isinstance(training, Wait):
@@ -177,6 +183,11 @@ class TrainingLoop:
                 raise error
             case Ended():
                 self._finish(event.number, event.result)
+            case Died(retry=True):
+                self._recorder.end(running.run_id, "killed", output=event.output)
+                self._again.append(running.training)
+                del self._under_way[event.number]
+                self._listener.run_again(event.number, running.training, event.reason)
             case Died():
                 number = running.training.candidate.number
                 failure = TrialResult(number, running.run_id, "failed", error=event.reason)

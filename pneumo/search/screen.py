@@ -80,6 +80,13 @@ class TrialListener:
             line.append(f"  {result.error}", style="red")
         self._console.print(line, soft_wrap=True)
 
+    def run_again(self, number: int, training: Training, reason: str) -> None:
+        self._progress.stop(number)
+        line = Text(f"{'':>9}  {self._name(training):<10}")
+        line.append("again    ", style="yellow")
+        line.append(reason)
+        self._console.print(line, soft_wrap=True)
+
     @property
     def _expected_trainings(self) -> int:
         return self._experiment.search.trials

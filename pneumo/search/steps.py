@@ -12,6 +12,7 @@ from rich.console import Console
 
 from pneumo.compute import disk
 from pneumo.compute.place import Place, PlaceError
+from pneumo.compute.workers import WorkerPlan, count_trainings, plan_workers
 from pneumo.console.command import INTERRUPTED, NOTHING_FIT, TypedCommand, describe_error, hold_folder_lock
 from pneumo.console.display import progress_bar, say
 from pneumo.console.signals import Interruption
@@ -108,10 +109,13 @@ def run_search(request: SearchRequest) -> int:
     check_databases(request.storage)
     refusal = f"study {name}: another search in this folder works on it; wait for it, or choose another --name"
     with lock_study(name, request.storage), hold_folder_lock(name, refusal):
-        # The workers start first, so that they import TensorFlow while the pictures are prepared here.
-        place = LocalProcesses(trial.run_trial, trial.warm_up, search.workers, trial_timeout=search.trial_timeout)
+        # The first worker starts at once, so that it imports TensorFlow while the study is opened here.
+        plan = plan_workers(experiment)
+        place = LocalProcesses(
+            trial.run_trial, trial.warm_up, plan.slots, trial_timeout=search.trial_timeout, shares=plan.shares
+        )
         try:
-            return _run_steps(request, place)
+            return _run_steps(request, place, plan)
         except KeyboardInterrupt:
             say(console, f"\nInterrupted. {describe_resume(command)}")
             return INTERRUPTED
@@ -135,7 +139,7 @@ def service_errors() -> tuple[type[Exception], ...]:
     return (*ERRORS, *storage_errors(), OutageError, FullDiskError)
 
 
-def _run_steps(request: SearchRequest, place: Place) -> int:
+def _run_steps(request: SearchRequest, place: Place, plan: WorkerPlan) -> int:
     experiment, command, console = request.experiment, request.command, request.console
     interruption, flush = Interruption(), _open_flush(request)
     if not flush.send_left_over():
@@ -146,8 +150,12 @@ def _run_steps(request: SearchRequest, place: Place) -> int:
         return summarize(
             experiment, study.finished_trials, study.store, command, console, confirmed=confirmed, skipped=skipped
         )
+    finished = len(study.finished_trials)
+    place.start(experiment.search.trials - finished)  # they import TensorFlow while the pictures are prepared here
     data = _prepare(request, study)
     show_header(console, experiment, _describe_data(data), study.store.display_uri, study.finished_trials)
+    if line := plan.describe(count_trainings(experiment, finished)):
+        say(console, line)
     outcome = _train(request, study, data, place, interruption)
     if not outcome.is_sent:
         return study.flush.report_unsent(command, interrupted=interruption())

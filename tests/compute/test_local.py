@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -131,9 +131,9 @@ def event(place: LocalProcesses) -> Event:
 def after(place: LocalProcesses, kind: type) -> Event:
     """The next event of this kind."""
     while True:
-        next_event = place.next_event(PATIENCE)
+        next_event = event(place)
         if isinstance(next_event, kind):
-            return next_event  # type: ignore[return-value]
+            return next_event
 
 
 def test_a_task_runs_elsewhere_and_its_result_comes_back(start: Start) -> None:
@@ -279,6 +279,7 @@ def test_a_worker_that_cannot_start_is_reported(start: Start) -> None:
 
 def test_workers_that_die_before_their_first_trial_are_not_replaced_for_ever(start: Start) -> None:
     place = start(double, dies_early)
+    place.submit(Task(0, 1))
     with pytest.raises(PlaceError, match=r"die before their first trial: .*SIGKILL.*; cannot allocate memory"):
         after(place, Ended)
 
@@ -333,3 +334,152 @@ def test_a_trial_continues_while_nobody_reads_its_progress(start: Start, tmp_pat
     assert event == Ended(1, "done")
     assert 0 < len(steps) < STEPS
     assert steps == sorted(steps)
+
+
+def children() -> set[psutil.Process]:
+    """Return the workers of this process."""
+    return {child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())}
+
+
+@pytest.mark.parametrize(
+    ("slots", "ahead", "tasks", "workers"), [(50, 0, 1, 1), (50, 3, 2, 3), (2, 9, 2, 2), (3, 0, 3, 3)]
+)
+def test_there_are_no_more_workers_than_tasks_or_slots(
+    start: Start, slots: int, ahead: int, tasks: int, workers: int
+) -> None:
+    before = children()
+    place = start(never_ends, slots=slots)
+    place.start(ahead)
+    for number in range(tasks):
+        place.submit(Task(number, None))
+    for _ in range(tasks):
+        after(place, Report)
+    assert len(children() - before) == workers
+    assert place.free == slots - tasks
+
+
+def test_a_worker_that_has_ended_is_not_replaced_without_a_task(start: Start) -> None:
+    before = children()
+    place = start(crash, slots=3)
+    for number in range(3):
+        place.submit(Task(number, "exit" if number else "fine"))
+    assert {type(event(place)) for _ in range(3)} == {Ended, Died}
+    assert len(children() - before) == 1
+    place.submit(Task(4, "fine"))
+    place.submit(Task(5, "fine"))
+    assert {event(place).number, event(place).number} == {4, 5}
+
+
+@contextmanager
+def ends_badly(payload: str, channel: Channel) -> Iterator[str]:
+    """Wait for an answer, then end with the signal that the payload names, or well."""
+    channel.report(1, os.getpid(), {})
+    if payload:
+        os.kill(os.getpid(), signal.Signals[payload])
+    yield payload
+
+
+@pytest.fixture
+def oom_kills(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
+    """Return a function that sets how many processes the kernel has ended for memory, as it counts them."""
+
+    def set_(count: int | None) -> None:
+        monkeypatch.setattr("pneumo.compute.local.count_oom_kills", lambda: count)
+
+    set_(5)
+    return set_
+
+
+@pytest.mark.parametrize(
+    ("ending", "others", "counted", "retry"),
+    [
+        ("SIGKILL", 2, 6, True),
+        ("SIGKILL", 1, 6, True),
+        ("SIGKILL", 2, None, True),  # a kernel that does not count them
+        ("SIGKILL", 2, 5, False),  # a user ended it
+        ("SIGKILL", 0, 6, False),  # nobody else took memory
+        ("SIGKILL", 0, None, False),
+        ("SIGSEGV", 2, 6, False),
+        ("SIGTERM", 2, None, False),
+    ],
+)
+def test_only_a_worker_that_was_killed_beside_others_for_memory_is_not_its_trials_failure(
+    start: Start, oom_kills: Callable[[int | None], None], ending: str, others: int, counted: int | None, retry: bool
+) -> None:
+    place = start(ends_badly, slots=4)
+    for number in range(1 + others):
+        place.submit(Task(number, "" if number else ending))
+    for _ in range(1 + others):
+        after(place, Report)
+    oom_kills(counted)
+    place.answer(0, True)
+    died = after(place, Died)
+    assert isinstance(died, Died)
+    assert (died.number, died.retry) == (0, retry)
+    if retry:
+        others_said = f"{others} other worker{'s' if others > 1 else ''}"
+        left_said = "is 1 worker" if others == 1 else f"are {others} workers"
+        assert died.reason == f"memory ran out beside {others_said}; from now on there {left_said}"
+    assert place.free == (0 if retry else 4 - others)
+
+
+def test_a_trial_that_is_killed_again_and_again_ends_as_a_failure_when_it_is_alone(
+    start: Start, oom_kills: Callable[[int | None], None]
+) -> None:
+    oom_kills(None)
+    place = start(ends_badly, slots=3)
+    reasons, waiting = [], [1, 2]
+    for number in (0, 1, 2):
+        place.submit(Task(number, "SIGKILL" if number == 0 else ""))
+    for _ in range(3):
+        after(place, Report)
+    place.answer(0, True)
+    while (died := after(place, Died)) and died.retry:  # type: ignore[union-attr]
+        reasons.append(died.reason)  # type: ignore[union-attr]
+        assert place.free == 0
+        place.answer(waiting[0], True)
+        assert after(place, Ended).number == waiting.pop(0)
+        assert place.free == 1
+        place.submit(Task(0, "SIGKILL"))
+        after(place, Report)
+        place.answer(0, True)
+    assert [reason.rpartition("; ")[2] for reason in reasons] == [
+        "from now on there are 2 workers",
+        "from now on there is 1 worker",
+    ]
+    assert "a smaller batch_size" in died.reason  # type: ignore[union-attr]
+    place.submit(Task(9, ""))
+    after(place, Report)
+    place.answer(9, True)
+    assert after(place, Ended).number == 9
+
+
+def test_idle_workers_make_room_first(start: Start, oom_kills: Callable[[int | None], None]) -> None:
+    before = children()
+    place = start(ends_badly, slots=4)
+    place.start(4)
+    place.submit(Task(0, "SIGKILL"))
+    after(place, Report)
+    oom_kills(6)
+    place.answer(0, True)
+    died = after(place, Died)
+    assert isinstance(died, Died)
+    assert died.retry
+    assert children() - before == set()
+    assert place.free == 1
+
+
+def dies_once() -> None:
+    """Die in the first worker that calls this in a folder."""
+    with suppress(FileExistsError):
+        Path(os.environ["PNEUMO_DIED"]).mkdir()
+        os._exit(1)
+
+
+def test_a_worker_that_dies_before_it_starts_its_trial_does_not_cost_the_trial(
+    start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PNEUMO_DIED", str(tmp_path / "died"))
+    place = start(double, dies_once)
+    place.submit(Task(3, 21))
+    assert after(place, Ended) == Ended(3, 42)
