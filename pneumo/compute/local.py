@@ -10,7 +10,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
@@ -21,7 +21,6 @@ from pneumo.compute.memory import count_oom_kills
 from pneumo.compute.place import Died, Ended, Event, PlaceError, Task
 from pneumo.compute.worker import Started, TrialFunction, work
 from pneumo.spec.errors import LESS_MEMORY
-from pneumo.spec.wording import count_of
 
 TRIALS_PER_WORKER = 20
 """Number of trials after which a worker is replaced, because TensorFlow leaks a few MB in each trial.
@@ -69,6 +68,7 @@ class _Worker:
         submitted: Number of tasks that were submitted to it.
         task: The task that is under way; None if it is idle.
         started: Monotonic time in seconds when that task started; None before.
+        was_crowded: Whether memory ran out while that task was under way beside others.
     """
 
     process: SpawnProcess
@@ -79,6 +79,7 @@ class _Worker:
     submitted: int = 0
     task: Task | None = None
     started: float | None = None
+    was_crowded: bool = False
 
 
 class LocalProcesses:
@@ -133,7 +134,7 @@ class LocalProcesses:
 
     def _hand(self, worker: _Worker, task: Task) -> None:
         worker.task, worker.started, worker.submitted = task, None, worker.submitted + 1
-        worker.oom_kills = count_oom_kills()
+        worker.oom_kills, worker.was_crowded = count_oom_kills(), False
         # If the worker died while it was idle, its sentinel shows that, and next_event submits the task again.
         with contextlib.suppress(BrokenPipeError):
             worker.pipe.send(task)
@@ -161,7 +162,7 @@ class LocalProcesses:
             worker.pipe.send(go_on)
 
     def close(self) -> None:
-        self._end(self._workers)
+        self._end(tuple(self._workers))
         self._folder.cleanup()
 
     def _start_worker(self, slot: int | None = None) -> _Worker:
@@ -181,9 +182,8 @@ class LocalProcesses:
         self._workers.append(worker)
         return worker
 
-    def _end(self, workers: Iterable[_Worker]) -> None:
+    def _end(self, workers: Sequence[_Worker]) -> None:
         """Kill workers and forget them."""
-        workers = list(workers)
         for worker in workers:
             worker.process.kill()
         for worker in workers:
@@ -251,8 +251,8 @@ class LocalProcesses:
         worker.process.join()
         output, task = _read_end(worker.output), worker.task
         self._end([worker])
-        if reason is None and task and self._workers and _was_killed_for_memory(worker):
-            return self._retreat(task, output)
+        if reason is None and task and (self._workers or worker.was_crowded) and _was_killed_for_memory(worker):
+            return Died(task.number, self._retreat(), output, retry=True)
         reason = reason or _describe_death(worker.process.exitcode, output)
         if worker.started is not None and task:
             return Died(task.number, reason, output)
@@ -264,16 +264,14 @@ class LocalProcesses:
             self._hand(self._start_worker(worker.slot), task)
         return None
 
-    def _retreat(self, task: Task, output: str) -> Died:
-        """Free the memory of idle workers, and go on with those that are busy."""
-        others = len(self._workers)
-        self._end(worker for worker in self._workers if worker.task is None)
-        self._slots = max(1, len(self._workers))
-        reason = (
-            f"memory ran out beside {count_of(others, 'other worker')}; from now on there "
-            f"{'is 1 worker' if self._slots == 1 else f'are {self._slots} workers'}"
-        )
-        return Died(task.number, reason, output, retry=True)
+    def _retreat(self) -> str:
+        """End the idle workers, go on with those that are busy, and return what happened."""
+        self._end([worker for worker in self._workers if worker.task is None])
+        for worker in self._workers:
+            worker.was_crowded = True  # it may have been killed too, or may be before the memory is free
+        self._slots = max(1, sum(worker.process.is_alive() for worker in self._workers))
+        left = "is 1 worker" if self._slots == 1 else f"are {self._slots} workers"
+        return f"memory ran out beside other workers; from now on there {left}"
 
 
 @contextlib.contextmanager

@@ -417,9 +417,8 @@ def test_only_a_worker_that_was_killed_beside_others_for_memory_is_not_its_trial
     assert isinstance(died, Died)
     assert (died.number, died.retry) == (0, retry)
     if retry:
-        others_said = f"{others} other worker{'s' if others > 1 else ''}"
-        left_said = "is 1 worker" if others == 1 else f"are {others} workers"
-        assert died.reason == f"memory ran out beside {others_said}; from now on there {left_said}"
+        left = "is 1 worker" if others == 1 else f"are {others} workers"
+        assert died.reason == f"memory ran out beside other workers; from now on there {left}"
     assert place.free == (0 if retry else 4 - others)
 
 
@@ -452,6 +451,36 @@ def test_a_trial_that_is_killed_again_and_again_ends_as_a_failure_when_it_is_alo
     after(place, Report)
     place.answer(9, True)
     assert after(place, Ended).number == 9
+
+
+def test_workers_that_are_killed_at_once_are_all_run_again(
+    start: Start, oom_kills: Callable[[int | None], None]
+) -> None:
+    place = start(ends_badly, slots=3)
+    for number in range(3):
+        place.submit(Task(number, ""))
+    processes = []
+    for _ in range(3):
+        report = after(place, Report)
+        assert isinstance(report, Report)
+        processes.append(psutil.Process(int(report.value)))
+    oom_kills(8)
+    for process in processes:
+        process.kill()
+    until = time.monotonic() + PATIENCE
+    while any(process.status() != psutil.STATUS_ZOMBIE for process in processes):
+        assert time.monotonic() < until
+        os.sched_yield()
+    deaths = [after(place, Died) for _ in range(3)]
+    assert [death.retry for death in deaths] == [True] * 3  # type: ignore[union-attr]
+    assert place.free == 1
+    place.submit(Task(3, "SIGKILL"))
+    after(place, Report)
+    oom_kills(9)
+    place.answer(3, True)
+    died = after(place, Died)
+    assert isinstance(died, Died)
+    assert not died.retry  # now it was alone
 
 
 def test_idle_workers_make_room_first(start: Start, oom_kills: Callable[[int | None], None]) -> None:

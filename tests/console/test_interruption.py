@@ -14,11 +14,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from pneumo.console.signals import Interruption
+from tests.support.program import command, runs, write
 
 LONGEST = 60
 """Seconds until a test fails that waits for a program."""
@@ -156,15 +158,15 @@ except SystemExit as end:
 @pytest.mark.parametrize("in_shell", [False, True], ids=["sh -c", "interactive shell"])
 def test_a_closed_terminal_ends_a_command_cleanly(pipe: str, in_shell: bool, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(TALKS)
-    command = f"{shlex.quote(sys.executable)} program.py{pipe}"
+    typed = f"{shlex.quote(sys.executable)} program.py{pipe}"
     # An interactive shell passes SIGHUP on to its jobs, which therefore receive it twice.
-    shell_arguments = "--norc -i" if in_shell else f"-c {shlex.quote(command if pipe else f'exec {command}')}"
+    shell_arguments = "--norc -i" if in_shell else f"-c {shlex.quote(typed if pipe else f'exec {typed}')}"
     terminal, end = pty.openpty()
     name = os.ttyname(end)  # the first process of a session that opens a terminal is controlled by it
     opening = f"exec bash {shell_arguments} <{name} >{name} 2>&1"
     shell = subprocess.Popen(["sh", "-c", opening], cwd=tmp_path, start_new_session=True)
     if in_shell:
-        os.write(terminal, f"{command}\n".encode())
+        os.write(terminal, f"{typed}\n".encode())
     until((tmp_path / "ready").exists, terminal)
     os.close(end)
     os.close(terminal)
@@ -180,5 +182,30 @@ def until(reached: Callable[[], bool], terminal: int | None = None) -> None:
     while not reached():
         assert time.monotonic() < deadline
         if terminal is not None and select.select([terminal], [], [], 0.02)[0]:
-            os.read(terminal, 1000)
+            with suppress(OSError):  # the session that it controlled has ended
+                os.read(terminal, 1000)
         time.sleep(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["SIGTERM", "SIGHUP", "SIGINT", "terminal"])
+def test_a_search_whose_terminal_is_closed_ends_as_after_a_signal(end: str, tmp_path: Path) -> None:
+    experiment = write(tmp_path, hyperparameters={"epochs": 300}, search={"trials": 1})
+    terminal, other_end = pty.openpty()
+    name = os.ttyname(other_end)
+    opening = f"exec {shlex.join(command(experiment.name))} <{name} >{name} 2>&1"
+    program = subprocess.Popen(["sh", "-c", opening], cwd=tmp_path, start_new_session=True)
+    until(lambda: bool(list(tmp_path.glob("mlruns/checkpoints/small/*.npz"))), terminal)
+    os.close(other_end)
+    if end == "terminal":
+        os.close(terminal)
+    else:
+        os.killpg(program.pid, signal.Signals[end])
+        until(lambda: program.poll() is not None, terminal)
+        os.close(terminal)
+    assert program.wait(LONGEST) == 130
+    parent, (trial,) = runs(tmp_path, "small")
+    assert (parent.info.status, trial.info.status) == ("KILLED", "KILLED")
+    assert [path for path in tmp_path.glob("mlruns/*/models/**/") if not any(path.iterdir())] == []
+    checked = subprocess.run(command("--check", "small"), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout

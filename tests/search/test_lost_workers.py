@@ -1,0 +1,152 @@
+"""A trial whose worker the kernel ended beside others is run again, and its result is that of an undisturbed one."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from rich.console import Console
+
+from pneumo.compute.local import LocalProcesses
+from pneumo.compute.place import Channel
+from pneumo.engines.engine_table import open_engine
+from pneumo.search.loop import Training, TrainingLoop
+from pneumo.search.schedule import Study
+from pneumo.search.screen import TrialListener
+from pneumo.spec.candidate import Candidate
+from pneumo.spec.experiment_file import build_experiment
+from pneumo.spec.result import TrialResult
+from tests.support.program import LONGEST, client, command, runs, search, write
+
+EPOCHS = 4
+
+Payload = tuple[Candidate, str, str]
+
+
+def warm_up() -> None:
+    """Do nothing: these workers import no heavy library."""
+
+
+@contextmanager
+def train(payload: Payload, channel: Channel) -> Iterator[TrialResult]:
+    """Report each epoch. The worker is killed in its second epoch, as often as the folder that it is given says."""
+    candidate, run_id, folder = payload
+    rate = candidate.values.learning_rate
+    for epoch in range(1, EPOCHS + 1):
+        channel.report(epoch, rate * epoch, {"val_auc": rate * epoch})
+        kill = next(iter(Path(folder).glob(f"{candidate.number}-*")), None)
+        if epoch == 2 and kill:
+            kill.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+    yield TrialResult(candidate.number, run_id, "complete", rate)
+
+
+class Recorder:
+    """A `Recorder` in memory: how each run ended, by its number and that of its trial."""
+
+    def __init__(self, kills: Path) -> None:
+        self.ends: list[tuple[int, str]] = []
+        self._kills = kills
+
+    def begin(self, training: Training) -> str:
+        return f"{training.candidate.number} {len(self.ends)}"
+
+    def task(self, training: Training, run_id: str) -> Payload:
+        return training.candidate, run_id, str(self._kills)
+
+    def end(self, run_id: str, state: str, error: str | None = None, output: str = "") -> None:
+        self.ends.append((int(run_id.partition(" ")[0]), state))
+
+
+@pytest.mark.parametrize(
+    ("killed", "workers", "failed"),
+    [([1], 3, []), ([0, 1], 3, []), ([1] * 5, 3, [1]), ([0], 1, [0])],
+    ids=["once", "two trials", "until it is alone", "alone"],
+)
+def test_a_killed_trial_is_run_again_with_fewer_workers(
+    killed: list[int], workers: int, failed: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pneumo.compute.local.count_oom_kills", lambda: None)
+    document: dict[str, Any] = {
+        "name": "s",
+        "hyperparameters": {"epochs": EPOCHS, "learning_rate": {"low": 0.001, "high": 0.01}},
+        "search": {"trials": 4, "workers": workers, "algorithm": "random"},
+    }
+    experiment = build_experiment(document, "test")
+    for index, number in enumerate(killed):
+        (tmp_path / f"{number}-{index}").touch()
+    engine, recorder = open_engine(experiment, f"sqlite:///{tmp_path}/studies.db"), Recorder(tmp_path)
+    output = io.StringIO()
+    place = LocalProcesses(train, warm_up, workers, ())
+    try:
+        with TrialListener(experiment, Console(file=output, width=200)) as listener:
+            ending = TrainingLoop(Study(experiment.search, engine), place, recorder, listener).run(lambda: False)
+    finally:
+        place.close()
+    assert ending.reason == "all 4 trials are done"
+    assert [number for number, state in recorder.ends if state == "failed"] == failed
+    lost = [number for number, state in recorder.ends if state == "killed"]
+    assert len(lost) + len(failed) == len(killed) - len(list(tmp_path.glob("?-?")))
+    assert len(lost) <= workers  # not again and again
+    assert output.getvalue().count("memory ran out beside other workers") == len(lost)
+    assert [trial.number for trial in engine.trials()] == [0, 1, 2, 3]
+    for trial in engine.trials():
+        rate = trial.candidate.values.learning_rate
+        assert trial.result.state == ("failed" if trial.number in failed else "complete")
+        last_epoch = 2 if trial.number in failed else EPOCHS
+        assert trial.result.history == pytest.approx([rate * epoch for epoch in range(1, last_epoch + 1)])
+
+
+PROGRAM = """
+from pneumo.compute import local
+from pneumo.console.command import run_command
+from pneumo.search import __main__ as search
+
+local.count_oom_kills = lambda: None  # as on a kernel that does not count them
+if __name__ == "__main__":
+    run_command(search.app, "search")
+"""
+
+
+@pytest.mark.slow
+def test_a_real_trial_continues_and_its_record_is_whole(tmp_path: Path) -> None:
+    disturbed, undisturbed = tmp_path / "disturbed", tmp_path / "undisturbed"
+    for folder in (disturbed, undisturbed):
+        folder.mkdir()
+        experiment = write(
+            folder,
+            hyperparameters={"epochs": 80, "batch_size": 2, "learning_rate": {"low": 0.001, "high": 0.01}},
+            search={"trials": 2, "workers": 2, "algorithm": "random"},
+        )
+    (disturbed / "program.py").write_text(PROGRAM)
+    program = subprocess.Popen(
+        [sys.executable, "program.py", experiment.name], cwd=disturbed, stdout=subprocess.PIPE, text=True
+    )
+    checkpoints = disturbed / "mlruns" / "checkpoints" / "small"
+    while not list(checkpoints.glob("trial-*.npz")):
+        assert program.poll() is None
+    workers = [child for child in psutil.Process(program.pid).children() if "spawn_main" in child.cmdline()[-2]]
+    max(workers, key=psutil.Process.create_time).kill()
+    output = program.communicate(timeout=LONGEST)[0]
+    assert program.returncode == 0, output
+    assert "memory ran out beside other workers; from now on there is 1 worker" in output
+    assert search(experiment.name, folder=undisturbed).returncode == 0
+    (_, trials), (_, expected) = runs(disturbed, "small"), runs(undisturbed, "small")
+    assert sorted(run.info.status for run in trials) == ["FINISHED", "FINISHED", "KILLED"]
+    for run, like in zip([run for run in trials if run.info.status == "FINISHED"], expected, strict=True):
+        curves = [
+            [(point.step, point.value) for point in client(folder).get_metric_history(one.info.run_id, "val_auc")]
+            for folder, one in ((disturbed, run), (undisturbed, like))
+        ]
+        assert curves[0] == curves[1]
+    check = subprocess.run(command("--check", "small"), cwd=disturbed, capture_output=True, text=True, check=False)
+    assert check.returncode == 0, check.stdout
