@@ -79,11 +79,12 @@ def fetch_kaggle_command(
 
     An interrupted download resumes.
     """
+    from pneumo.console.display import progress_bar
     from pneumo.data.fetch import NoCredentialsError, fetch_kaggle
 
     try:
         with _advice_on_interrupt(context.obj):
-            path = fetch_kaggle(slug, to)
+            path = fetch_kaggle(slug, to, lambda: progress_bar("reading checksums"))
     except NoCredentialsError as error:
         print(error, file=sys.stderr)
         return WRONG_REQUEST

@@ -13,10 +13,11 @@ import logging
 import os
 import re
 import shutil
+import struct
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,28 @@ _REFUSED = {
 }
 
 
+_BLOCK = 2**20
+"""Bytes of a zip's file that are read at a time."""
+
+
+ShowCheck = Callable[[], contextlib.AbstractContextManager[Callable[[int, int], None]]]
+
+
 class NoCredentialsError(Exception):
     """There are no Kaggle credentials; the message is `CREDENTIALS`, three lines."""
 
 
-def fetch_kaggle(slug: str, folder: Path) -> Path:
+def fetch_kaggle(slug: str, folder: Path, show_check: ShowCheck = lambda: contextlib.nullcontext(_ignore)) -> Path:
     """Download a Kaggle dataset (`owner/name`) as `folder/name.zip` and return its path.
 
-    A zip that is there already is not downloaded again.
+    A zip that is there already is not downloaded again if the checksum of each of its files is right. A damaged one is named
+    on standard error, and replaced once the new download is complete.
+
+    Args:
+        slug: The dataset.
+        folder: Where the zip goes.
+        show_check: Opens what shows the check of a zip. Its context gives a function that takes the number of bytes read so
+            far, and of all bytes.
 
     Raises:
         NoCredentialsError: There are no Kaggle credentials.
@@ -65,15 +80,18 @@ def fetch_kaggle(slug: str, folder: Path) -> Path:
         raise RequestError(f"{slug}: expected owner/name, as in {SLUG}")
     name = slug.rsplit("/", 1)[1]
     path, partial = folder / f"{name}.zip", folder / f".{name}"
-    if zipfile.is_zipfile(path):
-        return path
+    if path.is_file():
+        damage = _damage(path, show_check)
+        if damage is None:
+            return path
+        print(f"{path}: damaged ({printable(damage)}); it is downloaded again", file=sys.stderr)
     with _request_errors(f"https://www.kaggle.com/datasets/{slug}", folder):
         api = _kaggle_api()
         partial.mkdir(parents=True, exist_ok=True)
         with contextlib.redirect_stdout(io.StringIO()):  # hides the messages that kaggle prints
             api.dataset_download_files(slug, path=str(partial), quiet=not sys.stderr.isatty())
         downloaded = partial / f"{name}.zip"
-        _check_zip(downloaded, slug)
+        _check_zip(downloaded, slug, show_check)
         downloaded.replace(path)
         shutil.rmtree(partial)
     return path
@@ -146,21 +164,43 @@ def _kaggle_api() -> Any:
     return api
 
 
-def _check_zip(path: Path, slug: str) -> None:
-    """Check the CRC of every file in a downloaded zip, because Kaggle publishes no checksum.
+def _ignore(done: int, total: int) -> None:
+    """Take progress that is not shown."""
+
+
+def _check_zip(path: Path, slug: str, show_check: ShowCheck) -> None:
+    """Check every file in a downloaded zip, because Kaggle publishes no checksum.
 
     A broken zip is deleted, and `RequestError` is raised.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        broken = str(error)
-    if broken is not None:
+    damage = _damage(path, show_check)
+    if damage is not None:
         path.unlink()
         raise RequestError(
-            f"{slug}: the download is broken ({printable(broken)}) and was deleted; run the same command again"
+            f"{slug}: the download is broken ({printable(damage)}) and was deleted; run the same command again"
         )
+
+
+def _damage(path: Path, show_check: ShowCheck) -> str | None:
+    """Read every file of a zip and return the first one whose size or checksum is wrong, or None."""
+    name = ""
+    try:
+        with zipfile.ZipFile(path) as archive, show_check() as progress:
+            entries = archive.infolist()
+            done, total = 0, sum(entry.file_size for entry in entries)
+            for entry in entries:
+                name, end = entry.filename, done + entry.file_size
+                with archive.open(entry) as file:
+                    while block := file.read(_BLOCK):
+                        done += len(block)
+                        progress(done, total)
+                if done != end:
+                    return f"{name}: {entry.file_size - (end - done):,} of {entry.file_size:,} bytes"
+    # What zipfile raises depends on where the zip is broken, and on Python's version.
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, IndexError, RuntimeError, ValueError) as error:
+        reason = str(error) or type(error).__name__
+        return reason if not name or name in reason else f"{name}: {reason}"
+    return None
 
 
 def _check_space(response: Any, file: Path) -> None:

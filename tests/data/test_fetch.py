@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +91,38 @@ def test_the_archive_is_downloaded_and_the_token_is_written_nowhere(
     requests = len(server.ranges)
     assert finish(fetch(server, "kaggle", folder=tmp_path, environment=LOGGED_IN))[:2] == (0, out)
     assert len(server.ranges) == requests  # the file is there already
+
+
+def flipped(content: bytes, at: int) -> bytes:
+    return content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "the first header": lambda content: flipped(content, 0),
+    "a byte of the first file": lambda content: flipped(content, 200),
+    "a byte in the middle": lambda content: flipped(content, len(content) // 2),
+    "eight zeros in the middle": lambda content: (
+        content[: len(content) // 2] + bytes(8) + content[len(content) // 2 + 8 :]
+    ),
+    "the directory": lambda content: flipped(content, content.index(b"PK\x01\x02")),
+    "the end": lambda content: flipped(content, len(content) - 22),
+    "cut short": lambda content: content[: len(content) // 2],
+    "empty": lambda _: b"",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_damaged_zip_that_is_there_already_is_named_and_downloaded_again(
+    server: Remote, zipped: bytes, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / ZIP).write_bytes(damage(zipped))
+    status, out, errors = finish(fetch(server, "kaggle", folder=tmp_path, environment=LOGGED_IN))
+    assert (status, errors.count("\n")) == (0, 1), errors
+    assert errors.startswith(f"data/{ZIP}: damaged (")
+    assert "complete" in out
+    assert (tmp_path / "data" / ZIP).read_bytes() == zipped
+    assert files_in(tmp_path) == {f"data/{ZIP}"}
 
 
 def test_another_dataset_to_another_folder_with_the_token_in_a_file(
