@@ -134,12 +134,14 @@ def prepare(
     sizes = sorted(set(sizes))
     folder = cache_folder(f"pictures/{_cache_key(pictures)}")
     try:
-        # The lock is held throughout: removing temporary files would remove those that another process is writing.
-        with FileLock(folder / ".lock"):
-            remove_temporary_files(folder)
-            training, validation = _cached_split(folder, source, share, seed)
-            if missing := _missing_sizes(folder, sizes, len(pictures)):
-                _decode_pool(folder, missing, source, progress)
+        training, validation = _cached_split(folder, source, share, seed)
+        # A complete cache is not locked, so that it may be read-only: a file is there only when it is complete.
+        if _missing_sizes(folder, sizes, len(pictures)):
+            # Removing temporary files without the lock would remove those that another process is writing.
+            with FileLock(folder / ".lock"):
+                remove_temporary_files(folder)
+                if missing := _missing_sizes(folder, sizes, len(pictures)):
+                    _decode_pool(folder, missing, source, progress)
         unreadable = _read_unreadable(folder) or {}
     except OSError as error:
         raise cache_error(folder, error) from None
@@ -197,7 +199,8 @@ def _cached_split(folder: Path, source: Source, share: float, seed: int) -> tupl
     with contextlib.suppress(KeyError, *_DAMAGED), np.load(path, allow_pickle=False) as arrays:
         return arrays["training"], arrays["validation"]
     training, validation = split(source.pictures, share, seed, classes=source.classes)
-    with replacing(path) as file:
+    # The split is stored for speed only. A shared cache may be read-only.
+    with contextlib.suppress(OSError), replacing(path) as file:
         np.savez(file, training=training, validation=validation)
     return training, validation
 

@@ -344,3 +344,33 @@ def test_the_sizes_to_decode_are_known_before(cache: Path) -> None:
     assert sum(file.stat().st_size - header for file in folder.glob("*.npy")) == pictures_bytes(
         len(source.pictures), (32, 64)
     )
+
+
+def test_a_complete_cache_may_be_read_only_and_an_incomplete_one_is_refused(tmp_path: Path) -> None:
+    data, cache = write_folder(tmp_path / "tree", archive_files()), tmp_path / "cache"
+
+    def run_prepare(sizes: str, *before: str) -> subprocess.CompletedProcess[str]:
+        arguments = [*before, sys.executable, "-m", "pneumo.data", "prepare", str(data), "--sizes", sizes]
+        environment = os.environ | {"PNEUMO_CACHE": str(cache)}
+        return subprocess.run(
+            arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120
+        )
+
+    filled = run_prepare("32")
+    assert filled.returncode == 0, filled.stderr
+    paths = [cache, *cache.rglob("*")]
+    for path in paths:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    # The file system lets root write everywhere. Without its capabilities root is an ordinary user.
+    unprivileged = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    try:
+        if subprocess.run([*unprivileged, "touch", cache / "a"], capture_output=True, check=False).returncode == 0:
+            pytest.skip("this user can write everywhere, even under setpriv")
+        complete, incomplete = run_prepare("32", *unprivileged), run_prepare("32,64", *unprivileged)
+    finally:
+        for path in paths:
+            path.chmod(0o755)
+    assert (complete.returncode, complete.stdout) == (0, filled.stdout), complete.stderr
+    assert incomplete.returncode == 2
+    assert incomplete.stderr.count("\n") == 1, incomplete.stderr
+    assert "the cache cannot be written: Permission denied; set PNEUMO_CACHE" in incomplete.stderr

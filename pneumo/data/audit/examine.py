@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pneumo.data.archive import printable
 from pneumo.data.audit.findings import Audit, Finding, all_pictures, from_json, parts_by_name, to_json
-from pneumo.data.cache import cache_error, cache_folder, replacing
+from pneumo.data.cache import cache_error, cache_root, replacing
 from pneumo.data.decoding import RECIPE as DECODING_RECIPE
 from pneumo.data.decoding import UnreadableError
 from pneumo.data.pictures import Picture, Source
@@ -45,6 +45,7 @@ def audit_source(
 
     folder = _cache_folder(source)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         measurements = measure(source, folder, progress)
         audit = _audit(source, measurements)
         with replacing(folder / "audit.json") as file:
@@ -163,7 +164,7 @@ def _by_severity(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 
 def _cache_folder(source: Source) -> Path:
-    """Return the cache folder of the source's audit; its name is a digest of everything that the audit depends on."""
+    """Return the cache folder, which may not exist yet; its name is a digest of everything that the audit depends on."""
     # Notes and reasons are part of it, so an audit is lost when their wording changes.
     lines = [f"{RECIPE} {DECODING_RECIPE} {source.kind} {source.classes} {source.left_out} {source.notes}"]
     for pictures in (source.pictures, source.sealed):
@@ -172,4 +173,4 @@ def _cache_folder(source: Source) -> Path:
             f"{p.name}\t{p.digest}\t{p.label}\t{p.patient}\t{p.known_by}\t{p.name in source.validation}"
             for p in pictures
         ]
-    return cache_folder(f"audits/{sha256(chr(10).join(lines).encode()).hexdigest()[:32]}")
+    return cache_root() / f"audits/{sha256(chr(10).join(lines).encode()).hexdigest()[:32]}"
