@@ -49,7 +49,7 @@ def describe_candidate(candidate: Candidate) -> str:
 def describe_skipped(skipped: Mapping[SkipReason, int]) -> list[str]:
     """Return a sentence for each reason for which proposals were not trained. They do not count as trials."""
     sentences: Mapping[SkipReason, str] = {
-        "repeat": "{} not trained as repeats of earlier candidates; search.confirm trains the best again with other seeds.",
+        "repeat": "{} not trained: an earlier one has the same network; search.confirm trains the best again with other seeds.",
         "unbuildable": "{} not trained because the layers would pool the picture to nothing.",
     }
     return [

@@ -166,7 +166,9 @@ def test_a_space_of_few_networks_ends_the_study_and_says_so(tmp_path: Path) -> N
     done = search(experiment, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Ended: every combination of the space was tried." in done.stdout
-    sentence = "not trained as repeats of earlier candidates; search.confirm trains the best again with other seeds."
+    sentence = (
+        "not trained: an earlier one has the same network; search.confirm trains the best again with other seeds."
+    )
     assert sentence in done.stdout
     assert "Search further" not in done.stdout
     parent, trials = runs(tmp_path, "small")
