@@ -39,8 +39,8 @@ DIVERGING = {"optimizer": "sgd", "learning_rate": 10.0, "weight_decay": 1.0, "ba
 def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a study with complete, pruned and failed trials, a confirmed trial and a forced promotion."""
     folder = tmp_path_factory.mktemp("studied")
-    options = {"trials": 9, "pruner": "median", "algorithm": "random", "confirm": {"top": 1, "seeds": 2}}
-    options |= {"pruner_settings": {"n_startup_trials": 1, "n_warmup_steps": 0}, "try": [DIVERGING]}
+    options = {"trials": 9, "pruner": "percentile", "algorithm": "random", "confirm": {"top": 1, "seeds": 2}}
+    options |= {"pruner_settings": {"percentile": 10.0, "n_startup_trials": 1, "n_warmup_steps": 0}, "try": [DIVERGING]}
     done = search(write(folder, hyperparameters=SPACE, search=options), folder=folder)
     assert done.returncode == 0, done.stderr
     promoted = called("promote", "small", "--force", "to have one", folder=folder)
