@@ -15,7 +15,7 @@ from pneumo.engines.study_lock import lock_study
 from pneumo.search.integrity import IntegrityReport, check_study, compare_records
 from pneumo.spec.run import RecordedRun
 from pneumo.tracking.inventory import Inventory, RunContents, read_inventory
-from pneumo.tracking.store import Store
+from pneumo.tracking.store import Store, connect
 from tests.support.program import called, client, search, write
 
 pytestmark = pytest.mark.slow
@@ -154,7 +154,7 @@ def test_a_model_whose_files_are_gone_is_found(studied: Path) -> None:
 
 def test_a_model_that_somebody_deleted_is_named(studied: Path, tmp_path: Path) -> None:
     copied = Path(shutil.copytree(studied, tmp_path / "copied"))
-    inventory = read_inventory(store(copied), "small")
+    inventory = read_inventory(connect(f"sqlite:///{copied}/mlflow.db"), "small")
     assert inventory is not None
     contents = next(contents for contents in inventory.trials if contents.run.state == "complete")
     run, model_id = contents.run, contents.models[0].model_id
