@@ -8,6 +8,7 @@
 - `sealed`: the only way to the test pictures
 - `patients`, `patient_names`, `patients_table`, `dicom_patients`: each picture's patient, and how it is known
 - `split`: training and validation by patient
+- `picture_files`, `layout`: which files of an archive are pictures, and the folders that tell their class and part
 - `decoding/`: encoded pictures to grey pixels; a registered model carries a copy
 - `prepare`: decodes the training pool once; `cache`: where the result is stored
 - `audit/`: copies, leaks, patients in two parts, parts that differ, outliers

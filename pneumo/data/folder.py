@@ -8,15 +8,15 @@ set must not change with the seed of a search.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 
-from pneumo.data.archive import Archive, open_archive, printable
-from pneumo.data.decoding import PREAMBLE, UnreadableError
-from pneumo.data.dicom_patients import SUFFIXES
+from pneumo.data.archive import open_archive, printable
+from pneumo.data.layout import SPLITS, Entry, find_layout, training_labels
 from pneumo.data.patients import identify_patients
+from pneumo.data.picture_files import FORMAT_NAMES
 from pneumo.data.pictures import Picture, Source
 from pneumo.data.split import FEWEST_TO_CHOOSE_BY, choose_patients
 from pneumo.spec.errors import RequestError
@@ -24,33 +24,16 @@ from pneumo.spec.experiment import DataSpec
 from pneumo.spec.result import CLASSES
 
 _EXPECTED = "a folder or zip of <split>/<class>/... or <class>/..."
-_SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-_SUFFIXES = {".jpeg", ".jpg", ".png", *SUFFIXES}
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """A picture file in a layout.
-
-    `file` is its name in the archive, `name` its name below the layout's root, `split` is "" if there are no split folders.
-    """
-
-    file: str
-    name: str
-    label: int
-    split: str
 
 
 def open_folder(spec: DataSpec, path: Path) -> Source:
     """Return the folder or zip at `path`, its pictures listed and none of them decoded. Raises `RequestError`."""
     archive = open_archive(path, _EXPECTED)
     classes = spec.classes or CLASSES
-    root, entries = _find_layout(archive.files, classes, spec.classes is not None, str(path))
-    entries = sorted((entry for entry in entries if _is_picture(entry.file, archive)), key=lambda entry: entry.name)
+    describe_missing = partial(_describe_missing, classes=classes, classes_given=spec.classes is not None)
+    layout = find_layout(archive, str(path), classes, SPLITS, describe_missing)
+    root, entries = layout.root, sorted(layout.entries, key=lambda entry: entry.name)
+    _check_splits(entries, classes, str(path))
     digests = archive.digests([entry.file for entry in entries])
     files = {entry.name: entry.file for entry in entries}
     patients, notes = identify_patients(archive, files, digests, classes, root, str(path))
@@ -68,38 +51,14 @@ def open_folder(spec: DataSpec, path: Path) -> Source:
         read=lambda picture: archive.read(files[picture.name], picture.digest),
         classes=classes,
         validation=validation,
-        left_out=tuple((name, reason) for name, reason in archive.left_out if _may_be_picture(name)),
-        notes=tuple(notes),
+        left_out=layout.left_out,
+        notes=(*notes, *layout.notes),
+        not_taken=layout.not_taken,
     )
 
 
-def _find_layout(
-    files: Iterable[str], classes: Sequence[str], classes_given: bool, path: str
-) -> tuple[str, list[_Entry]]:
-    """Return the root of the shallowest layout with pictures of both classes, and its entries."""
-    labels = {name.casefold(): label for label, name in enumerate(classes)}
-    layouts: dict[tuple[str, ...], list[_Entry]] = defaultdict(list)
-    other_folders: Counter[str] = Counter()
-    for file in files:
-        parts = PurePosixPath(file).parts
-        if not _may_be_picture(file):
-            continue
-        class_at = next((i for i, part in enumerate(parts[:-1]) if part.casefold() in labels), None)
-        if class_at is None:
-            other_folders["/".join(parts[:-1])] += 1
-            continue
-        split = _SPLITS.get(parts[class_at - 1].casefold(), "") if class_at else ""
-        start = class_at - 1 if split else class_at
-        label = labels[parts[class_at].casefold()]
-        layouts[parts[:start]].append(_Entry(file, "/".join(parts[start:]), label, split))
-    complete = [root for root, entries in layouts.items() if _training_labels(entries) == {0, 1}]
-    if not complete:
-        raise RequestError(f"{path}: {_describe_missing(layouts, classes, classes_given, other_folders)}")
-    shallowest = [root for root in complete if len(root) == min(map(len, complete))]
-    if len(shallowest) > 1:
-        first, second = ("/".join(root) for root in sorted(shallowest)[:2])
-        raise RequestError(f"{path}: holds several sets of pictures ({first}, {second}); give the path of one")
-    entries = layouts[shallowest[0]]
+def _check_splits(entries: Sequence[Entry], classes: Sequence[str], path: str) -> None:
+    """Refuse pictures beside the split folders, and test pictures of one class alone."""
     has_splits = any(entry.split in ("train", "test") for entry in entries)
     outside = next((entry.name for entry in entries if not entry.split), None)
     if has_splits and outside is not None:
@@ -109,25 +68,20 @@ def _find_layout(
         raise RequestError(
             f"{path}: test has no pictures of {classes[1 - test_labels.pop()]}; expected both classes, or no test folder"
         )
-    return "/".join(shallowest[0]), entries
-
-
-def _training_labels(entries: Iterable[_Entry]) -> set[int]:
-    return {entry.label for entry in entries if entry.split in ("train", "")}
 
 
 def _describe_missing(
-    layouts: Mapping[tuple[str, ...], Sequence[_Entry]],
+    layouts: Mapping[tuple[str, ...], Sequence[Entry]],
+    other_folders: Counter[str],
     classes: Sequence[str],
     classes_given: bool,
-    other_folders: Counter[str],
 ) -> str:
     """Say why no layout has training pictures of both classes."""
-    present = _training_labels(entry for entries in layouts.values() for entry in entries)
+    present = training_labels(entry for entries in layouts.values() for entry in entries)
     if len(present) == 1:
         return f"no training pictures of {classes[1 - present.pop()]}; expected {_EXPECTED}"
     if not other_folders:
-        return f"there are no pictures (.jpeg, .png or DICOM); expected {_EXPECTED}"
+        return f"there are no pictures ({FORMAT_NAMES}); expected {_EXPECTED}"
     actual = ", ".join(printable(PurePosixPath(folder).name or ".") for folder, _ in other_folders.most_common(4))
     expected = " and ".join(classes)
     if classes_given:
@@ -169,20 +123,3 @@ def _assign_parts(
         return pool, sealed, frozenset(picture.name for picture in val)
     notes.append(f"val: {reason}; its pictures join training, and validation is cut by patient")
     return pool, sealed, frozenset()
-
-
-def _may_be_picture(file: str) -> bool:
-    """Return whether a file may be a picture by its name. A DICOM file may have no suffix."""
-    path = PurePosixPath(file)
-    plausible = path.suffix.lower() in _SUFFIXES or ("." not in path.name and path.name != "DICOMDIR")
-    return plausible and not path.name.startswith(".") and "__MACOSX" not in path.parts
-
-
-def _is_picture(file: str, archive: Archive) -> bool:
-    """Return whether a file is a picture. One without a suffix is, if its content is a DICOM file."""
-    if PurePosixPath(file).suffix:
-        return True
-    try:
-        return archive.read(file, None)[128:132] == PREAMBLE
-    except UnreadableError:
-        return False

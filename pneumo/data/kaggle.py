@@ -1,8 +1,9 @@
 """The public archive `paultimothymooney/chest-xray-pneumonia`, as the zip or as the unpacked folder.
 
 The layout is `chest_xray/{train,val,test}/{NORMAL,PNEUMONIA}/*.jpeg`, whatever the folders around it are called. The
-shallowest folder with `train` pictures of both classes is used, so the archive's nested second copy is ignored, as are
-`__MACOSX`, `._*` and files that are no pictures. `val` has 16 pictures, too few to choose by; they join the training pool.
+shallowest folder with `train` pictures of both classes is used. The archive's nested second copy is not taken, nor are
+`__MACOSX`, `._*` and files that are no pictures; they are counted. `val` has 16 pictures, too few to choose by; they join the
+training pool.
 
 Nothing is decoded here. A zip's directory has each content digest. In a folder every file is read once, and its digest is
 stored until the file's size or time changes.
@@ -10,11 +11,13 @@ stored until the file's size or time changes.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from pneumo.data.archive import open_archive, printable
+from pneumo.data.decoding import FORMATS
+from pneumo.data.layout import Entry, find_layout, training_labels
 from pneumo.data.patient_names import Patient
 from pneumo.data.patients import identify_patients
 from pneumo.data.pictures import Picture, Source
@@ -24,18 +27,17 @@ from pneumo.spec.result import CLASSES
 
 _EXPECTED = "the Kaggle zip paultimothymooney/chest-xray-pneumonia or its folder"
 _LAYOUT = "chest_xray/{train,val,test}/{NORMAL,PNEUMONIA}; any other layout needs data: {source: folder}"
-_SUFFIXES = (".jpeg", ".jpg", ".png")
-_PARTS = ("train", "val", "test")
+_PARTS = {part: part for part in ("train", "val", "test")}
+_FORMATS = ", ".join(dict.fromkeys(name for name in FORMATS.values() if name != "DICOM"))
 
 
 def open_kaggle(_: DataSpec, path: Path) -> Source:
     """Return the archive at `path`, a zip or a folder. Raises `RequestError`."""
     archive = open_archive(path, _EXPECTED)
-    files = _find_layout(archive.files, str(path))
+    layout = find_layout(archive, str(path), CLASSES, _PARTS, _describe_missing, needs_split=True, dicom=False)
+    files = _name_files(layout.entries, layout.root, str(path))
     digests = archive.digests(files.values())
-    name, file = next(iter(files.items()))
-    root = file[: -len(name)].rstrip("/")
-    patients, notes = identify_patients(archive, files, digests, CLASSES, root, str(path))
+    patients, notes = identify_patients(archive, files, digests, CLASSES, layout.root, str(path))
     pictures = tuple(_picture(name, patients[name], digests[file]) for name, file in sorted(files.items()))
     return Source(
         kind="kaggle",
@@ -43,8 +45,9 @@ def open_kaggle(_: DataSpec, path: Path) -> Source:
         pictures=tuple(picture for picture in pictures if not picture.name.startswith("test/")),
         sealed=tuple(picture for picture in pictures if picture.name.startswith("test/")),
         read=lambda picture: archive.read(files[picture.name], picture.digest),
-        left_out=tuple((name, reason) for name, reason in archive.left_out if _may_be_picture(name)),
-        notes=tuple(notes),
+        left_out=layout.left_out,
+        notes=(*notes, *layout.notes),
+        not_taken=layout.not_taken,
     )
 
 
@@ -52,49 +55,28 @@ def _picture(name: str, patient: Patient, digest: str) -> Picture:
     return Picture(name, CLASSES.index(PurePosixPath(name).parts[1]), patient.id, digest, patient.known_by)
 
 
-def _find_layout(files: Iterable[str], path: str) -> dict[str, str]:
-    """Map the picture names of the shallowest complete layout (`train/NORMAL/a.jpeg`) to the archive's files."""
-    layouts: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
-    for file in files:
-        *root, part, label, last = ("", "", *PurePosixPath(file).parts)
-        if not _is_picture(file) or part.lower() not in _PARTS or label.upper() not in CLASSES:
-            continue
-        name = f"{part.lower()}/{label.upper()}/{last}"
-        other = layouts[tuple(root)].setdefault(name, file)
-        if other != file:
+def _name_files(entries: Sequence[Entry], root: str, path: str) -> dict[str, str]:
+    """Map the picture names (`train/NORMAL/a.jpeg`) to the archive's files."""
+    files: dict[str, str] = {}
+    for entry in entries:
+        name = "/".join((entry.split, CLASSES[entry.label], *entry.below))
+        other = files.setdefault(name, entry.file)
+        if other != entry.file:
             raise RequestError(
-                f"{path}: {printable(other)} and {printable(file)} are the same picture by name; remove one"
+                f"{path}: {printable(other)} and {printable(entry.file)} are the same picture by name; remove one"
             )
-    counts = {root: Counter(name.rsplit("/", 1)[0] for name in names) for root, names in layouts.items()}
-    complete = [root for root, count in counts.items() if all(count[f"train/{label}"] for label in CLASSES)]
-    if not complete:
-        raise RequestError(f"{path}: {_describe_missing(counts)}")
-    shallowest = [root for root in complete if len(root) == min(map(len, complete))]
-    if len(shallowest) > 1:
-        first, second = ("/".join(filter(None, root)) for root in sorted(shallowest)[:2])
-        raise RequestError(f"{path}: holds several sets of pictures ({first}, {second}); give the path of one")
-    empty = [f"test/{label}" for label in CLASSES if not counts[shallowest[0]][f"test/{label}"]]
-    if len(empty) == 1:
-        raise RequestError(f"{path}: {empty[0]} has no pictures; expected {_LAYOUT}, or no test folder at all")
-    return layouts[shallowest[0]]
+    test_labels = {entry.label for entry in entries if entry.split == "test"}
+    if len(test_labels) == 1:
+        empty = "/".join(filter(None, (root, "test", CLASSES[1 - test_labels.pop()])))
+        raise RequestError(f"{path}: {empty} has no pictures; expected {_LAYOUT}, or no test folder at all")
+    return files
 
 
-def _describe_missing(counts: Mapping[tuple[str, ...], Counter[str]]) -> str:
+def _describe_missing(layouts: Mapping[tuple[str, ...], Sequence[Entry]], _: Counter[str]) -> str:
     """Say why no layout is complete; of several, the shallowest with training pictures is described."""
-    partial = {root: count for root, count in counts.items() if any(count[f"train/{label}"] for label in CLASSES)}
+    partial = {root: labels for root, entries in layouts.items() if (labels := training_labels(entries))}
     if not partial:
-        return f"there are no training pictures (.jpeg or .png); expected {_LAYOUT}"
+        return f"there are no training pictures ({_FORMATS}); expected {_LAYOUT}"
     shallowest = min(partial, key=len)
-    empty = next(label for label in CLASSES if not partial[shallowest][f"train/{label}"])
-    return f"{'/'.join(filter(None, (*shallowest, 'train', empty)))} has no pictures; expected {_LAYOUT}"
-
-
-def _is_picture(file: str) -> bool:
-    """Return whether a file is a picture by its name. Finder's `__MACOSX` and `._*` files have picture suffixes too."""
-    path = PurePosixPath(file)
-    return path.suffix.lower() in _SUFFIXES and not path.name.startswith("._") and "__MACOSX" not in path.parts
-
-
-def _may_be_picture(name: str) -> bool:
-    """Return whether a file that was left out may be a picture, or a folder with pictures."""
-    return _is_picture(name) or not PurePosixPath(name).suffix
+    empty = CLASSES[1 - next(iter(partial[shallowest]))]
+    return f"{'/'.join((*shallowest, 'train', empty))} has no pictures; expected {_LAYOUT}"

@@ -20,6 +20,9 @@ _UNKNOWN = (
     "a patients.csv in a folder or zip can state them"
 )
 
+_MOST_KINDS = 8
+"""Kinds of files that are counted one by one in a line."""
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -62,6 +65,7 @@ class Source:
             chosen by patient.
         left_out: Name and reason for each picture file that is not used.
         notes: Further lines for people.
+        not_taken: Number of the files that are no pictures of the source, by kind.
     """
 
     kind: str
@@ -73,6 +77,13 @@ class Source:
     validation: frozenset[str] = frozenset()
     left_out: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    not_taken: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Lines for people: the notes, each picture file that is not used, and how many other files there are."""
+        left_out = (f"{name}: left out: {reason}" for name, reason in self.left_out)
+        return tuple(filter(None, (*self.notes, *left_out, describe_not_taken(self.not_taken))))
 
     def encoded(self, picture: Picture) -> bytes:
         """Return the picture's file as bytes. Several threads may call it at once.
@@ -110,6 +121,18 @@ def describe_patients(pictures: Sequence[Picture]) -> str:
         f"{known_by} ({count:,} pictures)" if several else known_by for known_by, count in counts.most_common()
     )
     return f"told by {told}" + (f"; not known of {unknown:,} pictures: {_UNKNOWN}" if unknown else "")
+
+
+def describe_not_taken(not_taken: Iterable[tuple[str, int]]) -> str:
+    """Return one line such as `12 files not taken: 7 in hidden folders, 3 .heic (not read), 2 .txt`; "" if there are none."""
+    counts = sorted(((kind, count) for kind, count in not_taken if count), key=lambda item: (-item[1], item[0]))
+    if not counts:
+        return ""
+    total = sum(count for _, count in counts)
+    listed = [f"{count:,} {kind}" for kind, count in counts[:_MOST_KINDS]]
+    if rest := sum(count for _, count in counts[_MOST_KINDS:]):
+        listed.append(f"{rest:,} of other kinds")
+    return f"{total:,} file{'' if total == 1 else 's'} not taken: {', '.join(listed)}"
 
 
 def pictures_digest(part: str, pictures: Iterable[tuple[str, int, str]]) -> str:

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from pneumo.data.cache import cache_error, cache_folder, cache_root, remove_temporary_files, replacing
 from pneumo.data.decoding import RECIPE, UnreadableError, decode
+from pneumo.data.picture_files import EMPTY
 from pneumo.data.pictures import Picture, Source, describe_patients, pictures_digest
 from pneumo.data.split import RULES, Count, Indices, count_parts, split
 from pneumo.spec.errors import RequestError
@@ -124,7 +125,7 @@ def prepare(
         seed: Seed of the split.
         progress: Called in this thread with the number of pictures decoded so far and the number of all pictures. It is not
             called if all of them are cached.
-        say: Called with each of the source's notes, and with a line for each picture that is left out.
+        say: Called with each of the source's remarks, and with a line for each picture that cannot be decoded.
 
     Raises:
         RequestError: There are too few patients, more than 1 % of the pictures are unreadable, or the cache cannot be
@@ -145,11 +146,10 @@ def prepare(
         unreadable = _read_unreadable(folder) or {}
     except OSError as error:
         raise cache_error(folder, error) from None
-    _check_unreadable(unreadable, len(pictures), source.description)
-    for note in source.notes:
-        say(note)
-    for name, reason in source.left_out:
-        say(f"{name}: left out: {reason}")
+    empty = {name: reason for name, reason in source.left_out if reason == EMPTY}
+    _check_unreadable(empty | unreadable, len(empty) + len(pictures), source.description)
+    for line in source.remarks:
+        say(line)
     for name, reason in unreadable.items():
         say(f"{name}: left out, cannot be decoded: {reason}")
     broken = np.array([picture.name in unreadable for picture in pictures])

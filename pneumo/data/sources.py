@@ -6,7 +6,6 @@ A new source is a module with a function `(DataSpec, Path) -> Source`, a line in
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pkgutil
 from collections.abc import Mapping
@@ -81,8 +80,8 @@ def source_at(path: str, source: str | None = None, classes: tuple[str, str] | N
 
     Args:
         path: A file or a folder.
-        source: The source that reads it. By default the one that the path's suffix tells, otherwise the first that can
-            read it.
+        source: The source that reads it. By default the one that the path's suffix tells, otherwise the one that takes the
+            most pictures of it.
         classes: The names of the two classes, the negative one first, for a source that takes them.
 
     Raises:
@@ -106,10 +105,17 @@ def source_at(path: str, source: str | None = None, classes: tuple[str, str] | N
     if candidates[0] not in path_sources():
         *names, last = path_sources()
         raise RequestError(f"--source {source}: expected {', '.join(names)} or {last}")
-    for name in candidates[:-1]:
-        with contextlib.suppress(RequestError):
-            return open_source(DataSpec(source=name, path=path))
-    return open_source(DataSpec(source=candidates[-1], path=path, classes=classes))
+    if len(candidates) == 1:
+        return open_source(DataSpec(source=candidates[0], path=path, classes=classes))
+    sources, errors = [], []
+    for name in candidates:
+        try:
+            sources.append(open_source(DataSpec(source=name, path=path)))
+        except RequestError as error:
+            errors.append(error)
+    if not sources:
+        raise errors[-1]
+    return max(sources, key=lambda source: len(source.pictures) + len(source.sealed))  # of equal ones the first
 
 
 def path_sources() -> tuple[str, ...]:

@@ -28,7 +28,7 @@ python -m pneumo.predict scan.dcm\n
   one picture, with the registry's champion
 
 python -m pneumo.predict ward/ --format csv > ward.csv\n
-  every JPEG, PNG and DICOM below a folder
+  every picture below a folder
 
 python -m pneumo.predict ward/ --model models:/article/3 --explain seen/\n
   a certain version, and a Grad-CAM overlay of each picture
@@ -44,7 +44,11 @@ Exit status: 0 done, 1 some pictures cannot be read, 2 wrong request, 3 no pictu
 def main(
     pictures: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="PICTURE_OR_FOLDER", help="JPEG, PNG or DICOM files, or folders.", show_default=False),
+        typer.Argument(
+            metavar="PICTURE_OR_FOLDER",
+            help="Picture files (JPEG, PNG, TIFF, BMP, GIF, WebP or DICOM), or folders.",
+            show_default=False,
+        ),
     ] = None,
     model: Annotated[
         str | None,
@@ -76,7 +80,9 @@ def main(
     if export and (pictures or explain):
         raise RequestError("--export writes a file and predicts nothing; leave out the pictures and --explain")
     if not export and not pictures:
-        raise RequestError("no pictures are given; give JPEG, PNG or DICOM files, or folders of them")
+        raise RequestError(
+            "no pictures are given; give picture files (JPEG, PNG, TIFF, BMP, GIF, WebP or DICOM), or folders of them"
+        )
     paths = find_pictures(pictures or ())
     if explain:
         make_overlay_folder(explain)

@@ -64,18 +64,20 @@ def decoded_otherwise(paths: Sequence[Path], decoding: ModuleType, size: int) ->
 
 def _pictures_of_folder(folder: Path) -> list[Path]:
     from pneumo.data.archive import open_archive, printable
+    from pneumo.data.picture_files import NO_SUFFIX, is_dicom, list_pictures
+    from pneumo.data.pictures import describe_not_taken
 
     archive = open_archive(folder, "pictures")
-    for name, reason in archive.left_out:
-        if _is_picture(name):
-            print(f"{printable(str(folder / name))}: left out: {reason}", file=sys.stderr)
-    names = sorted(name for name in archive.files if _is_picture(name))
+    files = list_pictures(archive)
+    for name, reason in files.left_out:
+        print(f"{printable(str(folder / name))}: left out: {reason}", file=sys.stderr)
+    dicom = [name for name in files.unnamed if is_dicom(archive, name)]
+    not_taken = describe_not_taken((files.others | {NO_SUFFIX: len(files.unnamed) - len(dicom)}).items())
+    # An empty picture is predicted like another broken one: its row has the error.
+    names = sorted((*files.pictures, *files.empty, *dicom))
     if not names:
-        raise RequestError(f"{folder}: no pictures in this folder; expected {', '.join(SUFFIXES)}")
+        listed = f"; {not_taken}" if not_taken else ""
+        raise RequestError(f"{folder}: no pictures in this folder; expected {', '.join(SUFFIXES)}{listed}")
+    if not_taken:
+        print(f"{printable(str(folder))}: {not_taken}", file=sys.stderr)
     return [folder / name for name in names]
-
-
-def _is_picture(name: str) -> bool:
-    """Check the suffix, and that no part is hidden: macOS leaves a hidden `._scan.jpeg` beside each file."""
-    path = Path(name)
-    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)

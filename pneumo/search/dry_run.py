@@ -31,6 +31,8 @@ def show_dry_run(experiment: Experiment, source: Source, console: Console) -> No
         engine = open_engine(experiment, f"sqlite:///{folder}/studies.db")
         proposals = [engine.ask() for _ in range(min(CANDIDATES, experiment.search.trials))]
         skipped = engine.skipped()
+    for line in source.remarks:
+        say(console, line)
     say(console, "The first candidates of a new study:")
     for candidate in proposals:
         if isinstance(candidate, Candidate):

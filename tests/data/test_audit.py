@@ -62,7 +62,9 @@ def test_the_real_archive_has_exact_copies_and_no_leak(archive: Path) -> None:
         "test": 234,
     }
     notes = {finding.kind: finding.message for finding in result.findings if finding.severity == "note"}
-    assert set(notes) == {"small-val", "class-balance"}
+    assert set(notes) == {"small-val", "class-balance", "not-taken"}
+    others = "16 in other folders (chest_xray/chest_xray: 16), 16 in system folders, 2 hidden"
+    assert notes["not-taken"] == f"34 files not taken: {others}"
     assert "PNEUMONIA is 76% of train and 62% of test" in notes["class-balance"]
     assert len(of_kind(result, "outlier")) == 5
     assert [finding.message for finding in quick_findings(source) if finding.kind == "copies"] == [

@@ -138,11 +138,11 @@ def test_a_val_folder_is_used_if_it_is_large_enough_and_has_patients_of_its_own(
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"normal/a.png": b""}, "no training pictures of PNEUMONIA"),
+        ({"normal/a.png": b"a"}, "no training pictures of PNEUMONIA"),
         ({"readme.txt": b""}, "there are no pictures"),
-        (flat(4) | {"train/normal/x.png": b"", "train/pneumonia/y.png": b""}, "p00.png is outside the split folders"),
+        (flat(4) | {"train/normal/x.png": b"x", "train/pneumonia/y.png": b"y"}, "p00.png is outside the split folders"),
         (
-            dict.fromkeys(["train/NORMAL/a.png", "train/PNEUMONIA/b.png", "test/NORMAL/x.png"], b""),
+            dict.fromkeys(["train/NORMAL/a.png", "train/PNEUMONIA/b.png", "test/NORMAL/x.png"], b"x"),
             "test has no pictures of PNEUMONIA",
         ),
     ],

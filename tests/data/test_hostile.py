@@ -45,6 +45,12 @@ def link_entry(path: Path) -> Path:
     return zipped(path, (link, b"/etc/passwd"))
 
 
+def dos_entry(path: Path) -> Path:
+    member = zipfile.ZipInfo("..\\..\\evil.jpeg")
+    member.create_system = 0
+    return zipped(path, (member, encoded(900)))
+
+
 def patched(offset_of: bytes, offset: int, value: bytes) -> Callable[[Path], Path]:
     """Return a function that writes a zip with one more picture, `evil.jpeg`, and changes its directory entry at an offset."""
 
@@ -142,7 +148,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "climbs out from within": (entry(f"{NORMAL}/../../../evil.jpeg"), "climbs out"),
     "absolute": (entry("/tmp/evil.jpeg"), "absolute"),
     "a drive": (entry("C:/train/NORMAL/evil.jpeg"), "absolute"),
-    "backslashes": (entry("..\\..\\evil.jpeg"), "absolute"),
+    "backslashes": (entry("train\\NORMAL\\evil.jpeg"), "a name with a backslash"),
+    "backslashes of DOS": (dos_entry, "climbs out"),
     "a link in the zip": (link_entry, "a link"),
     "control characters": (entry(f"{NORMAL}/evil\n\x1b[31m.jpeg"), "control characters"),
     "twice": (twice, "twice"),
@@ -162,7 +169,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a script": (entry(f"{NORMAL}/evil.jpeg", b"#!/bin/sh\ntouch /tmp/evil"), "neither a JPEG"),
     "half a JPEG": (entry(f"{NORMAL}/evil.jpeg", half(encoded(900, (400, 300)))), "truncated"),
     "half a PNG": (entry(f"{NORMAL}/evil.png", half(encoded(900, (400, 300), kind="PNG"))), ""),
-    "an empty file": (lambda path: tree(path, f"{NORMAL}/evil.jpeg"), "neither a JPEG"),
+    "an empty file": (lambda path: tree(path, f"{NORMAL}/evil.jpeg"), "left out: empty"),
+    "an empty file in a zip": (entry(f"{NORMAL}/evil.jpeg", b""), "left out: empty"),
     "a link that leads out": (link_out, "leads out"),
     "a link in a circle": (link_circle, "a link to nothing"),
     "a link to a folder above": (link_to_a_folder_above, "not followed"),

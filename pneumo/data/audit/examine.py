@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from pneumo.data.audit.findings import Audit, Finding, all_pictures, from_json, 
 from pneumo.data.cache import cache_error, cache_root, replacing
 from pneumo.data.decoding import RECIPE as DECODING_RECIPE
 from pneumo.data.decoding import UnreadableError
-from pneumo.data.pictures import Picture, Source
+from pneumo.data.pictures import Picture, Source, describe_not_taken
 from pneumo.data.sealed import open_sealed_test
 from pneumo.data.split import FEWEST_TO_CHOOSE_BY
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 RECIPE = 2
 """Version of the audit. Increase it when an audit of the same pictures would have another result."""
+
+_NOT_TAKEN = "not-taken"
+"""The kind of the finding that counts the files which are no pictures of the source."""
 
 _SEVERITIES = ("fault", "warning", "note")
 
@@ -58,7 +62,10 @@ def audit_source(
 def last_audit(source: Source) -> Audit | None:
     """Return the last full audit of the same content, patients and split, or None if there is none in the cache."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return from_json((_cache_folder(source) / "audit.json").read_text(encoding="utf-8"))
+        audit = from_json((_cache_folder(source) / "audit.json").read_text(encoding="utf-8"))
+        # Files that are not taken may come and go without a change of the pictures; audit.html is one.
+        lasting = [finding for finding in audit.findings if finding.kind != _NOT_TAKEN]
+        return replace(audit, findings=_by_severity([*lasting, *_not_taken(source)]))
     return None
 
 
@@ -119,6 +126,7 @@ def _source_findings(source: Source) -> list[Finding]:
         Finding("left-out", "fault", f"{name}: left out: {reason}", (name,)) for name, reason in source.left_out
     ]
     findings += [Finding("source", "note", note) for note in source.notes]
+    findings += _not_taken(source)
     parts = parts_by_name(source)
     val = [picture for picture in source.pictures if parts[picture.name] == "val"]
     fewest = min((sum(picture.label == label for picture in val) for label in (0, 1)), default=0)
@@ -132,6 +140,11 @@ def _source_findings(source: Source) -> list[Finding]:
             )
         )
     return findings
+
+
+def _not_taken(source: Source) -> list[Finding]:
+    line = describe_not_taken(source.not_taken)
+    return [Finding(_NOT_TAKEN, "note", line)] if line else []
 
 
 def _groups_by_content(source: Source, group: Sequence[Picture]) -> list[tuple[Picture, ...]]:

@@ -19,7 +19,7 @@ ADVICE = {
     "near-validation-leak": "look at them; take one side out",
     "patient-in-validation": "put each patient on one side",
     "unreadable": "a search leaves them out and refuses more than 1 %",
-    "left-out": "not read, for safety",
+    "left-out": "not used, for the reason given",
     "blank": "take them out",
     "copy-of-another-patient": "a patient has two names, or a label is wrong; a search keeps them on one side",
     "near-copy-of-another-patient": "a patient may have two names; patients.csv can say so",
