@@ -108,7 +108,7 @@ def test_the_baseline_does_not_beat_itself_and_force_stores_its_reason(study: Pa
     assert len(openings(study)) == 2
 
     settled = promote(study, other)
-    assert "Already promoted: version 2 of small has the alias champion." in settled.stdout
+    assert "Already promoted: version 2 of small is champion, forced: to have two." in settled.stdout
     assert len(openings(study)) == 2
 
     rolled_back = promote(study, "--rollback", STUDY)
