@@ -31,8 +31,9 @@ SIDE_BY_SIDE := --numprocesses 2 --dist loadfile
 search: $(VENV)/.ready  ## run the quick start: a small study on generated phantoms, offline
 	$(BIN)/python -m pneumo.search
 
-# The plugin skips a test when it starts a process or imports TensorFlow, so that nobody keeps a list of quick tests.
-quick: $(VENV)/.ready  ## run a part of the fast tests in a minute: no processes, no TensorFlow
+# The plugin skips a test when it starts a process, imports TensorFlow or opens MLflow's database, so that nobody keeps a list
+# of quick tests.
+quick: $(VENV)/.ready  ## run a part of the fast tests in a minute: no processes, TensorFlow or MLflow
 	$(BIN)/python -m pytest -p tests.support.quick --numprocesses 2 --dist worksteal -m 'not slow'
 
 test: $(VENV)/.ready  ## run the fast tests

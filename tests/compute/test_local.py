@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import psutil
@@ -237,6 +238,21 @@ def test_a_worker_that_cannot_start_is_reported(start: Start) -> None:
     place = start(double, cannot_start)
     with pytest.raises(PlaceError, match="could not start: ImportError: no module named tensorflow"):
         event(place)
+
+
+def test_a_worker_that_the_system_does_not_start_leaves_the_signals_as_they_were(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(resource_tracker, "ensure_running", refuse)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    with pytest.raises(BlockingIOError):
+        start(double)
+    assert [signal.getsignal(number) for number in numbers] == before
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, set()) == set()
 
 
 def test_workers_that_die_before_their_first_trial_are_not_replaced_for_ever(start: Start) -> None:

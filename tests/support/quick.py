@@ -1,4 +1,4 @@
-"""A pytest plugin for `make quick`: it skips each test that starts a process or imports TensorFlow.
+"""A pytest plugin for `make quick`: it skips each test that starts a process, imports TensorFlow or opens MLflow's database.
 
 No list and no marker says which tests are quick. Python's audit hooks tell the plugin what a test does, and the plugin skips
 the test at that moment. A test file that imports TensorFlow at its top is skipped as a whole. A test with many sets of
@@ -47,6 +47,8 @@ def _audit(event: str, arguments: Sequence[Any]) -> None:
         _skip("not quick: starts a process")
     if event == "import" and arguments[0].partition(".")[0] in HEAVY:
         _skip("not quick: imports TensorFlow")
+    if event == "sqlite3.connect" and str(arguments[0]).endswith("mlflow.db"):
+        _skip("not quick: opens MLflow's database")  # which takes a second to create
 
 
 def pytest_configure() -> None:
