@@ -13,27 +13,19 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from pneumo.spec import keys
 from pneumo.spec.algorithms import ALGORITHMS, DEFAULT_ALGORITHMS, PRUNERS, Settings
-from pneumo.spec.experiment import DataSpec, Experiment, PhantomSpec
+from pneumo.spec.experiment import Experiment
 from pneumo.spec.hyperparameters import CONDITIONS, NAMES, Hyperparameters
 from pneumo.spec.objective import EPOCH_OBJECTIVES, OBJECTIVES
 from pneumo.spec.promotion import FLOORS, PromoteSpec
 from pneumo.spec.schema import experiment_schema
-from pneumo.spec.search import ConfirmSpec, KeepSpec, SearchSpec
+from pneumo.spec.search import SearchSpec
 from pneumo.spec.selection import Bound
 
 ROOT = Path(__file__).parent.parent
 
-BLOCKS: Mapping[str, type[BaseModel]] = {
-    "": Experiment,
-    "data": DataSpec,
-    "data.phantom": PhantomSpec,
-    "search": SearchSpec,
-    "search.confirm": ConfirmSpec,
-    "search.keep": KeepSpec,
-    "promote": PromoteSpec,
-    "promote.subject_to.METRIC": Bound,
-}
+BLOCKS: Mapping[str, type[BaseModel]] = {**keys.BLOCKS, "promote.subject_to.METRIC": Bound}
 """The blocks of an experiment by their place in the file; "" is the file itself."""
 
 LINKED: Mapping[tuple[type[BaseModel], str], str] = {

@@ -60,7 +60,7 @@ _UTF8 = 0x800
 
 @dataclass(frozen=True)
 class Archive:
-    """The files below a path. A folder and a zip of it have the same.
+    """The files below a path: the same files for a folder and for a zip of it.
 
     Attributes:
         files: POSIX names relative to the path.

@@ -13,7 +13,7 @@ from pneumo.spec.hyperparameters import Value, unbuildable
 from pneumo.spec.space import Range, Searched, Space
 
 ATTEMPTS = 10
-"""Proposals of an algorithm in a row that are skipped. After that, a random candidate that was not tried takes its turn."""
+"""Largest number of proposals in a row that are skipped. Then a random candidate that was not tried is taken."""
 
 DRAWS = 1000
 """Random draws without a new candidate after which a space that is too large to count is exhausted."""

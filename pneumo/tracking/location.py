@@ -37,7 +37,7 @@ _TIMEOUT = 5
 """Seconds to wait for other processes that use the store."""
 
 _held: dict[tuple[int, int], int] = {}
-"""Descriptors of the folders whose stores this process uses, by device and inode."""
+"""File descriptors of the folders whose stores this process uses, by device and inode."""
 
 
 @dataclass(frozen=True)

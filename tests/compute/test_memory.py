@@ -1,4 +1,4 @@
-"""The memory that is there: the machine's, and the limits of control groups, as Linux writes them."""
+"""The free memory of a machine and of its control groups, from files as Linux writes them."""
 
 from __future__ import annotations
 

@@ -271,7 +271,7 @@ def test_each_format_that_is_decoded_is_found(tmp_path: Path) -> None:
 def test_a_model_keeps_its_decoder_and_predict_says_what_it_reads_otherwise(
     project: Path, predict: Predict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model that was promoted before deep greys got their range still predicts from the pixels that it was judged with."""
+    """A model that was promoted with an earlier decoder predicts from the pixels of that decoder."""
     earlier = project / "earlier" / "decoding"
     shutil.copytree(Path(decoding.__file__).parent, earlier, ignore=shutil.ignore_patterns("__pycache__"))
     for name, line, before in (
