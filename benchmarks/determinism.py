@@ -59,8 +59,9 @@ def train(path: str, hyperparameters: dict[str, Any], deterministic: bool) -> tu
     from pneumo.cnn.device import warm_up
 
     warm_up(deterministic=deterministic)
+    from pneumo.cnn.batches import Examples
     from pneumo.cnn.build import build
-    from pneumo.cnn.fit import EpochOutcome, Examples, fit
+    from pneumo.cnn.fit import EpochOutcome, fit
     from pneumo.data.prepare import prepare
     from pneumo.data.sources import source_at
     from pneumo.spec.hyperparameters import Hyperparameters

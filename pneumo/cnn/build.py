@@ -1,4 +1,4 @@
-"""Build and compile the convolutional network of a set of hyperparameters: the tutorial's network and its variations."""
+"""Build the convolutional network of a set of hyperparameters: the tutorial's network and its variations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import keras
 import numpy as np
 
 from pneumo.spec.errors import TrialError
-from pneumo.spec.hyperparameters import Hyperparameters, layer_filters, unbuildable
+from pneumo.spec.hyperparameters import Hyperparameters
+from pneumo.spec.network import layer_filters, unbuildable
 
 
 class UnbuildableError(TrialError):
@@ -73,25 +74,6 @@ def build(values: Hyperparameters, *, seed: int) -> keras.Model:
     return keras.Model(inputs, outputs, name="pneumo")
 
 
-def compile_model(model: keras.Model, values: Hyperparameters, steps: int) -> None:
-    """Set the optimizer, the loss and the training metrics (`loss`, `accuracy`, `auc`) of a network.
-
-    Args:
-        model: A network that `build` returned for `values`.
-        values: Hyperparameters.
-        steps: Number of batches in the whole training, after which the cosine schedule reaches zero.
-    """
-    model.compile(
-        optimizer=_optimizer(values, steps),
-        loss=keras.losses.BinaryCrossentropy(label_smoothing=values.label_smoothing),
-        metrics=[keras.metrics.BinaryAccuracy(name="accuracy"), keras.metrics.AUC(name="auc")],
-        jit_compile=False,  # compiling with XLA takes longer than it saves in a short trial, and on a CPU it is never faster
-    )
-    # Otherwise the first step creates the optimizer's variables and TensorFlow traces the step twice, which costs 0.3 s and
-    # 4 MB that are never freed.
-    model.optimizer.build(model.trainable_variables)
-
-
 def without_optimizer(model: keras.Model) -> keras.Model:
     """Return the same network, with shared weights, without optimizer and metrics.
 
@@ -114,26 +96,3 @@ def _policy(values: Hyperparameters) -> keras.DTypePolicy:
             return keras.DTypePolicy(f"mixed_{values.precision}")
         case "auto":
             raise ValueError("precision is auto; call resolve_precision before building the network")
-
-
-def _optimizer(values: Hyperparameters, steps: int) -> keras.Optimizer:
-    rate: float | keras.optimizers.schedules.LearningRateSchedule = values.learning_rate
-    if values.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(values.learning_rate, decay_steps=steps)
-    # Keras' weight_decay is decoupled (Loshchilov and Hutter 2019, arXiv:1711.05101) in every optimizer. None skips the
-    # pass over the weights; AdamW does not accept None.
-    decay = values.weight_decay or None
-    optimizer: keras.Optimizer
-    match values.optimizer:
-        case "adam":
-            optimizer = keras.optimizers.Adam(rate, weight_decay=decay)
-        case "adamw":
-            optimizer = keras.optimizers.AdamW(rate, weight_decay=values.weight_decay)
-        case "sgd":
-            optimizer = keras.optimizers.SGD(rate, momentum=values.momentum, weight_decay=decay)
-        case "rmsprop":
-            optimizer = keras.optimizers.RMSprop(rate, momentum=values.momentum, weight_decay=decay)
-    if values.precision == "float16":
-        # Keras adds loss scaling by itself only if the model has the policy, not if its layers have it.
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    return optimizer

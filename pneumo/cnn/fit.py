@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,34 +11,13 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
-from pneumo.cnn.augment import augment_pictures
-from pneumo.cnn.build import compile_model
+from pneumo.cnn.batches import Examples, steps_per_epoch, training_batches
 from pneumo.cnn.checkpoint import BestEpoch, Checkpoint, TrainingCost
+from pneumo.cnn.optimizer import compile_model
+from pneumo.cnn.predictor import PREDICTION_BATCH, make_predictor
 from pneumo.spec.errors import TrialError
 from pneumo.spec.hyperparameters import Hyperparameters
-
-PREDICTION_BATCH = 32
-"""Pictures per call when predicting. On a CPU this is a third faster than 256, whose feature maps do not fit the cache."""
-
-
-@dataclass(frozen=True, eq=False)
-class Examples:
-    """Grey pictures with labels: some rows of an array of pictures.
-
-    Attributes:
-        pixels: uint8 (all pictures, side, side), may be a memory map.
-        rows: int64 (n,), the rows of `pixels` that belong to this set.
-        labels: int64 (n,), 0 or 1, one for each of `rows`.
-    """
-
-    pixels: npt.NDArray[np.uint8]
-    rows: npt.NDArray[np.int64]
-    labels: npt.NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
 
 class EpochOutcome(NamedTuple):
@@ -165,89 +143,6 @@ def _restore_best(model: keras.Model, best: BestEpoch, cost: TrainingCost, pictu
     """Set the weights of the best epoch and return the result of the training."""
     model.set_weights(best.weights)
     return FitResult(best.epoch, best.probabilities, cost, cost.epochs * pictures)
-
-
-def steps_per_epoch(training: Examples, values: Hyperparameters) -> int:
-    """Return the number of batches in an epoch, including the smaller last one."""
-    return -(-len(training) // values.batch_size)
-
-
-def training_batches(
-    training: Examples, values: Hyperparameters, *, seed: int, first_epoch: int = 0
-) -> tf.data.Dataset:
-    """Return the training batches of all epochs, one epoch after another.
-
-    The content of a batch and its augmentation depend on `seed`, the epoch and the step only.
-
-    Args:
-        training: The training pictures.
-        values: Hyperparameters.
-        seed: Seed of the order and the augmentation.
-        first_epoch: The epoch to start with, from 0.
-
-    Returns:
-        A dataset of tuples: pictures float32 (b, side, side, channels), labels float32 (b, 1) and, if the classes are
-        balanced, weights float32 (b, 1). The last batch of an epoch may be smaller.
-    """
-    labels = training.labels.astype(np.float32)
-    weights = np.ones(2, np.float32)
-    if values.class_weight == "balanced":
-        counts = np.bincount(training.labels, minlength=2)
-        weights = (len(training) / (2 * np.maximum(counts, 1))).astype(np.float32)
-
-    def shuffle_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(tf.range(len(training), dtype=tf.int64), seed=(seed, epoch))
-        batches = tf.data.Dataset.from_tensor_slices(order).batch(values.batch_size)
-        return batches.enumerate().map(lambda step, positions: (epoch, step, positions))
-
-    def read_pixels(positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        return training.pixels[training.rows[positions]]
-
-    def load_batch(epoch: tf.Tensor, step: tf.Tensor, positions: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        pixels = tf.numpy_function(read_pixels, [positions], tf.uint8)
-        pixels = tf.ensure_shape(pixels, (None, *training.pixels.shape[1:]))
-        batch_seed = tf.random.experimental.stateless_fold_in(tf.stack([tf.constant(seed, tf.int64), epoch]), step)
-        pictures = augment_pictures(pixels[..., None], batch_seed, values)
-        pictures = tf.repeat(pictures, values.channels, axis=-1)
-        label = tf.gather(labels, positions)[:, None]
-        if values.class_weight == "none":
-            return pictures, label
-        return pictures, label, tf.gather(weights, tf.cast(label, tf.int32))
-
-    options = tf.data.Options()
-    # There is nothing to tune, and on a busy machine the end of `model.fit` has waited up to 40 s for the tuner's thread.
-    options.autotune.enabled = False
-    return (
-        tf.data.Dataset.range(first_epoch, values.epochs)
-        .flat_map(shuffle_epoch)
-        .map(load_batch, num_parallel_calls=max(1, (os.cpu_count() or 1) // 2), deterministic=True)
-        .prefetch(2)
-        .with_options(options)
-    )
-
-
-def make_predictor(model: keras.Model) -> Callable[[Examples], npt.NDArray[np.float32]]:
-    """Return a function from pictures to the model's probabilities, float32 (n,), in the order of their rows.
-
-    The function uses the model's weights at the time of the call. It is traced once, while `model.predict` would set up a
-    data pipeline in each call.
-    """
-    channels = model.input_shape[-1]
-
-    def forward(pixels: tf.Tensor) -> tf.Tensor:
-        pictures = tf.repeat(tf.cast(pixels, tf.float32)[..., None], channels, axis=-1)
-        return model(pictures, training=False)[:, 0]
-
-    probabilities = tf.function(forward, input_signature=[tf.TensorSpec((None, *model.input_shape[1:3]), tf.uint8)])
-
-    def predict(examples: Examples) -> npt.NDArray[np.float32]:
-        batches = [
-            probabilities(examples.pixels[examples.rows[start : start + PREDICTION_BATCH]]).numpy()
-            for start in range(0, len(examples), PREDICTION_BATCH)
-        ]
-        return np.concatenate(batches)
-
-    return predict
 
 
 class _EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from itertools import product
 
 from pneumo.spec.experiment import Experiment
-from pneumo.spec.hyperparameters import Hyperparameters, Value, count_parameters
+from pneumo.spec.hyperparameters import Hyperparameters, Value
+from pneumo.spec.network import count_parameters
 from pneumo.spec.space import Space
 
 WEIGHT = 4

@@ -9,7 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from pneumo.spec.candidate import Candidate, Done, SkipReason
-from pneumo.spec.hyperparameters import Value, unbuildable
+from pneumo.spec.hyperparameters import Value
+from pneumo.spec.network import unbuildable
 from pneumo.spec.space import Range, Searched, Space
 
 ATTEMPTS = 10

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from pneumo.spec.hyperparameters import Hyperparameters, Value, training_key
+from pneumo.spec.hyperparameters import Hyperparameters, Value
+from pneumo.spec.network import training_key
 
 SkipReason = Literal["repeat", "unbuildable"]
 """Why a proposal of an algorithm is not trained: it repeats an earlier candidate, or its network cannot be built."""

@@ -6,16 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pneumo.spec.errors import Fault, SettingError, collect_faults, quote, unknown_names
-from pneumo.spec.hyperparameters import (
-    CONDITIONS,
-    NAMES,
-    TUTORIAL,
-    Hyperparameters,
-    Value,
-    check_value,
-    unbuildable,
-    value_type,
-)
+from pneumo.spec.hyperparameters import CONDITIONS, NAMES, TUTORIAL, Hyperparameters, Value, check_value, value_type
+from pneumo.spec.network import unbuildable
 from pneumo.spec.space import Choice, Dimension, Fixed, Range, Space, When
 
 MOST_IMAGE_SIZES = 16

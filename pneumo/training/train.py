@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumo.cnn.build import build, compile_model, network_parameters
+from pneumo.cnn.batches import Examples, steps_per_epoch
+from pneumo.cnn.build import build, network_parameters
 from pneumo.cnn.checkpoint import (
     BestEpoch,
     Checkpoint,
@@ -23,7 +24,8 @@ from pneumo.cnn.checkpoint import (
     TrainingCost,
     load_checkpoint,
 )
-from pneumo.cnn.fit import EpochOutcome, Examples, FitResult, fit, steps_per_epoch
+from pneumo.cnn.fit import EpochOutcome, FitResult, fit
+from pneumo.cnn.optimizer import compile_model
 from pneumo.compute.place import Channel
 from pneumo.evidence.metrics import epoch_metrics, validation_metrics
 from pneumo.spec.hyperparameters import Hyperparameters

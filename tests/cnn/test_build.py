@@ -11,7 +11,8 @@ import keras
 import numpy as np
 import pytest
 
-from pneumo.cnn.build import UnbuildableError, build, compile_model, network_parameters, without_optimizer
+from pneumo.cnn.build import UnbuildableError, build, network_parameters, without_optimizer
+from pneumo.cnn.optimizer import compile_model
 from pneumo.spec.hyperparameters import TUTORIAL, Hyperparameters
 
 TINY: dict[str, Any] = {"image_size": 16, "filters": 4, "dense_units": 8}

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pneumo.cnn.build import build, compile_model
+from pneumo.cnn.batches import steps_per_epoch
+from pneumo.cnn.build import build
 from pneumo.cnn.checkpoint import (
     MAX_WRITE_SHARE,
     BestEpoch,
@@ -26,7 +27,8 @@ from pneumo.cnn.checkpoint import (
     save_checkpoint,
 )
 from pneumo.cnn.device import release_memory
-from pneumo.cnn.fit import EpochOutcome, FitResult, fit, steps_per_epoch
+from pneumo.cnn.fit import EpochOutcome, FitResult, fit
+from pneumo.cnn.optimizer import compile_model
 from pneumo.spec.hyperparameters import Hyperparameters
 from tests.support.training_pictures import TINY, TRAINING, VALIDATION, equal
 

@@ -10,9 +10,10 @@ import numpy as np
 import psutil
 import pytest
 
+from pneumo.cnn.batches import Examples
 from pneumo.cnn.build import build
 from pneumo.cnn.device import Device, find_device, release_memory, resolve_precision
-from pneumo.cnn.fit import EpochOutcome, Examples, fit
+from pneumo.cnn.fit import EpochOutcome, fit
 from pneumo.spec.hyperparameters import Hyperparameters
 
 

@@ -12,19 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from pneumo.cnn.batches import Examples, training_batches
 from pneumo.cnn.build import build, without_optimizer
 from pneumo.cnn.device import release_memory
-from pneumo.cnn.fit import (
-    AfterEpoch,
-    AfterStep,
-    DivergedError,
-    EpochOutcome,
-    Examples,
-    FitResult,
-    fit,
-    make_predictor,
-    training_batches,
-)
+from pneumo.cnn.fit import AfterEpoch, AfterStep, DivergedError, EpochOutcome, FitResult, fit
+from pneumo.cnn.predictor import make_predictor
 from pneumo.spec.hyperparameters import Hyperparameters
 from tests.support.training_pictures import LABELS, PIXELS, TINY, TRAINING, VALIDATION, equal, examples
 

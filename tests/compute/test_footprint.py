@@ -10,7 +10,8 @@ from pneumo.compute.footprint import extreme_networks, model_bytes, pictures_byt
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.experiment_file import build_experiment
-from pneumo.spec.hyperparameters import TUTORIAL, Hyperparameters, count_parameters
+from pneumo.spec.hyperparameters import TUTORIAL, Hyperparameters
+from pneumo.spec.network import count_parameters
 
 
 def build_request(hyperparameters: dict[str, Any], **search: Any) -> Experiment:

@@ -11,7 +11,8 @@ from pneumo.compute.footprint import largest_trial_memory, trial_memory
 from pneumo.compute.workers import DRIVER_MEMORY, count_trainings, plan_workers
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.experiment_file import build_experiment
-from pneumo.spec.hyperparameters import TUTORIAL, Hyperparameters, count_parameters
+from pneumo.spec.hyperparameters import TUTORIAL, Hyperparameters
+from pneumo.spec.network import count_parameters
 
 GB = 10**9
 

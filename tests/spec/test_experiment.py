@@ -21,7 +21,8 @@ from pneumo.spec.experiment_file import (
     read_experiment,
     setting_changes,
 )
-from pneumo.spec.hyperparameters import NAMES, TUTORIAL, Hyperparameters, map_size, unbuildable
+from pneumo.spec.hyperparameters import NAMES, TUTORIAL, Hyperparameters
+from pneumo.spec.network import map_size, unbuildable
 from pneumo.spec.objective import OBJECTIVES
 from pneumo.spec.promotion import FLOORS, PromoteSpec
 from pneumo.spec.search import SearchSpec

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pneumo.cnn.fit import Examples
+from pneumo.cnn.batches import Examples
 
 TINY: dict[str, Any] = {"image_size": 16, "filters": 2, "dense_units": 4, "batch_size": 8, "epochs": 3}
 """Hyperparameters of a network that trains in a second."""
