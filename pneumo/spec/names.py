@@ -35,6 +35,8 @@ class Tags:
     ERROR = "pneumo.error"
     DEVICE = "pneumo.device"
     PRECISION = "pneumo.precision"
+    STRESS = "pneumo.stress"  # version of the stress suite
+    STRESS_WORST = "pneumo.stress.worst"  # the change with the lowest AUC
     CODE = "pneumo.code"
     LIBRARIES = "pneumo.libraries"
     THREADS = "pneumo.threads"
@@ -112,6 +114,12 @@ class Metrics:
     VAL_SENSITIVITY = "val_sensitivity"
     VAL_SPECIFICITY = "val_specificity"
     VAL_F1 = "val_f1"
+    VAL_STRESS_AUC = "val_stress_auc"  # mean over the geometric changes
+    VAL_STRESS_ACCURACY = "val_stress_accuracy"  # of all changes, at `STRESS_THRESHOLD`
+    VAL_STRESS_WORST = "val_stress_worst"  # lowest AUC of a change
+    VAL_PHOTOMETRY_AUC = "val_photometry_auc"  # mean over the photometric changes
+    VAL_FRAME_AUC = "val_frame_auc"  # of the frame exchange
+    STRESS_THRESHOLD = "stress_threshold"
     PARAMETERS = "parameters"
     MODEL_BYTES = "model_bytes"
     PREDICT_MS = "predict_ms"
@@ -161,6 +169,8 @@ class Artifacts:
     # A trial.
     HISTORY = "history.csv"
     PREDICTIONS = "predictions.csv"  # of a promotion too
+    STRESS = "stress.csv"  # the figures of each change of the stress suite
+    STRESS_PREDICTIONS = "stress_predictions.npz"  # probabilities under each change
     ERROR = "error.txt"  # stack trace of a failed trial
     OUTPUT = "output.txt"  # what a worker printed
 

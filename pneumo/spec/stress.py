@@ -1,0 +1,45 @@
+"""The stress suite: changes of a picture that leave its label as it is. `pneumo.cnn.stress` carries them out.
+
+The idea is that of D. Hendrycks and T. Dietterich, Benchmarking neural network robustness to common corruptions and
+perturbations, ICLR 2019 (arXiv:1903.12261).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+SUITE = "stress-1"
+"""Name and version of the suite. A change of a transform or its strength is a new version."""
+
+ChangeKind = Literal["geometry", "photometry", "frame"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of the suite: its name, its kind, and what it does, with its strength."""
+
+    name: str
+    kind: ChangeKind
+    effect: str
+
+
+CHANGES: tuple[Change, ...] = (
+    Change("crop_90", "geometry", "the middle .9 of each side, enlarged to the full side"),
+    Change("crop_80", "geometry", "the middle .8 of each side, enlarged to the full side"),
+    Change("wide", "geometry", "reduced to 1/1.15 of each side, edges repeated around it"),
+    Change("narrow_x", "geometry", "reduced to .85 of the width, edges repeated"),
+    Change("narrow_y", "geometry", "reduced to .85 of the height, edges repeated"),
+    Change("shift", "geometry", "moved right and down by 8 % of the side, edges repeated"),
+    Change("rotate", "geometry", "rotated by 8 degrees, edges repeated"),
+    Change("brighter", "photometry", "15 % of the range of grey levels added"),
+    Change("darker", "photometry", "15 % of the range of grey levels subtracted"),
+    Change("contrast_high", "photometry", "distance from the picture's mean times 1.4"),
+    Change("contrast_low", "photometry", "distance from the picture's mean times .6"),
+    Change("gamma_high", "photometry", "gamma 1.5"),
+    Change("gamma_low", "photometry", "gamma .67"),
+    Change("blur", "photometry", "binomial 3 x 3 blur, twice"),
+    Change("noise", "photometry", "normal noise of 12 grey levels"),
+    Change("frame", "frame", "the outer 15 % on each side replaced by that of a picture of the other class"),
+)
+"""The changes of the suite, in the order in which their figures are listed."""
