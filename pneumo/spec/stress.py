@@ -31,7 +31,7 @@ CHANGES: tuple[Change, ...] = (
     Change("narrow_x", "geometry", "reduced to .85 of the width, edges repeated"),
     Change("narrow_y", "geometry", "reduced to .85 of the height, edges repeated"),
     Change("shift", "geometry", "moved right and down by 8 % of the side, edges repeated"),
-    Change("rotate", "geometry", "rotated by 8 degrees, edges repeated"),
+    Change("rotate", "geometry", "rotated counterclockwise by 8 degrees, edges repeated"),
     Change("brighter", "photometry", "15 % of the range of grey levels added"),
     Change("darker", "photometry", "15 % of the range of grey levels subtracted"),
     Change("contrast_high", "photometry", "distance from the picture's mean times 1.4"),
