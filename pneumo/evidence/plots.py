@@ -5,9 +5,7 @@ The module uses neither a display nor pyplot, so it changes no global state of M
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -18,17 +16,12 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox, TransformedBbox
 from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_curve, roc_curve
 
+from pneumo.evidence.drawing import BLUE, DPI, GREY, ORANGE, label_axes, plot_title, printable, to_png, write_centred
 from pneumo.evidence.metrics import Array, auc, calibration, has_both_classes, predict_labels
 from pneumo.spec.result import CLASSES
 
 MAX_MISTAKES = 12
 """Largest number of pictures on the sheet of mistakes."""
-
-DPI = 100
-"""Resolution of the plots, dots per inch."""
-
-# Okabe and Ito's palette, which colour-blind readers can distinguish (Color Universal Design, 2008).
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#767676"
 
 _SHARE_TICKS, _SHARE_LIMITS = (0, 0.25, 0.5, 0.75, 1), (-0.03, 1.03)
 _ONE_CLASS = "No curve: only one class is present"
@@ -65,7 +58,7 @@ def trial_plots(
         ValueError: The lengths differ.
     """
     return {
-        "learning_curves.png": _learning_curves(_title(title, phantom), history, best_epoch),
+        "learning_curves.png": _learning_curves(plot_title(title, phantom), history, best_epoch),
         **picture_plots(
             title=title,
             labels=labels,
@@ -115,8 +108,8 @@ def picture_plots(
             raise ValueError(
                 f"probabilities of the {name} must have the length of labels, {len(labels)}, got {len(other)}"
             )
-    class_names = [_printable(name, 20) for name in classes]
-    title = _title(title, phantom)
+    class_names = [printable(name, 20) for name in classes]
+    title = plot_title(title, phantom)
     return {
         "confusion_matrix.png": _confusion_matrix(title, labels, probabilities, threshold, class_names),
         "roc.png": _roc(title, labels, curves, threshold, class_names),
@@ -148,7 +141,7 @@ def _learning_curves(title: str, history: Sequence[Mapping[str, float]], best_ep
     panels = {"loss": "binary cross-entropy (nats)", "accuracy": "accuracy (share)", "auc": "area under ROC (share)"}
     for column, (metric, label) in enumerate(panels.items()):
         axes = figure.add_axes((0.065 + 0.325 * column, 0.14, 0.26, 0.66))
-        _label_axes(axes, "epoch", label)
+        label_axes(axes, "epoch", label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5, min_n_ticks=1))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
         for key, name, colour in ((metric, "training", GREY), (f"val_{metric}", "validation", BLUE)):
@@ -159,7 +152,7 @@ def _learning_curves(title: str, history: Sequence[Mapping[str, float]], best_ep
         if not axes.lines:
             axes.set_xticks([])
             axes.set_yticks([])
-            _write_centred(axes, "No values were recorded")
+            write_centred(axes, "No values were recorded")
             continue
         axes.axvline(best_epoch, color=ORANGE, linestyle=":", linewidth=1.5, zorder=0, label="best epoch")
         axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
@@ -169,7 +162,7 @@ def _learning_curves(title: str, history: Sequence[Mapping[str, float]], best_ep
         handles = [lines[name] for name in drawn]
         figure.legend(handles, drawn, loc="upper right", ncols=3, frameon=False, fontsize=10)
     last = f"{max(epochs):g}" if epochs else "0"
-    return _png(figure, title, f"learning curves, best epoch {best_epoch} of {last}", left=0.065)
+    return to_png(figure, title, f"learning curves, best epoch {best_epoch} of {last}", left=0.065)
 
 
 def _confusion_matrix(
@@ -193,7 +186,7 @@ def _confusion_matrix(
     axes.tick_params(length=0)
     correct = int(np.trace(counts))
     subtitle = f"{correct:,} of {len(labels):,} correct at threshold {threshold:.3f}"
-    return _png(figure, title, subtitle, left=0.06)
+    return to_png(figure, title, subtitle, left=0.06)
 
 
 def _roc(title: str, labels: Array, curves: Mapping[str, Array], threshold: float, class_names: Sequence[str]) -> bytes:
@@ -203,8 +196,8 @@ def _roc(title: str, labels: Array, curves: Mapping[str, Array], threshold: floa
         f"sensitivity (share of {class_names[1]} detected)",
     )
     if not has_both_classes(labels):
-        _write_centred(axes, _ONE_CLASS)
-        return _png(figure, title, "ROC curve, AUC not defined")
+        write_centred(axes, _ONE_CLASS)
+        return to_png(figure, title, "ROC curve, AUC not defined")
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2, label="chance")
     for name, probabilities, style in _curve_styles(curves):
         false_positives, true_positives, _ = roc_curve(labels, probabilities)
@@ -215,7 +208,7 @@ def _roc(title: str, labels: Array, curves: Mapping[str, Array], threshold: floa
     _mark_threshold(axes, operating_point, threshold)
     _legend(axes, "lower right")
     comparison = "".join(f", {name} {auc(labels, other):.4f}" for name, other in list(curves.items())[1:])
-    return _png(figure, title, f"ROC curve, AUC {auc(labels, ours):.4f}{comparison}")
+    return to_png(figure, title, f"ROC curve, AUC {auc(labels, ours):.4f}{comparison}")
 
 
 def _precision_recall(
@@ -226,8 +219,8 @@ def _precision_recall(
         f"precision (share of {class_names[1]} among positive calls)",
     )
     if not has_both_classes(labels):
-        _write_centred(axes, _ONE_CLASS)
-        return _png(figure, title, "precision and recall, average precision not defined")
+        write_centred(axes, _ONE_CLASS)
+        return to_png(figure, title, "precision and recall, average precision not defined")
     prevalence = float(np.mean(labels))
     axes.axhline(prevalence, color=GREY, linestyle="--", linewidth=1.2, label=f"chance (prevalence {prevalence:.2f})")
     for name, probabilities, style in _curve_styles(curves):
@@ -240,15 +233,15 @@ def _precision_recall(
     _legend(axes, "lower left")
     average, *other_averages = (average_precision_score(labels, probabilities) for probabilities in curves.values())
     comparison = "".join(f", {name} {value:.4f}" for name, value in zip(list(curves)[1:], other_averages, strict=True))
-    return _png(figure, title, f"precision and recall, average precision {average:.4f}{comparison}")
+    return to_png(figure, title, f"precision and recall, average precision {average:.4f}{comparison}")
 
 
 def _calibration(title: str, labels: Array, probabilities: Array, class_names: Sequence[str], part: str) -> bytes:
     figure = Figure(figsize=(5.6, 5.8), dpi=DPI)
     axes = figure.add_axes((0.13, 0.34, 0.83, 0.52))
     below = figure.add_axes((0.13, 0.1, 0.83, 0.19))
-    _label_axes(axes, "", f"share of {class_names[1]} in the bin")
-    _label_axes(below, f"probability of {class_names[1]}", "pictures")
+    label_axes(axes, "", f"share of {class_names[1]} in the bin")
+    label_axes(below, f"probability of {class_names[1]}", "pictures")
     bins = calibration(labels, probabilities)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2, label="perfect calibration")
     axes.plot(bins.probability, bins.share, color=BLUE, linewidth=2, marker="o", markersize=6, label=part)
@@ -259,7 +252,7 @@ def _calibration(title: str, labels: Array, probabilities: Array, class_names: S
     below.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=3))
     for panel in (axes, below):
         panel.set(xticks=_SHARE_TICKS, xlim=_SHARE_LIMITS)
-    return _png(figure, title, f"calibration, expected calibration error {bins.error:.4f}")
+    return to_png(figure, title, f"calibration, expected calibration error {bins.error:.4f}")
 
 
 def _mistakes(
@@ -293,7 +286,7 @@ def _mistakes(
         name = axes.text(
             column,
             top + 0.96,
-            _printable(names[picture].rsplit("/", 1)[-1], 27),
+            printable(names[picture].rsplit("/", 1)[-1], 27),
             fontsize=9,
             va="top",
             parse_math=False,
@@ -305,12 +298,12 @@ def _mistakes(
     axes.set_xlim(0, columns - 0.06)
     axes.set_ylim(1.25 * rows, 0)
     if not len(selected):
-        _write_centred(axes, "No mistakes at this threshold")
+        write_centred(axes, "No mistakes at this threshold")
     subtitle = f"{len(wrong):,} of {len(labels):,} wrong at threshold {threshold:.3f}"
     if len(selected):
         subtitle += "" if len(wrong) == len(selected) else f"; the {len(selected)} most confident mistakes"
         subtitle += f"; p is the probability of {class_names[1]}"
-    return _png(figure, title, subtitle, left=0.02)
+    return to_png(figure, title, subtitle, left=0.02)
 
 
 def _curve_styles(curves: Mapping[str, Array]) -> Iterator[tuple[str, Array, dict[str, Any]]]:
@@ -323,16 +316,9 @@ def _unit_axes(x: str, y: str) -> tuple[Figure, Axes]:
     """Return a figure with axes from 0 to 1 in both directions."""
     figure = Figure(figsize=(5.6, 5.6), dpi=DPI)
     axes = figure.add_axes((0.13, 0.11, 0.83, 0.74))
-    _label_axes(axes, x, y)
+    label_axes(axes, x, y)
     axes.set(xticks=_SHARE_TICKS, yticks=_SHARE_TICKS, xlim=_SHARE_LIMITS, ylim=_SHARE_LIMITS)
     return figure, axes
-
-
-def _label_axes(axes: Axes, x: str, y: str) -> None:
-    axes.set_xlabel(x, fontsize=10.5)
-    axes.set_ylabel(y, fontsize=10.5)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=10)
 
 
 def _legend(axes: Axes, location: Literal["lower left", "lower right", "upper left"]) -> None:
@@ -343,31 +329,3 @@ def _mark_threshold(axes: Axes, point: tuple[float, float], threshold: float) ->
     axes.plot(
         *point, color=ORANGE, marker="o", markersize=8, linestyle="none", label=f"threshold {threshold:.3f}", zorder=5
     )
-
-
-def _write_centred(axes: Axes, sentence: str) -> None:
-    axes.text(0.5, 0.5, sentence, transform=axes.transAxes, ha="center", va="center", fontsize=12)
-
-
-def _title(title: str, phantom: bool) -> str:
-    return _printable(title, 44) + (" (phantoms)" if phantom else "")
-
-
-def _printable(text: str, max_length: int) -> str:
-    """Return a text of at most `max_length` letters, shortened in its middle, with ? for letters that do not print."""
-    text = "".join(letter if letter.isprintable() else "?" for letter in text)
-    half = max_length // 2
-    return text if len(text) <= max_length else f"{text[:half]}…{text[-(max_length - half - 1) :]}"
-
-
-def _png(figure: Figure, title: str, subtitle: str, left: float = 0.05) -> bytes:
-    """Return the figure as PNG, with the title and the subtitle on top."""
-    height = figure.get_figheight()
-    figure.text(left, 1 - 0.12 / height, title, fontsize=12, fontweight="bold", va="top", parse_math=False)
-    figure.text(left, 1 - 0.4 / height, subtitle, fontsize=11, va="top")
-    out = io.BytesIO()
-    with warnings.catch_warnings():
-        # File names may have letters that the font lacks; they are drawn as boxes.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(out, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
-    return out.getvalue()

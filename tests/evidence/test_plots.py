@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pneumo.evidence.plots import BLUE, GREY, picture_plots, trial_plots
+from pneumo.evidence.drawing import BLUE, GREY
+from pneumo.evidence.plots import picture_plots, trial_plots
 
 FILES = {
     "learning_curves.png",
