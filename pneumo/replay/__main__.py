@@ -9,6 +9,7 @@ import typer
 
 from pneumo.console.command import INTERRUPTED, OK, run_command
 from pneumo.spec.errors import TrialError
+from pneumo.spec.objective import epoch_metric
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,7 +76,7 @@ def _replay(
     from pneumo.replay.report import describe_trial, print_changes, print_comparison
     from pneumo.replay.retrain import ask_device, open_worker, prepare_pictures, train_again
 
-    progress = TrainingProgress(console, experiment.search.objectives[0])
+    progress = TrainingProgress(console, epoch_metric(experiment.search.objectives[0]))
     with open_worker(recorded) as place:
         say(console, describe_trial(recorded, candidate))
         pictures = prepare_pictures(experiment, source, console)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pneumo.spec.errors import RequestError, TrialError
 from pneumo.spec.names import Params, Tags
+from pneumo.spec.stress import SUITE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -97,6 +98,8 @@ def train_again(
         objectives=experiment.search.objectives,
         seed=int(recorded.run.parameters[Params.SEED]),
         data=data,
+        # A run of an earlier version was not judged on the stress suite, or on another suite.
+        stress=recorded.run.tags.get(Tags.STRESS) == SUITE,
     )
     with progress:
         progress.start(candidate.number, candidate)

@@ -125,6 +125,7 @@ class StudyRecorder:
             self._data,
             continue_from=self.checkpoints.continued_path(candidate),
             checkpoint_path=self.checkpoints.own_path(candidate, training.seed),
+            stress=self._experiment.search.stress,
         )
 
     def end(self, run_id: str, state: End, error: str | None = None, output: str = "") -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.names import Artifacts, Metrics, Params, Tags
-from pneumo.spec.objective import objective_metric
+from pneumo.spec.objective import STRESS_OBJECTIVES, objective_metric
 from pneumo.spec.result import Trial
 from pneumo.spec.run import STATUS, RecordedRun, format_parameter
 
@@ -25,6 +25,9 @@ TRAINING_FILES = frozenset(
     }
 )
 """Artifacts of a complete or pruned trial."""
+
+STRESS_FILES = frozenset({Artifacts.STRESS, Artifacts.STRESS_PREDICTIONS, Artifacts.plot("stress.png")})
+"""Artifacts of a training that was judged on the stress suite."""
 
 VERDICT_FILES = frozenset({Artifacts.GATE, Artifacts.CARD})
 """Artifacts of a finished promotion."""
@@ -62,8 +65,10 @@ def trial_faults(
     parameters = {name: format_parameter(value) for name, value in trial.candidate.hyperparameters.items()}
     yield from _differences(parameters | {Params.SEED: str(seed)}, run.parameters)
     metrics = dict(result.metrics)
-    if result.value is not None:
-        metrics[objective_metric(experiment.search.objectives[0])] = result.value
+    objective = experiment.search.objectives[0]
+    # The value of a pruned trial on the stress suite is that of an epoch.
+    if result.value is not None and not (result.state == "pruned" and objective in STRESS_OBJECTIVES):
+        metrics[objective_metric(objective)] = result.value
     for name, value in metrics.items():
         if not same_value(value, run.metrics.get(name)):
             yield f"{name} is {run.metrics.get(name)}, and {value} in the engine"
@@ -119,7 +124,8 @@ def _training_faults(contents: RunContents, epochs: int | None) -> Iterator[str]
     best_epoch = contents.run.metrics.get(Metrics.BEST_EPOCH)
     if trained and not 1 <= (best_epoch or 0) <= trained:
         yield f"best_epoch is {best_epoch}, and it has {trained} epochs"
-    if missing := sorted(TRAINING_FILES - contents.artifacts):
+    files = TRAINING_FILES | STRESS_FILES if Tags.STRESS in contents.run.tags else TRAINING_FILES
+    if missing := sorted(files - contents.artifacts):
         yield f"lacks {', '.join(missing)}"
 
 

@@ -14,6 +14,7 @@ from pneumo.console.display import TrainingProgress, say
 from pneumo.search.loop import Training
 from pneumo.spec.best import baseline_trial, best_first, best_metric
 from pneumo.spec.experiment import Experiment
+from pneumo.spec.objective import epoch_metric
 from pneumo.spec.result import Trial, TrialResult
 from pneumo.spec.selection import Confirmation, metric_value, pareto_front
 from pneumo.spec.wording import (
@@ -44,7 +45,7 @@ class TrialListener:
         self._experiment, self._console = experiment, console
         self._objectives = experiment.search.objectives
         self._finished_trials = list(finished_trials)
-        self._progress = TrainingProgress(console, self._objectives[0])
+        self._progress = TrainingProgress(console, epoch_metric(self._objectives[0]))
 
     def __enter__(self) -> Self:
         self._progress.__enter__()

@@ -35,7 +35,7 @@ from pneumo.spec.errors import (
     quote,
     suggest_name,
 )
-from pneumo.spec.objective import EPOCH_OBJECTIVES, OBJECTIVES, ObjectiveName
+from pneumo.spec.objective import EPOCH_OBJECTIVES, OBJECTIVES, STRESS_OBJECTIVES, ObjectiveName
 
 _DURATION = r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*"
 
@@ -131,6 +131,13 @@ class SearchSpec(BaseModel):
             validate_default=True,
         ),
     ] = {}
+    stress: Annotated[
+        bool,
+        Field(
+            description="Whether each trained network is also judged on validation pictures under the changes of the stress "
+            "suite: other framing, contrast, noise and the like. It costs at most half an epoch of the trial's own training."
+        ),
+    ] = True
     objective: Annotated[
         ObjectiveName | tuple[ObjectiveName, ...],
         Field(
@@ -284,6 +291,9 @@ class SearchSpec(BaseModel):
                 f"got {objectives[0]}; use pruner: none"
             )
             faults.append(Fault(("..", "pruner"), message))
+        stressed = [objective for objective in objectives if objective in STRESS_OBJECTIVES]
+        if stressed and info.data.get("stress") is False:
+            faults.append(Fault(("..", "stress"), f"must be true, since the objective is {stressed[0]}"))
         if faults:
             raise SettingError(*faults)
         return objectives[0] if len(objectives) == 1 else objectives

@@ -6,6 +6,7 @@ perturbations, ICLR 2019 (arXiv:1903.12261).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,3 +44,33 @@ CHANGES: tuple[Change, ...] = (
     Change("frame", "frame", "the outer 15 % on each side replaced by that of a picture of the other class"),
 )
 """The changes of the suite, in the order in which their figures are listed."""
+
+GEOMETRIC_CHANGES: tuple[str, ...] = tuple(change.name for change in CHANGES if change.kind == "geometry")
+
+SEED = 1
+"""Seed of the suite's noise, of its partners in the frame exchange and of the choice of pictures: the same in all studies, so
+that all trials are judged on the same pictures."""
+
+SHARE_AT_THE_END = 0.5
+"""Largest cost of judging a trained network, in epochs of its own training."""
+
+SHARE_AFTER_AN_EPOCH = 0.2
+"""Largest cost of judging a network after an epoch, in epochs of its own training."""
+
+_CHANGE_COST = 0.2
+"""Cost of changing and predicting a picture, in trainings of a picture. Predicting alone takes a sixth of a training step's
+time, see docs/performance.md."""
+
+
+def most_pictures(training_pictures: int, changes: Collection[str], passes: int, share: float) -> int:
+    """Return the largest number of pictures that a network may be judged on.
+
+    The number follows from counts, never from measured times, so it is the same wherever a trial is trained.
+
+    Args:
+        training_pictures: Number of the training pictures.
+        changes: The changes of each picture.
+        passes: Number of passes of the network for a prediction.
+        share: Largest cost, in epochs.
+    """
+    return int(share * training_pictures / (_CHANGE_COST * passes * len(changes)))

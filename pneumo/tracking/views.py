@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 
 from pneumo.spec.names import Tags
-from pneumo.spec.objective import OBJECTIVES, epoch_objective, objective_metric
+from pneumo.spec.objective import OBJECTIVES, epoch_metric, epoch_objective, objective_metric
 
 STUDY_VIEW = "study"
 """Name of the view of the study and its trials, latest first."""
@@ -53,7 +53,8 @@ def study_page_address(experiment_id: str, view: str = STUDY_VIEW) -> str:
 
 def _first_charts(objectives: Sequence[str], searched: Sequence[str]) -> dict[str, object]:
     """Return a chart of learning curves and one of hyperparameters. MLflow adds a chart for each other metric."""
-    metric, trial_metrics = epoch_objective(objectives), [objective_metric(objective) for objective in objectives]
+    metric = epoch_metric(epoch_objective(objectives))
+    trial_metrics = [objective_metric(objective) for objective in objectives]
     learning_curves = {"type": "LINE", "metricKey": metric, "xAxisKey": "step", "lineSmoothness": 0}
     hyperparameters = {"type": "PARALLEL", "selectedParams": list(searched), "selectedMetrics": trial_metrics}
     section = {"uuid": "model", "name": "Model metrics", "display": True}

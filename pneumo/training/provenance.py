@@ -16,14 +16,22 @@ from pneumo.spec.names import Tags
 
 TRAINING_FILES = (
     "cnn/augment.py",
+    "cnn/batches.py",
     "cnn/build.py",
     "cnn/checkpoint.py",
     "cnn/fit.py",
+    "cnn/optimizer.py",
+    "cnn/predictor.py",
+    "cnn/stress.py",
     "data/decoding/*.py",
     "data/phantom.py",
     "evidence/metrics.py",
+    "evidence/stress.py",
     "spec/hyperparameters.py",
+    "spec/network.py",
     "spec/objective.py",
+    "spec/stress.py",
+    "training/stress.py",
     "training/train.py",
 )
 """Files of this package that decide the numbers of a training. The code that reads and splits the pictures is left out,

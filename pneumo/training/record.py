@@ -11,9 +11,11 @@ import numpy as np
 
 from pneumo.cnn.build import without_optimizer
 from pneumo.evidence.plots import trial_plots
+from pneumo.evidence.stress import StressFigures, StressPredictions, judge
+from pneumo.evidence.stress_plot import stress_plot
 from pneumo.evidence.tables import history_csv, predictions_csv
 from pneumo.spec.hyperparameters import Hyperparameters
-from pneumo.spec.names import Artifacts, Metrics
+from pneumo.spec.names import Artifacts, Metrics, Tags
 from pneumo.tracking.trial_log import TrialLog
 from pneumo.training.task import TrainingResult, TrialTask
 
@@ -40,6 +42,10 @@ def record_training(
     if not training.pruned:
         metrics[Metrics.MODEL_BYTES] = float(log.model(without_optimizer(model), _example_picture(task, values)))
     log.artifacts(_artifacts(task, training))
+    if training.stress:
+        figures = judge(training.stress)
+        log.artifacts(_stress_artifacts(task, training.stress, figures))
+        log.tag({Tags.STRESS: training.stress.suite, Tags.STRESS_WORST: figures.worst.change})
     log.finish(metrics, of_model=not training.pruned)
     return metrics
 
@@ -72,4 +78,16 @@ def _artifacts(task: TrialTask, training: TrainingResult) -> dict[str, str | byt
         **{Artifacts.plot(name): png for name, png in plots.items()},
         Artifacts.HISTORY: history_csv(training.history),
         Artifacts.PREDICTIONS: predictions_csv(names, patients, labels, training.probabilities, data.classes),
+    }
+
+
+def _stress_artifacts(
+    task: TrialTask, predictions: StressPredictions, figures: StressFigures
+) -> dict[str, str | bytes]:
+    """Return the plot, the table and the predictions under the changes of the stress suite by their path in the run."""
+    title, phantom = f"{task.study} trial {task.candidate.number}", task.data.kind == "phantom"
+    return {
+        Artifacts.plot("stress.png"): stress_plot(title, figures, phantom=phantom),
+        Artifacts.STRESS: figures.to_csv(),
+        Artifacts.STRESS_PREDICTIONS: predictions.to_bytes(),
     }

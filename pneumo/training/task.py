@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pneumo.data.prepare import Prepared
+    from pneumo.evidence.stress import StressPredictions
     from pneumo.tracking.outbox import Outbox
 
 MAX_ERROR_LENGTH = 500
@@ -36,6 +37,7 @@ class TrialTask:
         continue_from: Path of the checkpoint of the trial that this one continues.
         checkpoint_path: Path to which the trial writes its own checkpoints. A checkpoint there is of this trial, from a
             process that was killed, and is preferred to `continue_from`.
+        stress: Whether the trained network is judged on the stress suite.
     """
 
     study: str
@@ -47,6 +49,7 @@ class TrialTask:
     data: Prepared
     continue_from: str | None = None
     checkpoint_path: str | None = None
+    stress: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,12 +61,14 @@ class TrainingResult:
         metrics: The metrics that are known once, at the end.
         probabilities: float32 (n,), of the validation pictures at the best epoch.
         pruned: Whether the driver stopped the training early.
+        stress: The predictions under the changes of the stress suite; None if the network was not judged on it.
     """
 
     history: Sequence[Mapping[str, float]]
     metrics: Mapping[str, float]
     probabilities: NDArray[np.float32]
     pruned: bool
+    stress: StressPredictions | None = None
 
 
 def one_line_error(error: Exception) -> str:

@@ -28,9 +28,12 @@ from pneumo.cnn.fit import EpochOutcome, FitResult, fit
 from pneumo.cnn.optimizer import compile_model
 from pneumo.compute.place import Channel
 from pneumo.evidence.metrics import epoch_metrics, validation_metrics
+from pneumo.evidence.stress import judge
 from pneumo.spec.hyperparameters import Hyperparameters
 from pneumo.spec.names import Metrics, Tags
-from pneumo.spec.objective import EPOCH_OBJECTIVES, OBJECTIVES, epoch_objective
+from pneumo.spec.objective import OBJECTIVES, PLAIN_OBJECTIVES, STRESS_OBJECTIVES, epoch_metric, epoch_objective
+from pneumo.spec.stress import SUITE
+from pneumo.training.stress import StressTest
 from pneumo.training.task import TrainingResult, TrialTask, one_line_error
 
 
@@ -74,7 +77,9 @@ def train(task: TrialTask, values: Hyperparameters, model: Any, channel: Channel
     compile_model(model, values, steps_per_epoch(training, values) * _full_epochs(task, values))
     recipe = _recipe(task, values)
     checkpoint = _load_progress(task, model, recipe, log)
-    epochs = _EpochReports(task, validation.labels, channel, log, checkpoint)
+    names = [data.names[row] for row in data.validation]
+    stress_test = StressTest(model, values, len(training), validation, names)
+    epochs = _EpochReports(task, validation.labels, stress_test, channel, log, checkpoint)
     if epochs.pruned:  # the driver prunes again at the last epoch of the checkpoint
         values = values.model_copy(update={"epochs": len(epochs.history)})
 
@@ -98,7 +103,10 @@ def train(task: TrialTask, values: Hyperparameters, model: Any, channel: Channel
             save_progress=save_progress,
         )
     metrics = _final_metrics(model, epochs.history[result.best_epoch - 1], validation, result)
-    return TrainingResult(epochs.history, metrics, result.probabilities, epochs.pruned)
+    stress = stress_test.at_the_end(result.probabilities) if task.stress and not epochs.pruned else None
+    if stress:
+        metrics |= judge(stress).metrics()
+    return TrainingResult(epochs.history, metrics, result.probabilities, epochs.pruned, stress)
 
 
 class _EpochReports:
@@ -116,13 +124,15 @@ class _EpochReports:
         self,
         task: TrialTask,
         labels: NDArray[np.int64],
+        stress_test: StressTest,
         channel: Channel,
         log: TrainingLog,
         checkpoint: Checkpoint | None,
     ) -> None:
         self._objective = epoch_objective(task.objectives)
         self._sign = 1.0 if OBJECTIVES[self._objective] == "maximize" else -1.0
-        self._labels, self._channel, self._log = labels, channel, log
+        self._metric = epoch_metric(self._objective)
+        self._labels, self._stress_test, self._channel, self._log = labels, stress_test, channel, log
         self.history = [dict(epoch) for epoch in checkpoint.history] if checkpoint else []
         self.pruned = False
         own_epochs = self.history[len(self.history) - checkpoint.cost.epochs :] if checkpoint else []
@@ -134,13 +144,15 @@ class _EpochReports:
     ) -> EpochOutcome:
         """Compute, log and report the metrics of an epoch that was just trained."""
         metrics = {**training_metrics, **epoch_metrics(self._labels, probabilities)}
+        if self._objective in STRESS_OBJECTIVES:
+            metrics[self._metric] = self._stress_test.after_an_epoch(self._objective, probabilities)
         self.history.append({"epoch": epoch, **metrics})
         self._log.epoch(metrics, epoch)
         self._ask_driver(epoch, metrics)
-        return EpochOutcome(self._sign * metrics[self._objective], not self.pruned)
+        return EpochOutcome(self._sign * metrics[self._metric], not self.pruned)
 
     def _ask_driver(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        self.pruned = not self._channel.report(epoch, metrics[self._objective], metrics)
+        self.pruned = not self._channel.report(epoch, metrics[self._metric], metrics)
 
 
 def _full_epochs(task: TrialTask, values: Hyperparameters) -> int:
@@ -150,12 +162,13 @@ def _full_epochs(task: TrialTask, values: Hyperparameters) -> int:
 
 def _recipe(task: TrialTask, values: Hyperparameters) -> dict[str, object]:
     """Return everything that the epochs and the choice of the best one depend on, except the number of epochs."""
+    best_by = epoch_objective(task.objectives)
     return {
         **values.model_dump(exclude={"epochs"}),
         # Only a schedule depends on the number of epochs still to come.
         "full_epochs": None if values.schedule == "constant" else _full_epochs(task, values),
         "seed": task.seed,
-        "best_by": epoch_objective(task.objectives),
+        "best_by": f"{best_by} of {SUITE}" if best_by in STRESS_OBJECTIVES else best_by,
         "training": task.data.digest("training"),
         "validation": task.data.digest("validation"),
     }
@@ -199,7 +212,7 @@ def _final_metrics(model: Any, best: Mapping[str, float], validation: Examples, 
     """Return the metrics that are known at the end. `best` is the best epoch of the history."""
     metrics = {
         Metrics.BEST_EPOCH: result.best_epoch,
-        **{f"best_{name}": best[name] for name in EPOCH_OBJECTIVES},
+        **{f"best_{name}": best[name] for name in PLAIN_OBJECTIVES},
         **validation_metrics(validation.labels, result.probabilities),
         Metrics.PARAMETERS: network_parameters(model),
         Metrics.PREDICT_MS: result.cost.predict_ms,

@@ -16,8 +16,8 @@ from pneumo.compute import disk
 from pneumo.compute.place import Channel
 from pneumo.spec.errors import LESS_MEMORY, FullDiskError, TrialError
 from pneumo.spec.masking import mask_passwords
-from pneumo.spec.names import Artifacts, Tags
-from pneumo.spec.objective import objective_metric
+from pneumo.spec.names import Artifacts, Metrics, Tags
+from pneumo.spec.objective import epoch_metric, objective_metric
 from pneumo.spec.result import State, TrialResult
 from pneumo.training import provenance
 from pneumo.training.task import TrainingResult, TrialTask, one_line_error
@@ -93,7 +93,10 @@ def run_trial(task: TrialTask, channel: Channel) -> Iterator[TrialResult | FullD
 def _trial_result(task: TrialTask, training: TrainingResult, metrics: Mapping[str, float]) -> TrialResult:
     """Return the result of a trial that was trained to its end or pruned."""
     state: State = "pruned" if training.pruned else "complete"
-    value = metrics[objective_metric(task.objectives[0])]
+    objective = task.objectives[0]
+    value = metrics.get(objective_metric(objective))
+    if value is None:  # a pruned trial is judged on the stress suite after its epochs only
+        value = training.history[int(metrics[Metrics.BEST_EPOCH]) - 1].get(epoch_metric(objective))
     return TrialResult(task.candidate.number, task.run_id, state, value, metrics)
 
 

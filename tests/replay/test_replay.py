@@ -245,6 +245,7 @@ def test_the_code_of_a_training_is_identified_by_its_files_and_not_by_their_fold
 IGNORED_IMPORTS = {
     "compute.place": "messages between processes",
     "data.pictures": "digests identify the pictures",
+    "evidence.tables": "writes figures as text",
     "spec.errors": "messages",
     "spec.experiment": "settings of the pictures, which digests identify",
     "spec.names": "names in MLflow",
