@@ -1,4 +1,4 @@
-"""Random augmentation of training pictures: one projective transform, then brightness and contrast.
+"""Random augmentation of training pictures: one projective transform, then other frames, grey levels, noise and the like.
 
 The transform is the one that Keras' `ImageDataGenerator` composes (rotation, shift, shear, zoom, then the mirror), so the
 tutorial's `shear_range=0.2, zoom_range=0.2, horizontal_flip=True` has the same meaning here. The layers of Keras 3 differ:
@@ -8,9 +8,11 @@ tutorial's `shear_range=0.2, zoom_range=0.2, horizontal_flip=True` has the same 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import tensorflow as tf
 
+from pneumo.cnn import effects
 from pneumo.spec.hyperparameters import Hyperparameters
 
 
@@ -41,13 +43,41 @@ def augment_pictures(pictures: tf.Tensor, seed: tf.Tensor, values: Hyperparamete
             zoom_y=1 + draws[5] * values.zoom,
             mirrored=draws[6] < 0 if values.horizontal_flip else tf.zeros_like(draws[6], tf.bool),
         )
+        if values.crop:
+            matrices = _cropped(matrices, side, _own_seed(seed, "crop"), values.crop)
         pictures = apply_transforms(pictures, matrices)
+    if values.frame_exchange:
+        pictures = effects.exchange_frames(pictures, _own_seed(seed, "frame_exchange"), values.frame_exchange)
     if values.brightness or values.contrast:
         mean = tf.reduce_mean(pictures, axis=(1, 2, 3), keepdims=True)
         factor = (1 + draws[7] * values.contrast)[:, None, None, None]
         shift = (draws[8] * values.brightness * 255)[:, None, None, None]
         pictures = tf.clip_by_value((pictures - mean) * factor + mean + shift, 0.0, 255.0)
+    for name, effect in _LAST_EFFECTS.items():
+        if strength := getattr(values, name):
+            pictures = effect(pictures, _own_seed(seed, name), strength)
     return pictures
+
+
+def mix_pictures(
+    pictures: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, seed: tf.Tensor, alpha: float
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return each picture of a batch mixed with another one, with the mixed labels and weights.
+
+    Args:
+        pictures: float32 (n, side, side, channels).
+        labels: float32 (n, 1), from 0 to 1.
+        weights: float32 (n, 1), the pictures' weights in the loss.
+        seed: As in `augment_pictures`.
+        alpha: Both parameters of the Beta distribution of the shares.
+    """
+    shares, partners = effects.mix_shares(tf.shape(pictures)[0], _own_seed(seed, "mixup"), alpha)
+
+    def mixed(values: tf.Tensor) -> tf.Tensor:
+        share = tf.reshape(shares, [-1] + [1] * (len(values.shape) - 1))
+        return share * values + (1 - share) * tf.gather(values, partners)
+
+    return mixed(pictures), mixed(labels), mixed(weights)
 
 
 def transform_matrices(
@@ -106,5 +136,36 @@ def apply_transforms(pictures: tf.Tensor, matrices: tf.Tensor) -> tf.Tensor:
     )
 
 
+_LAST_EFFECTS: dict[str, Callable[[tf.Tensor, tf.Tensor, float], tf.Tensor]] = {
+    "gamma": effects.change_gamma,
+    "blur": effects.blur_pictures,
+    "noise": effects.add_noise,
+    "erase": effects.erase_parts,
+}
+"""The effects after brightness and contrast, in their order, by the hyperparameter that is their strength."""
+
+_SEEDS = ("crop", "frame_exchange", *_LAST_EFFECTS, "mixup")
+
+
+def _own_seed(seed: tf.Tensor, name: str) -> tf.Tensor:
+    """Return the seed of one effect, so that switching one on does not change the others' random numbers."""
+    return tf.random.experimental.stateless_fold_in(seed, 1 + _SEEDS.index(name))
+
+
+def _cropped(matrices: tf.Tensor, side: tf.Tensor, seed: tf.Tensor, strength: float) -> tf.Tensor:
+    """Return transforms that show a random square part of what the given ones show, enlarged to the full side.
+
+    The part's side is uniform between 1 - `strength` and 1 of the whole.
+    """
+    draws = tf.random.stateless_uniform((3, tf.shape(matrices)[0]), seed)
+    scale = 1 - draws[0] * strength
+    first_x, first_y = ((1 - scale) * (side - 1) * draw for draw in (draws[1], draws[2]))
+    a0, a1, a2, b0, b1, b2, *rest = tf.unstack(matrices, axis=1)
+    # The pixel (x, y) of the result is the pixel (scale x + first_x, scale y + first_y) of what the given transform shows.
+    a2, b2 = a0 * first_x + a1 * first_y + a2, b0 * first_x + b1 * first_y + b2
+    return tf.stack([a0 * scale, a1 * scale, a2, b0 * scale, b1 * scale, b2, *rest], axis=1)
+
+
 def _has_geometric_effect(values: Hyperparameters) -> bool:
-    return bool(values.rotation or values.translation or values.shear or values.zoom or values.horizontal_flip)
+    strengths = (values.rotation, values.translation, values.shear, values.zoom, values.crop)
+    return any(strengths) or values.horizontal_flip

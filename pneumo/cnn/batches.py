@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from pneumo.cnn.augment import augment_pictures
+from pneumo.cnn.augment import augment_pictures, mix_pictures
 from pneumo.spec.hyperparameters import Hyperparameters
 
 
@@ -50,8 +50,8 @@ def training_batches(
         first_epoch: The epoch to start with, from 0.
 
     Returns:
-        A dataset of tuples: pictures float32 (b, side, side, channels), labels float32 (b, 1) and, if the classes are
-        balanced, weights float32 (b, 1). The last batch of an epoch may be smaller.
+        A dataset of tuples: pictures float32 (b, side, side, channels), labels float32 (b, 1), from 0 to 1 if pictures are
+        mixed, and, if the classes are balanced, weights float32 (b, 1). The last batch of an epoch may be smaller.
     """
     labels = training.labels.astype(np.float32)
     weights = np.ones(2, np.float32)
@@ -72,11 +72,13 @@ def training_batches(
         pixels = tf.ensure_shape(pixels, (None, *training.pixels.shape[1:]))
         batch_seed = tf.random.experimental.stateless_fold_in(tf.stack([tf.constant(seed, tf.int64), epoch]), step)
         pictures = augment_pictures(pixels[..., None], batch_seed, values)
+        pictures = tf.ensure_shape(pictures, (None, *training.pixels.shape[1:], 1))
         pictures = tf.repeat(pictures, values.channels, axis=-1)
         label = tf.gather(labels, positions)[:, None]
-        if values.class_weight == "none":
-            return pictures, label
-        return pictures, label, tf.gather(weights, tf.cast(label, tf.int32))
+        weight = tf.gather(weights, tf.cast(label, tf.int32))
+        if values.mixup:
+            pictures, label, weight = mix_pictures(pictures, label, weight, batch_seed, values.mixup)
+        return (pictures, label) if values.class_weight == "none" else (pictures, label, weight)
 
     options = tf.data.Options()
     # There is nothing to tune, and on a busy machine the end of `model.fit` has waited up to 40 s for the tuner's thread.

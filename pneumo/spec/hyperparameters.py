@@ -142,6 +142,70 @@ class Hyperparameters(BaseModel):
             "mean is multiplied by a factor between 1 - contrast and 1 + contrast.",
         ),
     ] = 0.0
+    crop: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=0.9,
+            description="Largest share of the side that a random crop of a training picture cuts off. The rest, a square at a "
+            "random place, is enlarged to image_size.",
+        ),
+    ] = 0.0
+    frame_exchange: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Probability that the outer frame of a training picture is replaced by that of another picture of the "
+            "batch. The frame's width is random, up to a quarter of image_size. The label stays, so a network learns not to "
+            "read it from the frame.",
+        ),
+    ] = 0.0
+    gamma: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=4,
+            description="Range of the random gamma correction of training pictures: grey levels, as shares of 255, are raised "
+            "to a power between 1 / (1 + gamma) and 1 + gamma.",
+        ),
+    ] = 0.0
+    blur: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Largest share of the blurred picture in a training picture that is mixed with its own blur, a "
+            "binomial 5 x 5 filter whose standard deviation is one pixel.",
+        ),
+    ] = 0.0
+    noise: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Largest standard deviation of the normal noise that is added to a training picture, as a fraction of "
+            "255.",
+        ),
+    ] = 0.0
+    erase: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Largest height and width of the rectangle that is erased from a training picture with probability "
+            "0.5, as a fraction of image_size (Zhong et al. 2017, arXiv:1708.04896). It is filled with a random grey level.",
+        ),
+    ] = 0.0
+    mixup: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=10,
+            description="Parameter alpha of mixup (Zhang et al. 2018, arXiv:1710.09412): each training picture and its label "
+            "are mixed with another one of the batch, with a share from the distribution Beta(alpha, alpha). 0 mixes nothing.",
+        ),
+    ] = 0.0
 
     # Training
     optimizer: Annotated[Literal["adam", "adamw", "sgd", "rmsprop"], Field(description="Keras optimizer.")] = "adam"

@@ -19,6 +19,7 @@ TRAINING_FILES = (
     "cnn/batches.py",
     "cnn/build.py",
     "cnn/checkpoint.py",
+    "cnn/effects.py",
     "cnn/fit.py",
     "cnn/optimizer.py",
     "cnn/predictor.py",
