@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from pneumo.cnn.load import logit_network
+from pneumo.cnn.load import logit_network, without_flip_average
 
 GradCam = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 """A function from one grey picture, uint8 (side, side), to its heat map, float32 (side, side), 0 to 1."""
@@ -30,10 +30,13 @@ def grad_cam(network: keras.Model) -> GradCam:
     interpolated linearly; beyond the outermost cells it is constant. A deep network has few cells; a map of one cell says
     nothing about the region.
 
+    If the network's probability is the mean over a picture and its mirror image, the map is the sum of both maps, of which the
+    second is mirrored back.
+
     The map is computed in float32 whatever the network's precision, since gradients in float16 underflow.
 
     Args:
-        network: A network that `build` made.
+        network: A network that `prediction_network` made.
 
     Returns:
         The function. It raises `ValueError` if the picture has another size than the network takes.
@@ -41,6 +44,7 @@ def grad_cam(network: keras.Model) -> GradCam:
     Raises:
         ValueError: `build` did not make the network.
     """
+    network, is_flip_average = without_flip_average(network)
     plain = logit_network(network, float32=True)
     pooling = _find_last_pooling(plain)
     if pooling is None:
@@ -63,6 +67,8 @@ def grad_cam(network: keras.Model) -> GradCam:
         if pixels.shape != (side, side):
             raise ValueError(f"the picture has {pixels.shape} pixels, the network takes {(side, side)}")
         heat = rows @ cell_values(pixels).numpy() @ columns.T
+        if is_flip_average:
+            heat += (rows @ cell_values(pixels[:, ::-1]).numpy() @ columns.T)[:, ::-1]
         maximum = heat.max()
         heat_map: npt.NDArray[np.float32] = (heat / maximum if maximum > 0 else heat).astype(np.float32)
         return heat_map
@@ -82,9 +88,11 @@ class _CellGrid:
     first: float
     step: float
 
-    def after_window(self, size: int, stride: int) -> _CellGrid:
-        """Return the grid after a window of a convolution or pooling without padding."""
-        return _CellGrid(self.first + (size - 1) / 2 * self.step, self.step * stride)
+    def after_window(self, size: int, stride: int, padding: str) -> _CellGrid:
+        """Return the grid after a window of a convolution or pooling."""
+        # Padding adds (size - 1) // 2 pixels in front.
+        before = (size - 1) // 2 if padding == "same" else 0
+        return _CellGrid(self.first + ((size - 1) / 2 - before) * self.step, self.step * stride)
 
 
 def _find_last_pooling(network: keras.Model) -> keras.Layer | None:
@@ -110,10 +118,10 @@ def _upsampling_matrices(
     for axis in (0, 1):
         grid = _CellGrid(0.0, 1.0)
         for layer in layers:
-            if isinstance(layer, keras.layers.Conv2D):
-                grid = grid.after_window(layer.kernel_size[axis], layer.strides[axis])
+            if layer.name.startswith("convolution_"):  # a projection is beside them
+                grid = grid.after_window(layer.kernel_size[axis], layer.strides[axis], layer.padding)
             elif isinstance(layer, (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D)):
-                grid = grid.after_window(layer.pool_size[axis], layer.strides[axis])
+                grid = grid.after_window(layer.pool_size[axis], layer.strides[axis], layer.padding)
         count = pooling.input.shape[1 + axis]
         positions = (np.arange(side) - grid.first) / grid.step  # of the pixels, in cells
         matrices.append(np.stack([np.interp(positions, np.arange(count), cell) for cell in np.eye(count)], axis=1))

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumo.cnn.batches import Examples, steps_per_epoch, training_batches
+from pneumo.cnn.build import prediction_network
 from pneumo.cnn.checkpoint import BestEpoch, Checkpoint, TrainingCost
 from pneumo.cnn.optimizer import compile_model
 from pneumo.cnn.predictor import PREDICTION_BATCH, make_predictor
@@ -120,7 +121,7 @@ def fit(
     steps = steps_per_epoch(training, values)
     if not model.compiled:
         compile_model(model, values, steps * values.epochs)
-    predict = make_predictor(model)
+    predict = make_predictor(prediction_network(model, values))
     dataset = training_batches(training, values, seed=seed, first_epoch=first_epoch)
     epochs = _EpochCallback(lambda: predict(validation), steps, after_epoch, after_step, checkpoint, save_progress)
     # The first call traces the function and picks its kernels; within an epoch that would double `predict_ms`.

@@ -23,6 +23,13 @@ def load_network(path: Path) -> keras.Model:
         raise RequestError(f"{path}: cannot be loaded as a network: {reason}") from error
 
 
+def without_flip_average(network: keras.Model) -> tuple[keras.Model, bool]:
+    """Return the network that `build` made, and whether the given one is its mean over a picture and its mirror image."""
+    if isinstance(network.layers[-1], keras.layers.Average):
+        return next(layer for layer in network.layers if isinstance(layer, keras.Model)), True
+    return network, False
+
+
 def logit_network(network: keras.Model, *, float32: bool) -> keras.Model:
     """Return a copy of a network that gives the logit of pneumonia instead of its probability.
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any, Literal
 
 from pneumo.spec.experiment import Experiment
-from pneumo.spec.hyperparameters import Hyperparameters, Value
-from pneumo.spec.network import count_parameters
+from pneumo.spec.hyperparameters import Hyperparameters
+from pneumo.spec.network import blocks, count_parameters
 from pneumo.spec.space import Space
 
 WEIGHT = 4
@@ -69,12 +70,16 @@ def trial_memory(values: Hyperparameters) -> int:
     Measured were 75 to 100 % of it, over networks of 0.6 to 15 million parameters and batches of 37 MB to 3.4 GB. Memory
     that all workers share, as the decoded pictures and TensorFlow's code, does not count.
     """
-    side, numbers = values.image_size, values.image_size**2 * values.channels
-    for k in range(values.layers):
-        filters = max(1, round(values.filters * values.filter_growth**k))
-        side = max(0, side - values.kernel_size + 1)
-        numbers += filters * (side**2 * (3 if values.batch_norm else 2) + (side // 2) ** 2)
-        side //= 2
+    numbers = values.image_size**2 * values.channels
+    for block in blocks(values):
+        convolved = sum(side**2 for side in block.sides)
+        numbers += block.filters * (convolved * (3 if values.batch_norm else 2) + block.pooled_side**2)
+        if values.separable:
+            numbers += max(block.channels, block.filters) * convolved  # after the depthwise part
+        if values.residual:
+            numbers += 2 * block.filters * block.sides[-1] ** 2  # the projection and the sum
+        if values.block_dropout:
+            numbers += block.filters * block.pooled_side**2
     activations = numbers * values.batch_size * WEIGHT
     return WORKER_MEMORY + MEMORY_COPIES * WEIGHT * count_parameters(values) + GRADIENT_COPIES * activations
 
@@ -82,9 +87,7 @@ def trial_memory(values: Hyperparameters) -> int:
 def largest_trial_memory(experiment: Experiment) -> int:
     """Return the estimated bytes of memory of a worker, at most, that trains any network of a study."""
     first = [Hyperparameters(**values) for values in experiment.first_candidates]  # type: ignore[arg-type]
-    return max(
-        trial_memory(values) for values in [*first, *_corners(experiment.space, max)] if count_parameters(values)
-    )
+    return max(trial_memory(values) for values in [*first, *_corners(experiment.space, -1)] if count_parameters(values))
 
 
 def extreme_networks(space: Space) -> tuple[Hyperparameters, Hyperparameters]:
@@ -92,8 +95,8 @@ def extreme_networks(space: Space) -> tuple[Hyperparameters, Hyperparameters]:
 
     Conditions are ignored. The two networks may therefore lie outside the space.
     """
-    smallest = min((values for values in _corners(space, min) if count_parameters(values)), key=model_bytes)
-    largest = max((values for values in _corners(space, max) if count_parameters(values)), key=model_bytes)
+    smallest = min((values for values in _corners(space, 0) if count_parameters(values)), key=model_bytes)
+    largest = max((values for values in _corners(space, -1) if count_parameters(values)), key=model_bytes)
     return smallest, largest
 
 
@@ -146,17 +149,28 @@ def pictures_bytes(pictures: int, sizes: Sequence[int]) -> int:
     return pictures * sum(size**2 for size in sizes)
 
 
-def _corners(space: Space, end: Callable[[Sequence[Value]], Value]) -> Iterator[Hyperparameters]:
-    """Yield networks that include the smallest (`end` is `min`) or largest (`max`) one of the space.
+def _corners(space: Space, end: Literal[0, -1]) -> Iterator[Hyperparameters]:
+    """Yield networks that include the smallest (`end` is 0) or largest (`end` is -1) one of the space.
 
-    More filters, dense units and channels, batch normalization and the head flatten make every network larger, and a larger
-    batch needs more memory. A larger kernel, more layers or a larger picture can make it larger or smaller, so all their
-    combinations are included.
+    More filters, dense layers, dense units and channels, padding, batch normalization, convolutions that are not separable,
+    residual blocks and the head flatten make every network larger, and a larger batch needs more memory. A larger kernel, more
+    layers or convolutions, or a larger picture can make it larger or smaller, so all their combinations are included.
     """
-    monotone = {
-        name: end(sorted(space.possible_values(name)))  # False sorts before True, "average" before "flatten"
-        for name in ("filters", "filter_growth", "dense_units", "channels", "batch_norm", "head", "batch_size")
+    growing: dict[str, Callable[[Any], Any]] = {
+        "filters": float,
+        "filter_growth": float,
+        "padding": ("valid", "same").index,
+        "separable": (True, False).index,
+        "residual": bool,
+        "dense_layers": int,
+        "dense_units": int,
+        "channels": int,
+        "batch_norm": bool,
+        "block_dropout": float,
+        "head": ("average", "flatten").index,
+        "batch_size": int,
     }
-    names = ("layers", "kernel_size", "image_size")
+    monotone = {name: sorted(space.possible_values(name), key=key)[end] for name, key in growing.items()}
+    names = ("layers", "convolutions", "kernel_size", "image_size")
     for combination in product(*(space.possible_values(name) for name in names)):
         yield Hyperparameters(**monotone, **dict(zip(names, combination, strict=True)))  # type: ignore[arg-type]

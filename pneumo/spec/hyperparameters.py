@@ -25,23 +25,44 @@ class Hyperparameters(BaseModel):
 
     # The network
     layers: Annotated[
-        int, Field(ge=1, le=12, description="Number of convolutional layers. Each is followed by 2x2 pooling.")
+        int, Field(ge=1, le=12, description="Number of blocks of convolutions. 2x2 pooling ends each block.")
     ] = 1
-    filters: Annotated[int, Field(ge=1, le=1024, description="Number of filters of the first convolutional layer.")] = (
-        32
-    )
+    convolutions: Annotated[int, Field(ge=1, le=3, description="Number of convolutions in each block.")] = 1
+    filters: Annotated[
+        int, Field(ge=1, le=1024, description="Number of filters of each convolution of the first block.")
+    ] = 32
     filter_growth: Annotated[
         float,
         Field(
             gt=0,
             le=4,
-            description="Factor by which the number of filters changes from one layer to the next: layer k (from 0) has "
+            description="Factor by which the number of filters changes from one block to the next: block k (from 0) has "
             "filters * filter_growth**k filters, rounded.",
         ),
     ] = 1.0
-    kernel_size: Annotated[
-        int, Field(ge=1, le=15, description="Side of the square convolution kernels in pixels. No padding is added.")
-    ] = 3
+    kernel_size: Annotated[int, Field(ge=1, le=15, description="Side of the square convolution kernels in pixels.")] = 3
+    padding: Annotated[
+        Literal["valid", "same"],
+        Field(
+            description="Padding of the convolutions: valid adds none, so each makes the feature map smaller by kernel_size "
+            "- 1; same adds zeros, so the feature map keeps its size."
+        ),
+    ] = "valid"
+    separable: Annotated[
+        bool,
+        Field(
+            description="Whether the convolutions, except the network's first, are depthwise separable (Chollet 2017, "
+            "arXiv:1610.02357)."
+        ),
+    ] = False
+    residual: Annotated[
+        bool,
+        Field(
+            description="Whether the input of each block is added to its last convolution, before the activation (He et al. "
+            "2016, arXiv:1512.03385). A 1x1 convolution projects it if the number of filters differs; without padding, its "
+            "border is cropped."
+        ),
+    ] = False
     pooling: Annotated[
         Literal["max", "average"], Field(description="Kind of the 2x2 pooling: MaxPooling2D or AveragePooling2D.")
     ] = "max"
@@ -54,22 +75,32 @@ class Hyperparameters(BaseModel):
     ] = False
     activation: Annotated[
         Literal["relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh"],
-        Field(description="Activation function of the convolutional layers and of the hidden dense layer."),
+        Field(description="Activation function of the convolutions and of the hidden dense layers."),
     ] = "relu"
+    block_dropout: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=0.95,
+            description="Rate of the spatial dropout at the end of each block: the fraction of its feature maps set to 0 in "
+            "training (Tompson et al. 2015, arXiv:1411.4280).",
+        ),
+    ] = 0.0
     head: Annotated[
         Literal["flatten", "average"],
         Field(
-            description="How the last feature map becomes the input of the dense layer: flatten keeps every value, average "
+            description="How the last feature map becomes the input of the dense layers: flatten keeps every value, average "
             "takes the mean of each filter (GlobalAveragePooling2D)."
         ),
     ] = "flatten"
-    dense_units: Annotated[int, Field(ge=1, le=8192, description="Number of units of the hidden dense layer.")] = 128
+    dense_layers: Annotated[int, Field(ge=1, le=4, description="Number of hidden dense layers.")] = 1
+    dense_units: Annotated[int, Field(ge=1, le=8192, description="Number of units of each hidden dense layer.")] = 128
     dropout: Annotated[
         float,
         Field(
             ge=0,
             le=0.95,
-            description="Dropout rate after the hidden dense layer: the fraction of its outputs set to 0 in training.",
+            description="Dropout rate after each hidden dense layer: the fraction of its outputs set to 0 in training.",
         ),
     ] = 0.0
 
@@ -244,6 +275,15 @@ class Hyperparameters(BaseModel):
             "selects what the device computes fastest."
         ),
     ] = "float32"
+
+    # Prediction
+    flip_average: Annotated[
+        bool,
+        Field(
+            description="Whether the network's probability is the mean of those for a picture and for its mirror image. Both "
+            "are computed inside the saved model. Predicting takes twice as long, training does not change."
+        ),
+    ] = False
 
 
 TUTORIAL = Hyperparameters()

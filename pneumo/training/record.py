@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pneumo.cnn.build import without_optimizer
+from pneumo.cnn.build import prediction_network
 from pneumo.evidence.plots import trial_plots
 from pneumo.evidence.stress import StressFigures, StressPredictions, judge
 from pneumo.evidence.stress_plot import stress_plot
@@ -40,7 +40,9 @@ def record_training(
     """
     metrics = dict(training.metrics)
     if not training.pruned:
-        metrics[Metrics.MODEL_BYTES] = float(log.model(without_optimizer(model), _example_picture(task, values)))
+        metrics[Metrics.MODEL_BYTES] = float(
+            log.model(prediction_network(model, values), _example_picture(task, values))
+        )
     log.artifacts(_artifacts(task, training))
     if training.stress:
         figures = judge(training.stress)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pneumo.cnn.batches import Examples
+from pneumo.cnn.build import prediction_network
 from pneumo.cnn.predictor import make_predictor
 from pneumo.cnn.stress import stressed
 from pneumo.evidence.stress import StressPredictions, choose_pictures, stress_objective
@@ -41,9 +42,10 @@ class StressTest:
     def __init__(
         self, model: Any, values: Hyperparameters, training_pictures: int, validation: Examples, names: list[str]
     ) -> None:
-        self._predict, self._validation, self._names = make_predictor(model), validation, np.array(names)
+        self._predict = make_predictor(prediction_network(model, values))
+        self._validation, self._names = validation, np.array(names)
         self._training_pictures = training_pictures
-        self._passes = 1
+        self._passes = 2 if values.flip_average else 1
 
     def at_the_end(self, plain: NDArray[np.float32]) -> StressPredictions:
         """Return the predictions under all changes.

@@ -11,9 +11,10 @@ import keras
 import numpy as np
 import pytest
 
-from pneumo.cnn.build import UnbuildableError, build, network_parameters, without_optimizer
+from pneumo.cnn.build import UnbuildableError, build, network_parameters, prediction_network
 from pneumo.cnn.optimizer import compile_model
 from pneumo.spec.hyperparameters import TUTORIAL, Hyperparameters
+from pneumo.spec.network import count_parameters, map_size
 
 TINY: dict[str, Any] = {"image_size": 16, "filters": 4, "dense_units": 8}
 
@@ -164,7 +165,7 @@ def test_a_saved_network_loads_without_this_package(tmp_path: Path) -> None:
     model = built(layers=2, batch_norm=True, dropout=0.3, normalization="standardize", precision="bfloat16")
     compile_model(model, TUTORIAL, steps=1)
     path = tmp_path / "model.keras"
-    without_optimizer(model).save(path)
+    prediction_network(model, TUTORIAL).save(path)
     pictures = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3)).astype(np.uint8)
     np.save(tmp_path / "pictures.npy", pictures)
     script = (
@@ -175,3 +176,61 @@ def test_a_saved_network_loads_without_this_package(tmp_path: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
     np.testing.assert_allclose(np.load(tmp_path / "probabilities.npy"), np.asarray(model(pictures)), atol=1e-6)
+
+
+RICHER: list[dict[str, Any]] = [
+    {"convolutions": 2},
+    {"convolutions": 3, "padding": "same", "layers": 2, "batch_norm": True},
+    {"separable": True, "layers": 2, "filter_growth": 2.0},
+    {"separable": True, "convolutions": 2, "batch_norm": True, "padding": "same"},
+    {"residual": True, "layers": 2, "image_size": 21},
+    {"residual": True, "convolutions": 2, "kernel_size": 4, "image_size": 21, "channels": 1},
+    {"residual": True, "padding": "same", "layers": 3, "filter_growth": 1.5, "separable": True, "head": "average"},
+    {"block_dropout": 0.2, "dropout": 0.3, "dense_layers": 3},
+    {"padding": "same", "kernel_size": 2, "layers": 2, "precision": "bfloat16", "residual": True},
+]
+
+
+@pytest.mark.parametrize("values", RICHER, ids=str)
+def test_the_size_of_a_richer_network_is_known_before_it_is_built(values: dict[str, Any]) -> None:
+    model, hyperparameters = built(**values), Hyperparameters(**(TINY | values))
+    assert network_parameters(model) == count_parameters(hyperparameters)
+    last_pooling = model.get_layer(f"pooling_{hyperparameters.layers}")
+    assert last_pooling.output.shape[1] == map_size(hyperparameters)
+    assert model(np.zeros((2, *model.input_shape[1:]), np.uint8)).shape == (2, 1)
+
+
+def test_what_the_richer_hyperparameters_build() -> None:
+    model = built(
+        layers=2, convolutions=2, residual=True, separable=True, block_dropout=0.1, padding="same", dropout=0.1
+    )
+    names = {layer.name for layer in model.layers}
+    assert {"convolution_1", "convolution_1_2", "project_1", "add_1", "activation_1_2", "block_dropout_1"} <= names
+    assert "project_2" not in names  # as many filters as before
+    kinds = [type(model.get_layer(f"convolution_{name}")).__name__ for name in ("1", "1_2", "2", "2_2")]
+    assert kinds == ["Conv2D", "SeparableConv2D", "SeparableConv2D", "SeparableConv2D"]
+    assert isinstance(model.get_layer("block_dropout_2"), keras.layers.SpatialDropout2D)
+    assert [built(dense_layers=2).get_layer(name).units for name in ("dense", "dense_2")] == [8, 8]
+
+
+def test_a_residual_block_without_padding_adds_the_middle_of_its_input() -> None:
+    model = built(layers=2, residual=True, filter_growth=1.0)
+    model.get_layer("convolution_2").set_weights([np.zeros((3, 3, 4, 4)), np.zeros(4)])
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype(np.float32)
+    block_input, block_sum = keras.Model(
+        model.input, [model.get_layer("pooling_1").output, model.get_layer("add_2").output]
+    )(pictures)
+    np.testing.assert_array_equal(np.asarray(block_sum), np.asarray(block_input)[:, 1:-1, 1:-1])
+
+
+@pytest.mark.parametrize("image_size", [16, 17])
+def test_flip_average_is_the_mean_over_a_picture_and_its_mirror_image(image_size: int, tmp_path: Path) -> None:
+    values = Hyperparameters(**(TINY | {"image_size": image_size, "flip_average": True}))
+    model = build(values, seed=0)
+    prediction_network(model, values).save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    pictures = np.random.default_rng(0).integers(0, 256, (3, image_size, image_size, 3)).astype(np.uint8)
+    expected = (np.asarray(model(pictures)) + np.asarray(model(pictures[:, :, ::-1]))) / 2
+    np.testing.assert_allclose(np.asarray(loaded(pictures)), expected, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(loaded(pictures)), np.asarray(loaded(pictures[:, :, ::-1])), atol=1e-6)
+    assert loaded.count_params() == network_parameters(model)

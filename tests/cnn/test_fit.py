@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from pneumo.cnn.batches import Examples, training_batches
-from pneumo.cnn.build import build, without_optimizer
+from pneumo.cnn.build import build, prediction_network
 from pneumo.cnn.device import release_memory
 from pneumo.cnn.fit import AfterEpoch, AfterStep, DivergedError, EpochOutcome, FitResult, fit
 from pneumo.cnn.predictor import make_predictor
@@ -107,7 +107,7 @@ def test_training_learns_and_tells_each_epoch_and_step(tmp_path: Path) -> None:
         0 < fitted.cost.predict_ms * len(VALIDATION) < 1000 * min(metrics["epoch_seconds"] for _, metrics, _ in epochs)
     )
     # A saved copy gives the same probabilities for the raw pictures.
-    without_optimizer(model).save(tmp_path / "model.keras")
+    prediction_network(model, Hyperparameters()).save(tmp_path / "model.keras")
     raw = np.repeat(PIXELS[VALIDATION.rows][..., None], 3, axis=-1)
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert fitted.probabilities.dtype == np.float32
