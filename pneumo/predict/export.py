@@ -20,25 +20,30 @@ class ExportFormat(StrEnum):
 
 
 def export_model(model: LoadedModel, format_: ExportFormat, path: Path) -> None:
-    """Write the model's network and temperature as one file, and print what the file takes and returns.
+    """Write the model's networks and temperature as one file, and print what the file takes and returns.
 
     Raises `RequestError` as `pneumo.cnn.export.export` does.
     """
     import numpy as np
 
-    from pneumo.cnn.export import export
+    from pneumo.cnn.export import Part, export, input_shapes
     from pneumo.cnn.load import load_network
     from pneumo.data.phantom import draw
 
-    decision, network = model.decision, load_network(model.served.network)
-    side, positive = decision.image_size, decision.classes[1]
-    phantoms = np.stack([draw(patient, 1, patient % 2, side, 0) for patient in range(CHECK_PICTURES)])
+    decision, positive = model.decision, model.decision.classes[1]
+    parts = [
+        Part(load_network(network), member.weight)
+        for network, member in zip(model.served.networks, decision.members, strict=True)
+    ]
+    phantoms = {
+        side: np.stack([draw(patient, 1, patient % 2, side, 0) for patient in range(CHECK_PICTURES)])
+        for side in decision.image_sizes
+    }
     with silence_native_output():
-        difference = export(network, decision.temperature, format_, path, phantoms)
+        difference = export(parts, decision.temperature, format_, path, phantoms)
     print(f"{path}: {format_}, {path.stat().st_size:,} bytes, model {model.description}")
-    print(
-        f"input   float32 (n, {side}, {side}, {decision.channels}): grey values 0 to 255, pictures stretched to a square"
-    )
+    for name, (side, _, channels) in input_shapes(parts).items():
+        print(f"input   {name}: float32 (n, {side}, {side}, {channels}): grey values 0 to 255, stretched to a square")
     print(f"output  float32 (n, 1): calibrated probability of {positive} (temperature {decision.temperature:.4g})")
     print(f"label   {positive} from probability {decision.threshold:.6g} on, else {decision.classes[0]}")
     print(f"check   largest difference from the model on {CHECK_PICTURES} phantoms: {difference:.1e} in probability")

@@ -29,8 +29,12 @@ class LoadedModel:
 
     @property
     def description(self) -> str:
-        """The label, with a warning if the model was trained on phantoms."""
-        return f"{self.label}{', trained on generated phantoms, not on X-rays' if self.decision.phantom else ''}"
+        """The label, with the number of networks of an ensemble, and a warning if the model was trained on phantoms."""
+        members = len(self.decision.members)
+        ensemble = f", ensemble of {members}" if members > 1 else ""
+        return (
+            f"{self.label}{ensemble}{', trained on generated phantoms, not on X-rays' if self.decision.phantom else ''}"
+        )
 
 
 def load_model(uri: str | None) -> LoadedModel:

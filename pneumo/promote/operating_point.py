@@ -26,7 +26,7 @@ def choose_operating_point(context: PromotionContext, run: RecordedRun) -> Decis
     """
     from pneumo.evidence.metrics import operating_point
     from pneumo.evidence.scaling import fit_temperature, scale_probabilities
-    from pneumo.tracking.served import Decision
+    from pneumo.tracking.served import Decision, Member
 
     promote_block, source = context.experiment.promote, context.source
     labels, probabilities = _validation_predictions(context, run)
@@ -34,7 +34,8 @@ def choose_operating_point(context: PromotionContext, run: RecordedRun) -> Decis
     rule = parse_threshold(promote_block.threshold)
     threshold = operating_point(labels, scale_probabilities(probabilities, run_temperature), rule.kind, rule.value)
     image_size, channels = int(run.parameters["image_size"]), int(run.parameters["channels"])
-    return Decision(source.classes, threshold, run_temperature, image_size, channels, phantom=context.phantom)
+    member = Member(run.run_id, 1.0, image_size, channels)
+    return Decision(source.classes, threshold, run_temperature, (member,), phantom=context.phantom)
 
 
 def _validation_predictions(

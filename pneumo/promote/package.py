@@ -45,7 +45,7 @@ def package_trial(context: PromotionContext, run: RecordedRun, decision: Decisio
         raise RequestError(f"{run.run_id}: trial {run.number} has no model, so there is nothing to promote")
     network = model_folder(context.store, f"models:/{model_id}")
     decoder = Path(decoding.__file__).parent
-    save_served(network, decoder, decision, base64.b64encode(_example(context.source)).decode(), folder)
+    save_served([network], decoder, decision, base64.b64encode(_example(context.source)).decode(), folder)
     return load_folder(folder, run.run_id)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import math
 import shutil
 import tempfile
 import zipfile
@@ -38,24 +39,52 @@ _NAME = "served"
 
 
 @dataclass(frozen=True)
+class Member:
+    """A network of a registered model.
+
+    Attributes:
+        run_id: The run that trained it; empty in a model of an earlier version.
+        weight: Its share of the probability. The weights of all members add up to 1.
+        image_size: Side of its input, in pixels.
+        channels: Channels of its input.
+    """
+
+    run_id: str
+    weight: float
+    image_size: int
+    channels: int
+
+
+@dataclass(frozen=True)
 class Decision:
-    """How a network's output becomes a label.
+    """How the output of a network, or of several, becomes a label.
 
     Attributes:
         classes: Names of the labels 0 and 1.
         threshold: Least probability of the second class.
         temperature: Temperature by which the probability is scaled.
-        image_size: Side of the network's input, in pixels.
-        channels: Channels of the network's input.
-        phantom: Whether the network was trained on generated pictures.
+        members: The networks. A model of one network has one member, an ensemble several.
+        phantom: Whether the networks were trained on generated pictures.
+
+    Raises:
+        ValueError: A weight is not positive, or the weights do not add up to 1.
     """
 
     classes: tuple[str, str]
     threshold: float
     temperature: float
-    image_size: int
-    channels: int
+    members: tuple[Member, ...]
     phantom: bool = False
+
+    def __post_init__(self) -> None:
+        weights = [member.weight for member in self.members]
+        if not all(weight > 0 for weight in weights) or not math.isclose(math.fsum(weights), 1):
+            raise ValueError(f"the weights of the members must be positive and add up to 1, got {weights}")
+
+    @property
+    def image_sizes(self) -> tuple[int, ...]:
+        """The sides at which the members take a picture, each once, in rising order."""
+        return tuple(sorted({member.image_size for member in self.members}))
 
 
 @dataclass(frozen=True)
@@ -74,12 +103,12 @@ class Served:
     Attributes:
         uri: The address that it was loaded from.
         decision: How its output becomes a label.
-        network: File of its Keras model.
+        networks: Files of its Keras models, in the order of the decision's members.
     """
 
     uri: str
     decision: Decision
-    network: Path
+    networks: tuple[Path, ...]
     _pyfunc: Any = field(repr=False)
 
     @property
@@ -99,26 +128,29 @@ class Served:
         ]
 
 
-def save_served(network: Path, decoding: Path, decision: Decision, example: str, to: Path) -> Path:
+def save_served(networks: Sequence[Path], decoding: Path, decision: Decision, example: str, to: Path) -> Path:
     """Write a model that takes pictures into a new folder, and return the folder.
 
     Args:
-        network: Folder of a trial's MLflow model, which is copied.
+        networks: Folders of the MLflow models of the trials, which are copied, in the order of the decision's members.
         decoding: Folder of the decoder, which is copied.
-        decision: How the network's output becomes a label.
+        decision: How the networks' output becomes a label.
         example: A picture in base64, stored as the example of a request.
         to: The new folder.
     """
     with tempfile.TemporaryDirectory() as folder:
-        decoder, named = Path(folder, "decoding"), Path(folder, _NETWORK)
+        decoder = Path(folder, "decoding")
         shutil.copytree(decoding, decoder, ignore=shutil.ignore_patterns("__pycache__"))
-        # MLflow names its copy by the last part of the path. The pickle beside a network is never loaded.
-        shutil.copytree(network, named, ignore=shutil.ignore_patterns("*.cloudpickle"))
+        # MLflow names its copies by the last part of the path. The pickle beside a network is never loaded.
+        copies = {name: Path(folder, name) for name in _network_names(len(networks))}
+        for network, copy in zip(networks, copies.values(), strict=True):
+            shutil.copytree(network, copy, ignore=shutil.ignore_patterns("*.cloudpickle"))
         mlflow.pyfunc.save_model(
             str(to),
             python_model=str(_CODE),
-            artifacts={_NETWORK: str(named), "decoding": str(decoder)},
-            model_config=asdict(decision) | {"classes": list(decision.classes)},
+            artifacts={name: str(path) for name, path in {**copies, "decoding": decoder}.items()},
+            model_config=asdict(decision)
+            | {"classes": list(decision.classes), "members": [asdict(member) for member in decision.members]},
             pip_requirements=_requirements(),
             # There is no schema of the input: it would refuse arrays of different sizes, or a path beside bytes.
             signature=ModelSignature(
@@ -156,9 +188,10 @@ def load_folder(folder: Path, uri: str) -> Served:
     """Load what `save_served` wrote. Raises `RequestError` for another kind of model, and for a damaged one."""
     try:
         pyfunc = Model.load(str(folder)).flavors["python_function"]
-        config, network = pyfunc["config"], folder / pyfunc["artifacts"][_NETWORK]["path"]
-        decision = Decision(**config | {"classes": tuple(config["classes"])})
-    except (KeyError, TypeError, MlflowException):
+        decision = _decision(pyfunc["config"])
+        names = _network_names(len(decision.members))
+        networks = tuple(folder / pyfunc["artifacts"][name]["path"] / "data" / "model.keras" for name in names)
+    except (KeyError, TypeError, ValueError, MlflowException):
         raise RequestError(
             f"{uri}: takes no pictures; give a promoted model, such as models:/NAME@champion or models:/NAME/VERSION"
         ) from None
@@ -167,7 +200,7 @@ def load_folder(folder: Path, uri: str) -> Served:
     # What Keras and zipfile raise for a damaged file depends on where it is damaged.
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, MlflowException) as error:
         raise RequestError(f"{uri}: cannot be loaded: {' '.join(str(error).split())[:200]}") from error
-    return Served(uri, decision, network / "data" / "model.keras", model)
+    return Served(uri, decision, networks, model)
 
 
 def load_served(store: Store, uri: str) -> Served:
@@ -216,6 +249,21 @@ def _source(store: Store, uri: str) -> str:
         return str(store.client.get_model_version_by_alias(name, alias).source)
     name, _, number = name.rpartition("/")
     return str(store.client.get_model_version(name, number).source)
+
+
+def _network_names(count: int) -> list[str]:
+    """Return the names of the artifacts of a model that are its networks: `network`, `network_2`, ..."""
+    return [_NETWORK, *(f"{_NETWORK}_{number}" for number in range(2, count + 1))]
+
+
+def _decision(config: Mapping[str, Any]) -> Decision:
+    """Return the decision in a model's configuration. An earlier version wrote one network's input instead of members."""
+    others = {name: value for name, value in config.items() if name not in ("image_size", "channels")}
+    if "members" in config:
+        members = tuple(Member(**member) for member in config["members"])
+    else:
+        members = (Member("", 1.0, config["image_size"], config["channels"]),)
+    return Decision(**others | {"classes": tuple(config["classes"]), "members": members})
 
 
 def _requirements() -> list[str]:
