@@ -5,7 +5,8 @@ A checkpoint is one file, replaced as a whole: a zip of NumPy arrays that `numpy
     about          text, JSON: recipe, history, number and score of the best epoch, cost so far
     state/<k>      the variables of the model, then those of its optimizer, after the last epoch
     probabilities  float32 (n,), of the validation pictures at the best epoch
-    best/<k>       the weights of the best epoch; left out if that is the last epoch, whose weights `state` has
+    best/<k>       the weights of the best epoch; left out if `state` has them: it is the last epoch, and its weights are not
+                   averaged ones
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from pneumo.cnn.optimizer import averages_weights
 from pneumo.spec.errors import TrialError
+from pneumo.spec.hyperparameters import TUTORIAL
 
 MAX_WRITE_SHARE = 0.03
 """Largest share of a training's time that writing checkpoints may take. Handing 63 MB, a file of the tutorial's network, to
@@ -186,8 +189,8 @@ def load_checkpoint(path: Path, model: keras.Model, recipe: Mapping[str, object]
             _check_recipe(about["recipe"], recipe, len(history), epochs)
             cost = TrainingCost(**about["spent"])
             probabilities = file["probabilities"]
-            last_is_best = about["best_epoch"] == len(history)
-            weights = [] if last_is_best else list(_read_arrays(file, "best", model.weights))
+            best_in_state = _best_in_state(model, about["best_epoch"], len(history))
+            weights = [] if best_in_state else list(_read_arrays(file, "best", model.weights))
             for _ in _read_arrays(file, "state", _variables(model)):
                 pass  # check all arrays before the first variable is changed
     except Exception as error:  # damaged bytes raise exceptions of many types
@@ -248,16 +251,26 @@ def _named_arrays(
     yield "probabilities", best.probabilities
     for k, variable in enumerate(_variables(model)):
         yield f"state/{k}", variable.numpy()
-    if best.epoch < len(history):
+    if not _best_in_state(model, best.epoch, len(history)):
         for k, weight in enumerate(best.weights):
             yield f"best/{k}", weight
 
 
+def _best_in_state(model: keras.Model, best_epoch: int, trained: int) -> bool:
+    """Return whether the model's own weights after `trained` epochs are those of the best epoch."""
+    return best_epoch == trained and not averages_weights(model)
+
+
 def _check_recipe(stored: Mapping[str, object], expected: Mapping[str, object], trained: int, epochs: int) -> None:
-    """Raise `CheckpointError` if the recipes differ or `trained` epochs are more than `epochs`."""
+    """Raise `CheckpointError` if the recipes differ or `trained` epochs are more than `epochs`.
+
+    A recipe of an earlier version lacks the hyperparameters that are new since; it was trained with their defaults.
+    """
     for name in sorted({*stored, *expected}):
-        if stored.get(name) != expected.get(name):
-            raise CheckpointError(f"is of another training: its {name} is {stored.get(name)}, not {expected.get(name)}")
+        default = getattr(TUTORIAL, name, None)
+        before, now = stored.get(name, default), expected.get(name, default)
+        if before != now:
+            raise CheckpointError(f"is of another training: its {name} is {before}, not {now}")
     if trained > epochs:
         raise CheckpointError(f"has {trained} epochs, more than the {epochs} to train")
 

@@ -15,10 +15,10 @@ import numpy.typing as npt
 from pneumo.cnn.batches import Examples, steps_per_epoch, training_batches
 from pneumo.cnn.build import prediction_network
 from pneumo.cnn.checkpoint import BestEpoch, Checkpoint, TrainingCost
-from pneumo.cnn.optimizer import compile_model
+from pneumo.cnn.optimizer import averaged_weights, compile_model, reduce_rate
 from pneumo.cnn.predictor import PREDICTION_BATCH, make_predictor
 from pneumo.spec.errors import TrialError
-from pneumo.spec.hyperparameters import Hyperparameters
+from pneumo.spec.hyperparameters import PLATEAU_EPOCHS, Hyperparameters
 
 
 class EpochOutcome(NamedTuple):
@@ -35,13 +35,15 @@ class EpochOutcome(NamedTuple):
 
 AfterEpoch = Callable[[int, dict[str, float], npt.NDArray[np.float32]], EpochOutcome]
 """Called after each epoch with its number (from 1), its training metrics `loss`, `accuracy`, `auc` and `epoch_seconds`
-(training and predicting), and the probabilities of the validation pictures, float32 (n,)."""
+(training and predicting), and the probabilities of the validation pictures, float32 (n,). Meanwhile the model has the weights
+that predicted them: with `ema` the averaged weights."""
 
 AfterStep = Callable[[int, int, int], None]
 """Called after each step with the epoch (from 1), the step (from 1) and the number of steps in an epoch."""
 
 SaveProgress = Callable[[BestEpoch, TrainingCost], None]
-"""Called after `AfterEpoch` with the best epoch so far and the cost so far, while the model has the epoch's own weights."""
+"""Called after `AfterEpoch` with the best epoch so far and the cost so far, while the model has the weights that the training
+goes on with. Also called once if a checkpoint leaves nothing to train."""
 
 
 class DivergedError(TrialError):
@@ -81,10 +83,10 @@ def fit(
     checkpoint: Checkpoint | None = None,
     save_progress: SaveProgress | None = None,
 ) -> FitResult:
-    """Train a network up to epoch `values.epochs`, or until `after_epoch` ends the training.
+    """Train a network up to epoch `values.epochs`, or until `values.early_stopping` or `after_epoch` ends the training.
 
     A training that resumes from a checkpoint gives the same weights and metrics as one that was never interrupted. If the
-    checkpoint already has all epochs, nothing is trained.
+    checkpoint already has all epochs, or its training had stopped early, nothing is trained.
 
     Args:
         model: A network that `build` made for `values`. If it is not compiled, it is compiled for `values.epochs` epochs.
@@ -116,14 +118,18 @@ def fit(
     first_epoch = len(checkpoint.history) if checkpoint else 0
     if first_epoch > values.epochs:
         raise ValueError(f"the checkpoint has {first_epoch} epochs, more than the {values.epochs} to train")
-    if checkpoint and first_epoch == values.epochs:
+    if checkpoint and is_finished(values, checkpoint.best, first_epoch):
+        if save_progress:
+            save_progress(checkpoint.best, checkpoint.cost)
         return _restore_best(model, checkpoint.best, checkpoint.cost, len(training))
     steps = steps_per_epoch(training, values)
     if not model.compiled:
         compile_model(model, values, steps * values.epochs)
     predict = make_predictor(prediction_network(model, values))
     dataset = training_batches(training, values, seed=seed, first_epoch=first_epoch)
-    epochs = _EpochCallback(lambda: predict(validation), steps, after_epoch, after_step, checkpoint, save_progress)
+    epochs = _EpochCallback(
+        values, lambda: predict(validation), steps, after_epoch, after_step, checkpoint, save_progress
+    )
     # The first call traces the function and picks its kernels; within an epoch that would double `predict_ms`.
     first_batch = slice(PREDICTION_BATCH)
     predict(Examples(validation.pixels, validation.rows[first_batch], validation.labels[first_batch]))
@@ -138,6 +144,18 @@ def fit(
     )
     assert epochs.best is not None  # at least one epoch is trained
     return _restore_best(model, epochs.best, epochs.cost(), len(training))
+
+
+def is_finished(values: Hyperparameters, best: BestEpoch, trained: int) -> bool:
+    """Return whether a training has ended, with all its epochs or by early stopping.
+
+    Args:
+        values: Hyperparameters.
+        best: The best of the epochs so far.
+        trained: Number of epochs so far.
+    """
+    stops_early = values.early_stopping > 0 and trained - best.epoch >= values.early_stopping
+    return trained >= values.epochs or stops_early
 
 
 def _restore_best(model: keras.Model, best: BestEpoch, cost: TrainingCost, pictures: int) -> FitResult:
@@ -156,6 +174,7 @@ class _EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras h
 
     def __init__(
         self,
+        values: Hyperparameters,
         predict: Callable[[], npt.NDArray[np.float32]],
         steps: int,
         after_epoch: AfterEpoch,
@@ -172,7 +191,7 @@ class _EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras h
         self._predict_ms = self._cost_before.predict_ms
         self._start = time.perf_counter()
         self._epoch_start = 0.0
-        self._predict = predict
+        self._values, self._predict = values, predict
         self._steps = steps
         self._after_epoch = after_epoch
         self._after_step = after_step
@@ -200,19 +219,23 @@ class _EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras h
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.last_epoch += 1
         self._epochs_here += 1
-        probabilities = self._timed_prediction()
-        metrics = {name: float(logs[name]) for name in ("loss", "accuracy", "auc")}
-        start = time.perf_counter()
-        metrics["epoch_seconds"] = start - self._caller_seconds - self._epoch_start
-        score, continue_training = self._after_epoch(self.last_epoch, metrics, probabilities)
-        self._caller_seconds += time.perf_counter() - start
-        if self.best is None or math.isnan(self.best.score) or score > self.best.score:
-            self.best = BestEpoch(self.last_epoch, score, probabilities, self.model.get_weights())
+        with averaged_weights(self.model):
+            probabilities = self._timed_prediction()
+            metrics = {name: float(logs[name]) for name in ("loss", "accuracy", "auc")}
+            start = time.perf_counter()
+            metrics["epoch_seconds"] = start - self._caller_seconds - self._epoch_start
+            score, continue_training = self._after_epoch(self.last_epoch, metrics, probabilities)
+            self._caller_seconds += time.perf_counter() - start
+            if self.best is None or math.isnan(self.best.score) or score > self.best.score:
+                self.best = BestEpoch(self.last_epoch, score, probabilities, self.model.get_weights())
+        epochs_without_better = self.last_epoch - self.best.epoch
+        if self._values.schedule == "plateau" and epochs_without_better and epochs_without_better % PLATEAU_EPOCHS == 0:
+            reduce_rate(self.model)
         if self._save_progress:
             cost, start = self.cost(), time.perf_counter()
             self._save_progress(self.best, cost)
             self._caller_seconds += time.perf_counter() - start
-        if not continue_training:
+        if not continue_training or is_finished(self._values, self.best, self.last_epoch):
             self.model.stop_training = True
 
     def _timed_prediction(self) -> npt.NDArray[np.float32]:

@@ -29,7 +29,8 @@ def to_keras_tuner(space: Space) -> Any:
 
 def encode_values(space: Space, values: Mapping[str, Value]) -> dict[str, Any]:
     """Return a candidate's searched hyperparameters in Keras Tuner's form. The candidate must lie in the space."""
-    return {d.name: _encode_value(d, values[d.name]) for d in space.searched if d.name in values}
+    completed = space.completed(values)
+    return {d.name: _encode_value(d, completed[d.name]) for d in space.searched if d.name in completed}
 
 
 def decode_value(dimension: Searched, value: Any) -> Value:

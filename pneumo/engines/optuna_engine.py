@@ -146,7 +146,7 @@ class OptunaEngine:
                 return is_complete or bool(trial.user_attrs.get(STOPPED) != epoch)
         # The baseline is never pruned, because all other trials are compared with it. After the last epoch nothing is left
         # to prune, but some pruners note in `should_prune` what they compare later trials with.
-        if values == self._baseline or not trial.should_prune() or is_complete:
+        if self._space.completed(values) == self._baseline or not trial.should_prune() or is_complete:
             return True
         trial.set_user_attr(STOPPED, epoch)
         return False
@@ -199,7 +199,8 @@ class OptunaEngine:
         """Return the searched ones of these hyperparameters; none if they are not in the space."""
         if not self._space.contains(values):
             return {}
-        return {d.name: values[d.name] for d in self._space.searched if d.name in values}
+        completed = self._space.completed(values)
+        return {d.name: completed[d.name] for d in self._space.searched if d.name in completed}
 
     def _enqueue_next(self, optuna_trials: list[FrozenTrial]) -> Done | None:
         """Enqueue the next candidate if the sampler is not to propose it. Return why there is none, if there is none."""
@@ -234,7 +235,7 @@ class OptunaEngine:
         """
         own_trials = optuna_trials[self._learned :]
         proposed = (t.user_attrs[HYPERPARAMETERS] for t in own_trials if HYPERPARAMETERS in t.user_attrs)
-        seen = {json.dumps(values, sort_keys=True) for values in proposed}
+        seen = {json.dumps(self._space.completed(values), sort_keys=True) for values in proposed}
         remaining = [values for values in self._space.grid() if json.dumps(values, sort_keys=True) not in seen]
         for position in count(len(own_trials)):
             if not remaining:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pneumo.spec.errors import RequestError, TrialError
@@ -85,14 +86,16 @@ def train_again(
 ) -> TrainingResult | TrialError:
     """Train the candidate for the recorded number of epochs, and record nothing. Return its error if it fails.
 
-    A pruned trial is trained up to the epoch where it was pruned. A trial that continued another one is trained from
-    its first epoch.
+    A trial that was pruned, or that stopped early, is trained up to the epoch where it ended. A trial that continued
+    another one is trained from its first epoch.
     """
     from pneumo.training.task import TrialTask
 
+    # On another device the values may differ, and the training would stop early at another epoch.
+    every_epoch = replace(candidate, hyperparameters={**candidate.hyperparameters, "early_stopping": 0})
     task = TrialTask(
         study=recorded.run.study,
-        candidate=candidate,
+        candidate=every_epoch,
         run_id=recorded.run.run_id,
         outbox=None,
         objectives=experiment.search.objectives,

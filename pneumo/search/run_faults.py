@@ -74,7 +74,7 @@ def trial_faults(
             yield f"{name} is {run.metrics.get(name)}, and {value} in the engine"
     match result.state:
         case "complete":
-            yield from _training_faults(contents, trial.candidate.epochs)
+            yield from _training_faults(contents, trial.candidate.epochs, trial.candidate.values.early_stopping)
             yield from _model_faults(contents)
         case "pruned":
             yield from _training_faults(contents, None)
@@ -86,8 +86,10 @@ def trial_faults(
 
 def confirmation_faults(contents: RunContents) -> Iterator[str]:
     """Yield the faults of the run of a complete confirmation."""
-    epochs = contents.run.parameters.get("epochs", "")
-    yield from _training_faults(contents, int(epochs) if epochs.isdigit() else None)
+    epochs, early_stopping = (contents.run.parameters.get(name, "") for name in ("epochs", "early_stopping"))
+    yield from _training_faults(
+        contents, int(epochs) if epochs.isdigit() else None, int(early_stopping) if early_stopping.isdigit() else 0
+    )
     yield from _model_faults(contents)
 
 
@@ -110,7 +112,7 @@ def same_value(expected: float, metric: float | None) -> bool:
     return expected == metric or both_infinite or (math.isnan(expected) and math.isnan(metric))
 
 
-def _training_faults(contents: RunContents, epochs: int | None) -> Iterator[str]:
+def _training_faults(contents: RunContents, epochs: int | None, early_stopping: int = 0) -> Iterator[str]:
     """Yield the faults of learning curves and artifacts; `epochs` is None if the training was pruned."""
     yield from _step_faults(contents)
     lengths = {len(steps) for steps in contents.steps.values()}
@@ -119,9 +121,11 @@ def _training_faults(contents: RunContents, epochs: int | None) -> Iterator[str]
         yield f"its learning curves are of different lengths: {', '.join(map(str, sorted(lengths)))}"
     if trained == 0:
         yield "has no learning curve"
+    best_epoch = contents.run.metrics.get(Metrics.BEST_EPOCH)
+    if epochs is not None and early_stopping and best_epoch is not None:
+        epochs = min(epochs, int(best_epoch) + early_stopping)
     if epochs is not None and trained not in (0, epochs):
         yield f"has {trained} epochs, and was trained for {epochs}"
-    best_epoch = contents.run.metrics.get(Metrics.BEST_EPOCH)
     if trained and not 1 <= (best_epoch or 0) <= trained:
         yield f"best_epoch is {best_epoch}, and it has {trained} epochs"
     files = TRAINING_FILES | STRESS_FILES if Tags.STRESS in contents.run.tags else TRAINING_FILES

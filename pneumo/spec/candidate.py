@@ -49,10 +49,9 @@ class Candidate:
     @property
     def key(self) -> tuple[object, ...]:
         """What is trained. Two candidates with the same key would differ by the seed of their training only."""
-        values = self.values
-        # Only a schedule depends on the epochs still to come.
-        full_epochs = None if values.schedule == "constant" else self.full_epochs or self.epochs
-        return (training_key(values), full_epochs, self.first_epoch, self.resume_from)
+        # A later rung trains the rest, so what has an effect only there counts too.
+        whole = self.values.model_copy(update={"epochs": self.full_epochs or self.epochs})
+        return (training_key(whole), self.epochs, self.first_epoch, self.resume_from)
 
     @property
     def can_continue(self) -> bool:

@@ -140,7 +140,7 @@ def _origin(where: str, fault: Fault, culprits: Sequence[Change]) -> str:
 
 
 def is_same_experiment(recorded: str | None, current: str) -> bool:
-    """Return whether two resolved experiments are equal, apart from settings that no longer exist.
+    """Return whether two resolved experiments are equal, apart from settings that one of the two versions does not have.
 
     Args:
         recorded: YAML text that an earlier version may have recorded; None if there is none.
@@ -149,7 +149,7 @@ def is_same_experiment(recorded: str | None, current: str) -> bool:
     if recorded is None or recorded == current:
         return recorded == current
     try:
-        return bool(_drop_removed_settings(yaml.safe_load(recorded)) == yaml.safe_load(current))
+        return bool(_in_current_form(yaml.safe_load(recorded)) == yaml.safe_load(current))
     except yaml.YAMLError:
         return False
 
@@ -182,7 +182,7 @@ def setting_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         Texts such as `search.pruner was none, now median`. Changes of `FREE_SETTINGS` are left out.
     """
     changes = []
-    flat_before, flat_now = _flatten(before), _flatten(now)
+    flat_before, flat_now = _flatten(_in_current_form(before)), _flatten(_in_current_form(now))
     for key in sorted(set(flat_before) | set(flat_now)):
         old, new = flat_before.get(key), flat_now.get(key)
         if old != new and key not in FREE_SETTINGS and not key.startswith("promote."):
@@ -207,6 +207,17 @@ def _drop_removed_settings(document: Any) -> Any:
     if not isinstance(search, dict) or "terminator" not in search:
         return document
     return document | {"search": {key: value for key, value in search.items() if key != "terminator"}}
+
+
+def _in_current_form(document: Any) -> Any:
+    """Return a resolved experiment, which an earlier version may have recorded, as this version resolves it.
+
+    Settings and hyperparameters that are new since get their defaults. An invalid document is returned as it is.
+    """
+    try:
+        return yaml.safe_load(build_experiment(document, "").to_yaml())
+    except RequestError:
+        return _drop_removed_settings(document)
 
 
 def _select_source(data: dict[str, Any]) -> dict[str, Any]:

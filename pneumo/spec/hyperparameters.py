@@ -243,14 +243,40 @@ class Hyperparameters(BaseModel):
     momentum: Annotated[
         float, Field(ge=0, lt=1, description="Momentum of the optimizers sgd and rmsprop. The others do not have it.")
     ] = 0.0
-    learning_rate: Annotated[float, Field(gt=0, le=10, description="Learning rate at the first step.")] = 0.001
+    learning_rate: Annotated[
+        float,
+        Field(gt=0, le=10, description="Learning rate, which schedule and warmup multiply by factors from 0 to 1."),
+    ] = 0.001
     schedule: Annotated[
-        Literal["constant", "cosine"],
+        Literal["constant", "cosine", "plateau", "triangular"],
         Field(
-            description="Learning rate over the training: constant, or cosine decay from learning_rate to 0 at the last "
-            "step (CosineDecay)."
+            description="Learning rate over the training: constant; cosine decay from learning_rate to 0 at the last step "
+            "(CosineDecay); plateau, which halves the rate after every 2 epochs in a row without a better value of the "
+            "objective; or triangular, which rises linearly from 0 to learning_rate at the middle of the training and falls "
+            "back to 0 at its end (one cycle of Smith 2017, arXiv:1506.01186)."
         ),
     ] = "constant"
+    warmup: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="Share of the steps of the whole training at its start in which the learning rate rises linearly: the "
+            "rate of the schedule is multiplied by a factor that grows from 0 to 1. At 0 there is no warmup.",
+        ),
+    ] = 0.0
+    ema: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="Momentum of the exponential moving average of the weights, updated at each step: average = ema * "
+            "average + (1 - ema) * weights, from the weights after the first step (Polyak and Juditsky 1992; Izmailov et "
+            "al. 2018, arXiv:1803.05407; Keras' use_ema). The network with the averaged weights is validated, saved and "
+            "predicts. It lags behind the training by about 1 / (1 - ema) steps. The statistics of batch normalization are "
+            "those of the training. At 0 there is no average.",
+        ),
+    ] = 0.0
     weight_decay: Annotated[
         float, Field(ge=0, le=1, description="Decoupled weight decay of the optimizer (its weight_decay argument).")
     ] = 0.0
@@ -268,6 +294,15 @@ class Hyperparameters(BaseModel):
     epochs: Annotated[
         int, Field(ge=1, le=10_000, description="Number of epochs: passes over all training pictures.")
     ] = 10
+    early_stopping: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=10_000,
+            description="Number of epochs in a row without a better value of the objective after which the training ends "
+            "before its last epoch; the trial is complete. At 0 all epochs are trained.",
+        ),
+    ] = 0
     precision: Annotated[
         Literal["float32", "bfloat16", "float16", "auto"],
         Field(
@@ -285,6 +320,17 @@ class Hyperparameters(BaseModel):
         ),
     ] = False
 
+    @property
+    def rate_depends_on_epochs(self) -> bool:
+        """Whether the learning rate of a step depends on the number of epochs of the whole training."""
+        return self.schedule in ("cosine", "triangular") or self.warmup > 0
+
+
+PLATEAU_EPOCHS = 2
+"""Number of epochs in a row without a better value after which the schedule `plateau` reduces the learning rate."""
+
+PLATEAU_FACTOR = 0.5
+"""Factor by which the schedule `plateau` multiplies the learning rate."""
 
 TUTORIAL = Hyperparameters()
 """The hyperparameters of the tutorial's network and training."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pneumo.spec.hyperparameters import CONDITIONS, Hyperparameters
+from pneumo.spec.hyperparameters import CONDITIONS, PLATEAU_EPOCHS, Hyperparameters
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,12 @@ def training_key(values: Hyperparameters) -> tuple[object, ...]:
             del settings[name]
     if values.layers == values.convolutions == 1:  # the first convolution is never separable
         del settings["separable"]
+    if values.early_stopping >= values.epochs - 1:  # no epoch would be left out
+        settings["early_stopping"] = 0
+    if (
+        values.schedule == "plateau" and values.epochs <= 1 + PLATEAU_EPOCHS
+    ):  # no epoch would be left to the smaller rate
+        settings["schedule"] = "constant"
     if values.optimizer == "adamw":  # Keras' Adam has the same decoupled weight decay
         settings["optimizer"] = "adam"
     return (layer_filters(values), *settings.items())

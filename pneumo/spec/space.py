@@ -135,14 +135,26 @@ class Space:
         combinations = list(islice(self.grid(), most + 1))
         return combinations if len(combinations) <= most else None
 
+    def completed(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """Return a stored candidate's hyperparameters with those that the version which stored it did not have.
+
+        An active hyperparameter that is missing gets the tutorial's value, with which the candidate was trained.
+        """
+        completed = dict(values)
+        for dimension in self.dimensions:
+            if dimension.name not in completed and is_active(dimension, completed):
+                completed[dimension.name] = getattr(TUTORIAL, dimension.name)
+        return completed
+
     def contains(self, values: Mapping[str, Value]) -> bool:
         """Return whether `values` are exactly the is_active hyperparameters of a candidate of this space."""
+        values = self.completed(values)
         names = set()
         for dimension in self.dimensions:
             if not is_active(dimension, values):
                 continue
             names.add(dimension.name)
-            if dimension.name not in values or not _allows(dimension, values[dimension.name]):
+            if not _allows(dimension, values[dimension.name]):
                 return False
         return names == set(values)
 

@@ -24,7 +24,7 @@ from pneumo.cnn.checkpoint import (
     TrainingCost,
     load_checkpoint,
 )
-from pneumo.cnn.fit import EpochOutcome, FitResult, fit
+from pneumo.cnn.fit import EpochOutcome, FitResult, fit, is_finished
 from pneumo.cnn.optimizer import compile_model
 from pneumo.compute.place import Channel
 from pneumo.evidence.metrics import epoch_metrics, validation_metrics
@@ -86,7 +86,7 @@ def train(task: TrialTask, values: Hyperparameters, model: Any, channel: Channel
     with CheckpointWriter(Path(task.checkpoint_path)) if task.checkpoint_path else nullcontext() as writer:
 
         def save_progress(best: BestEpoch, cost: TrainingCost) -> None:
-            is_last = epochs.pruned or len(epochs.history) == values.epochs
+            is_last = epochs.pruned or is_finished(values, best, len(epochs.history))
             # A later trial continues from the last epoch, so that one is written however long it takes.
             if writer and (writer.is_due or (is_last and task.candidate.can_continue)):
                 writer.save(model, Checkpoint(best, epochs.history, cost), recipe)
@@ -165,8 +165,7 @@ def _recipe(task: TrialTask, values: Hyperparameters) -> dict[str, object]:
     best_by = epoch_objective(task.objectives)
     return {
         **values.model_dump(exclude={"epochs"}),
-        # Only a schedule depends on the number of epochs still to come.
-        "full_epochs": None if values.schedule == "constant" else _full_epochs(task, values),
+        "full_epochs": _full_epochs(task, values) if values.rate_depends_on_epochs else None,
         "seed": task.seed,
         "best_by": f"{best_by} of {SUITE}" if best_by in STRESS_OBJECTIVES else best_by,
         "training": task.data.digest("training"),

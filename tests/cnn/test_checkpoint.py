@@ -119,6 +119,16 @@ def _case(values: dict[str, Any], scores: tuple[float, ...], marks: Any = pytest
             (4, 3, 2, 1),
         ),
         _case({"precision": "bfloat16", "batch_norm": True}, (1, 2, 3, 4)),
+        _case({"schedule": "plateau"}, (4, 3, 2, 1)),
+        _case({"schedule": "triangular", "learning_rate": 0.01}, (1, 2, 3, 4)),
+        _case({"warmup": 0.8}, (1, 2, 3, 4)),
+        _case({"ema": 0.9, "optimizer": "rmsprop"}, (3, 1, 2, 2.5)),
+        _case(
+            {"ema": 0.9, "warmup": 0.3, "schedule": "plateau", "precision": "float16", "batch_norm": True},
+            (1, 4, 3, 2),
+            (),
+        ),
+        _case({"ema": 0.9, "schedule": "triangular", "warmup": 0.7, "dropout": 0.3}, (1, 2, 3, 4)),
         _case(
             {"class_weight": "balanced", "head": "average", "normalization": "standardize", "channels": 1}, (2, 1, 2, 3)
         ),
@@ -152,13 +162,45 @@ def test_two_epochs_and_two_more_are_four_epochs(
     assert equal(state(model), whole.last)
 
 
-def test_a_chain_of_three_is_one_training(tmp_path: Path) -> None:
-    values = {"dropout": 0.4, "schedule": "cosine"}
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"dropout": 0.4, "schedule": "cosine"},
+        pytest.param({"schedule": "plateau", "warmup": 0.5, "ema": 0.9}, marks=pytest.mark.slow),
+    ],
+    ids=" ".join,
+)
+def test_a_chain_of_three_is_one_training(tmp_path: Path, values: dict[str, Any]) -> None:
     trained(values, 1, save_to=tmp_path / "1.npz")
     trained(values, 3, resume_from=tmp_path / "1.npz", save_to=tmp_path / "3.npz")
     rest, whole = trained(values, FULL, resume_from=tmp_path / "3.npz"), trained(values, FULL)
     assert equal(rest.last, whole.last)
     assert [epoch["epoch"] for epoch in rest.history] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("killed_after", [1, 2])
+def test_a_training_that_stops_early_stops_at_the_same_epoch_after_a_kill(tmp_path: Path, killed_after: int) -> None:
+    values, scores, path = {"early_stopping": 2, "ema": 0.9}, (2, 1, 2, 3), tmp_path / "k.npz"
+    whole = trained(values, FULL, scores, save_to=tmp_path / "whole.npz")
+    assert [epoch["epoch"] for epoch in whole.history] == [1, 2, 3]
+    trained(values, killed_after, scores, save_to=path)
+    rest = trained(values, FULL, scores, resume_from=path)
+    assert (rest.fitted.best_epoch, rest.fitted.cost.epochs) == (whole.fitted.best_epoch, 3) == (1, 3)
+    assert without_seconds(rest.history) == without_seconds(whole.history)
+    assert equal(rest.last, whole.last)
+    assert equal(rest.best, whole.best)
+
+
+def test_a_longer_training_that_continues_one_which_stopped_early_trains_nothing(tmp_path: Path) -> None:
+    values, scores = {"early_stopping": 1}, (2, 1, 3, 4)
+    ended = trained(values, 3, scores, save_to=tmp_path / "3.npz")
+    rest = trained(values, FULL, scores, resume_from=tmp_path / "3.npz", save_to=tmp_path / "4.npz")
+    assert rest.history == ended.history
+    assert (rest.fitted.best_epoch, rest.fitted.cost.epochs) == (1, 2)
+    assert equal(rest.best, ended.best)
+    assert equal(rest.last, ended.last)  # it leaves a checkpoint, from which the next one continues
+    last = trained(values, FULL + 1, scores, resume_from=tmp_path / "4.npz")
+    assert equal(last.best, ended.best)
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +233,8 @@ def test_a_checkpoint_needs_no_pickle_and_leaves_nothing_beside_it(stored: Path)
 def test_a_checkpoint_of_something_else_is_refused(stored: Path, tmp_path: Path) -> None:
     assert "FileNotFoundError" in refusal(tmp_path / "none.npz")
     assert "its seed is 3, not 4" in refusal(stored, seed=4)
-    assert "its kernel_size is None, not 3" in refusal(stored, kernel_size=3)
+    assert "its kernel_size is 3, not 5" in refusal(stored, kernel_size=5)  # 3 is the default of what is not recorded
+    assert "its color is None, not red" in refusal(stored, color="red")
     assert "has 2 epochs, more than the 1 to train" in refusal(stored, epochs=1)
     assert "(3, 3, 3, 2)" in refusal(stored, {"filters": 3})
     assert "arrays of state" in refusal(stored, {"optimizer": "sgd"})

@@ -122,7 +122,8 @@ def cases_of_hyperparameters() -> Iterator[tuple[str, Pairs]]:
             yield f"{key}.low", ends
             yield f"{key}.step", [*ends, (f"{key}.step", width)]
             if name != "image_size":
-                yield f"{key}.log", [(f"{key}.low", value or width / 2), ends[1], (f"{key}.log", True)]
+                low = value or (1 if value_type(name) is int else width / 2)
+                yield f"{key}.log", [(f"{key}.low", low), (f"{key}.high", low + width), (f"{key}.log", True)]
 
 
 CASES = dict([*cases_of_blocks(), *cases_of_settings(), *cases_of_hyperparameters()])
