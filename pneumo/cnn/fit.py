@@ -68,7 +68,8 @@ class FitResult:
 
     @property
     def images_per_second(self) -> float:
-        return self.images / self.cost.seconds
+        """The speed of the training; 0 if a training that had stopped early was continued, so that nothing was trained."""
+        return self.images / self.cost.seconds if self.images else 0.0
 
 
 def fit(

@@ -62,6 +62,11 @@ class MetricPair:
         difference = abs(self.replayed - self.recorded)
         return math.inf if math.isnan(difference) else difference
 
+    @property
+    def ratio(self) -> float:
+        """The replayed value divided by the recorded one; NaN if that is 0, as the speed of a trial that trained nothing."""
+        return self.replayed / self.recorded if self.recorded else math.nan
+
 
 @dataclass(frozen=True)
 class Comparison:

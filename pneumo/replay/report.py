@@ -47,7 +47,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     say(
         console,
         f"The epochs took {seconds.replayed:.1f} s with deterministic operations; the record has {seconds.recorded:.1f} s "
-        f"(ratio {seconds.replayed / seconds.recorded:.2f}).",
+        f"(ratio {seconds.ratio:.2f}).",
     )
     different = comparison.different
     if not different:
@@ -66,6 +66,8 @@ def _describe_epochs(recorded: RecordedTraining, candidate: Candidate) -> str:
     epochs = f"{last} epoch{'' if last == 1 else 's'}" if last == full else f"epochs 1 to {last} of {full}"
     if recorded.run.state == "pruned":
         epochs += ", then pruned"
+    elif last < candidate.epochs:
+        epochs += ", then stopped early"
     if continued := recorded.run.tags.get(Tags.RESUMED_FROM):
         epochs += f" (recorded as a continuation of trial {continued})"
     return epochs
@@ -97,6 +99,6 @@ def _speed_table(speed: Sequence[MetricPair]) -> Table:
     for column in ("recorded", "replayed", "ratio"):
         table.add_column(column, justify="right")
     for pair in speed:
-        cells = (f"{pair.recorded:.4g}", f"{pair.replayed:.4g}", f"{pair.replayed / pair.recorded:.2f}")
+        cells = (f"{pair.recorded:.4g}", f"{pair.replayed:.4g}", f"{pair.ratio:.2f}")
         table.add_row(pair.name, pair.where, *cells)
     return table

@@ -64,9 +64,8 @@ def training_key(values: Hyperparameters) -> tuple[object, ...]:
         del settings["separable"]
     if values.early_stopping >= values.epochs - 1:  # no epoch would be left out
         settings["early_stopping"] = 0
-    if (
-        values.schedule == "plateau" and values.epochs <= 1 + PLATEAU_EPOCHS
-    ):  # no epoch would be left to the smaller rate
+    longest = min(values.epochs - 1, values.early_stopping or values.epochs)  # epochs in a row without a better value
+    if values.schedule == "plateau" and longest <= PLATEAU_EPOCHS:  # no epoch would have the smaller rate
         settings["schedule"] = "constant"
     if values.optimizer == "adamw":  # Keras' Adam has the same decoupled weight decay
         settings["optimizer"] = "adam"

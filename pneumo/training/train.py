@@ -193,7 +193,8 @@ def _load_progress(task: TrialTask, model: Any, recipe: Mapping[str, object], lo
         if path == own:
             log.tag({Tags.CONTINUED: f"after epoch {len(checkpoint.history)}"})
         else:
-            checkpoint = replace(checkpoint, cost=TrainingCost())  # another trial trained these epochs
+            # Another trial trained these epochs. If nothing is left to train, its speed of prediction is the only one.
+            checkpoint = replace(checkpoint, cost=TrainingCost(predict_ms=checkpoint.cost.predict_ms))
         break
     if errors:
         log.tag({Tags.RESTARTED: "; ".join(errors)})

@@ -29,6 +29,7 @@ from pneumo.spec.search import SearchSpec
 from pneumo.spec.sources import SOURCES
 from pneumo.spec.space import Range
 from pneumo.spec.space_reader import read_space
+from tests.support.earlier import earlier_version
 
 
 def test_an_empty_block_is_the_tutorials_network() -> None:
@@ -244,6 +245,22 @@ def test_an_experiment_that_an_earlier_version_recorded_is_read_and_has_not_chan
     file.write_text(ended_by_it)
     with pytest.raises(RequestError, match=r"experiment.yaml: search\.terminator: was removed; use search\.patience"):
         read_experiment(file)
+
+
+def test_hyperparameters_that_an_earlier_version_did_not_have_are_no_change() -> None:
+    block: dict[str, Any] = {"layers": [1, 2], "optimizer": ["adam", "sgd"], "momentum": {"low": 0.0, "high": 0.9}}
+    with earlier_version():
+        recorded = build_experiment({"name": "x", "hyperparameters": block}, "x").to_yaml()
+    current = build_experiment({"name": "x", "hyperparameters": block}, "x").to_yaml()
+    assert "warmup" not in recorded
+    assert is_same_experiment(recorded, current)
+    assert setting_changes(yaml.safe_load(recorded), yaml.safe_load(current)) == []
+    other = build_experiment({"name": "x", "hyperparameters": block | {"warmup": 0.1, "layers": [1, 3]}}, "x").to_yaml()
+    assert not is_same_experiment(recorded, other)
+    assert setting_changes(yaml.safe_load(recorded), yaml.safe_load(other)) == [
+        "hyperparameters.layers was [1, 2], now [1, 3]",
+        "hyperparameters.warmup was 0.0, now 0.1",
+    ]
 
 
 def test_changes_name_the_differences_without_the_budget() -> None:

@@ -22,8 +22,10 @@ from pneumo.spec.result import TrialResult
 from pneumo.tracking.outbox import open_outbox
 from pneumo.tracking.store import connect
 from pneumo.tracking.trial_log import TrialLog
+from pneumo.training import train as train_module
 from pneumo.training.task import TrialTask
 from pneumo.training.trial import run_trial
+from tests.support.earlier import NAMES
 from tests.support.outboxes import send
 
 FULL = 4
@@ -71,8 +73,12 @@ class Place:
         prune_after: int = 0,
         error_after: int = 0,
         seed: int = 3,
+        changed: Mapping[str, Value] | None = None,
     ) -> tuple[TrialResult, Run]:
-        """Run a rung of a training of `FULL` epochs, and return its result and its MLflow run."""
+        """Run a rung of a training of `FULL` epochs, and return its result and its MLflow run.
+
+        `changed` are hyperparameters.
+        """
         self._prune_after, self._error_after, self.reported = prune_after, error_after, []
         values: dict[str, Value] = {
             "image_size": 32,
@@ -81,7 +87,7 @@ class Place:
             "dropout": 0.3,
             "schedule": "cosine",
         }
-        values |= {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.01, "epochs": epochs}
+        values |= {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.01, "epochs": epochs, **(changed or {})}
         task = TrialTask(
             study="chain",
             candidate=Candidate(0, values, full_epochs=FULL),
@@ -217,6 +223,65 @@ def test_a_rung_that_is_killed_goes_on_from_its_own_epochs_else_from_the_rung_be
     assert place.reported == [1, 2, 3, 4]
     assert all(name in record.data.tags["pneumo.restarted"] for name in ("1.npz", "0.npz"))
     assert place.same(rest, whole)
+
+
+STANDSTILL: Mapping[str, Value] = {"learning_rate": 1e-9, "momentum": 0.0, "ema": 0.9}
+"""A training whose first epoch is the best, because the weights hardly move."""
+
+
+@pytest.mark.slow
+def test_rungs_above_one_that_stopped_early_train_nothing_and_have_its_result(place: Place, project: Path) -> None:
+    changed = {**STANDSTILL, "early_stopping": 1}
+    whole, _ = place.trial(FULL, changed=changed)
+    assert (place.reported, whole.state, whole.metrics["best_epoch"]) == ([1, 2], "complete", 1)
+    below: Path | None = None
+    for epochs, reported in ((2, [1, 2]), (3, []), (FULL, [])):
+        own = project / f"{epochs}.npz"
+        rung, record = place.trial(epochs, changed=changed, continue_from=below, checkpoint_path=own)
+        assert place.reported == reported
+        assert rung.metrics["epochs_trained"] == len(reported)
+        assert place.same(rung, whole, OF_OWN_EPOCHS)
+        assert not {"pneumo.restarted", "pneumo.error"} & set(record.data.tags)
+        assert all(math.isfinite(value) for value in rung.metrics.values())
+        below = own
+
+
+@pytest.mark.slow
+def test_a_trial_that_stopped_early_and_was_killed_before_its_end_is_the_same(
+    place: Place, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: Any) -> None:
+        raise ConnectionError("the driver is gone")
+
+    changed, path = {**STANDSTILL, "early_stopping": 2}, project / "0.npz"
+    whole, _ = place.trial(FULL, changed=changed)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialLog, "artifacts", gone)
+        place.killed(FULL, after=0, checkpoint_path=path, changed=changed)
+    rest, record = place.trial(FULL, checkpoint_path=path, changed=changed)
+    assert place.reported == [1, 2, 3]
+    assert record.data.tags["pneumo.continued"] == "after epoch 3"
+    assert (rest.state, rest.metrics["epochs_trained"]) == ("complete", 3)
+    assert place.same(rest, whole)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_an_earlier_version_is_continued(
+    place: Place, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = project / "0.npz"
+    whole, _ = place.trial(FULL)
+    with monkeypatch.context() as patch:
+        recipe = train_module._recipe
+        known = {*NAMES, "full_epochs", "seed", "best_by", "training", "validation"}
+        patch.setattr(train_module, "_recipe", lambda *a: {k: v for k, v in recipe(*a).items() if k in known})
+        place.trial(2, checkpoint_path=path)
+    rest, record = place.trial(FULL, continue_from=path)
+    assert place.reported == [3, 4]
+    assert "pneumo.restarted" not in record.data.tags
+    assert place.same(rest, whole, OF_OWN_EPOCHS)
+    _, record = place.trial(FULL, continue_from=path, changed={"warmup": 0.2})
+    assert "its warmup is 0.0, not 0.2" in record.data.tags["pneumo.restarted"]
 
 
 @pytest.mark.slow
