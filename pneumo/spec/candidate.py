@@ -26,7 +26,7 @@ class Candidate:
         first_epoch: Number of epochs that the trial `resume_from` has trained; 0 if training starts from scratch.
         resume_from: Number of the trial that this one continues; None if training starts from scratch.
         full_epochs: If the candidate is a rung of a longer training, the epochs of that whole training, over which the
-            learning rate's schedule runs. Otherwise None.
+            learning rate's schedule and its warmup run. Otherwise None.
     """
 
     number: int

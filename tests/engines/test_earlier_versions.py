@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import optuna
 import pytest
 
 from pneumo.engines.engine_table import open_engine
+from pneumo.engines.keras_tuner_space import encode_values
 from pneumo.search.preflight import usable_trials
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.hyperparameters import NAMES
@@ -81,6 +83,12 @@ def test_a_new_study_learns_from_trials_of_an_earlier_version(
     assert usable_trials(trials, now) == (trials if fits else [])
     study = open_engine(now, f"{storage}.new")
     study.learn(usable_trials(trials, now))
+    if fits and engine == "optuna":
+        stored = optuna.load_study(study_name="study", storage=f"{storage}.new").trials
+        assert all(dict.fromkeys(added, 0.0).items() <= trial.params.items() for trial in stored)
+    elif fits:
+        told = [encode_values(now.space, trial.candidate.hyperparameters) for trial in trials]
+        assert all(dict.fromkeys(added, 0.0).items() <= values.items() for values in told)
     proposed = [trial.candidate for trial in play(study, 3)]
     assert [candidate.number for candidate in proposed] == [0, 1, 2]
     if fits and engine == "optuna":  # the trials are not run again; the baseline is, as in every study
