@@ -6,39 +6,39 @@ from typing import TYPE_CHECKING
 
 from pneumo.promote.choose import ChosenRun
 from pneumo.promote.context import PromotionContext
+from pneumo.promote.nominee import Nominee
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.names import Metrics, Params
 
 if TYPE_CHECKING:
     from pneumo.data.pictures import Source
     from pneumo.evidence.model_card import ModelFacts
-    from pneumo.tracking.served import Decision
 
 
-def gather_facts(context: PromotionContext, chosen: ChosenRun, decision: Decision) -> ModelFacts:
+def gather_facts(context: PromotionContext, nominee: Nominee) -> ModelFacts:
     """Return the facts that the model card states besides the metrics. Decodes no picture."""
     from pneumo.data.pictures import describe_patients
     from pneumo.evidence.intervals import interval_unit
     from pneumo.evidence.model_card import ModelFacts
 
-    experiment, source, run = context.experiment, context.source, chosen.run
+    experiment, source, run = context.experiment, context.source, nominee.run
     dimensions = [dimension.name for dimension in experiment.space.searched]
     warnings = []
     if experiment.data.allow_leaks:
         warnings.append(f"**Leaks between training and test were allowed**: {experiment.data.allow_leaks}")
     pictures = [*source.pictures, *source.sealed]
     return ModelFacts(
-        title=f"{context.study}: {source.classes[1]} on {'phantoms' if decision.phantom else 'chest X-rays'}",
+        title=f"{context.study}: {source.classes[1]} on {'phantoms' if context.phantom else 'chest X-rays'}",
         classes=source.classes,
         data=source.description,
         patients=describe_patients(pictures),
         split_unit=interval_unit(sum(not picture.known_by for picture in pictures), len(pictures)),
         parts=_parts(experiment, source),
-        search=_search(context, chosen, dimensions),
+        search=_search(context, nominee.chosen, dimensions),
         hyperparameters={name: run.parameters[name] for name in dimensions if name in run.parameters},
         parameters=int(run.metrics[Metrics.PARAMETERS]),
-        operating_point=_operating_point(experiment, decision),
-        phantom=decision.phantom,
+        operating_point=_operating_point(nominee),
+        phantom=context.phantom,
         warnings=warnings,
     )
 
@@ -67,10 +67,7 @@ def _parts(experiment: Experiment, source: Source) -> dict[str, str]:
     }
 
 
-def _operating_point(experiment: Experiment, decision: Decision) -> str:
-    rule = experiment.promote.threshold
-    origin = "set by the experiment" if isinstance(rule, int | float) else f"chosen on validation pictures: {rule}"
-    sentence = f"The label is {decision.classes[1]} from probability {decision.threshold:.4f} on ({origin})."
-    if decision.temperature != 1:
-        sentence += f" Probabilities are scaled by the temperature {decision.temperature:.3f}."
-    return sentence
+def _operating_point(nominee: Nominee) -> str:
+    decision = nominee.decision
+    label = f"The label is {decision.classes[1]} from probability {decision.threshold:.4f} on."
+    return " ".join([label, *nominee.point.sentences])

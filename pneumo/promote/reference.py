@@ -8,9 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pneumo.promote.choose import ChosenRun
 from pneumo.promote.context import PromotionContext
-from pneumo.promote.operating_point import choose_operating_point
+from pneumo.promote.nominee import with_operating_point
+from pneumo.promote.operating_point import NO_STRESS, chosen_on
 from pneumo.promote.package import package_trial
+from pneumo.promote.validation import has_stress_predictions
 from pneumo.spec.errors import RequestError
 
 if TYPE_CHECKING:
@@ -72,7 +75,13 @@ def choose_reference(
     # A baseline that is compared with itself is not better, so the gate refuses it.
     same = ", the same trial" if baseline.run_id == chosen.run_id else ""
     description = f"the study's baseline, trial {baseline.number}{same}"
-    return Reference(f"run {baseline.run_id}", "baseline", description, partial(_package_baseline, context, baseline))
+    key = f"run {baseline.run_id}"
+    on = chosen_on(context.experiment.promote, has_stress_predictions(context, baseline))
+    if on == "stress":  # A promotion by an earlier version, which knew no other way, keeps its key.
+        key += " on stress"
+    elif on and on != context.experiment.promote.on:
+        description += f", with an operating point of the plain validation pictures, because {NO_STRESS}"
+    return Reference(key, "baseline", description, partial(_package_baseline, context, baseline))
 
 
 def load_reference(context: PromotionContext, reference: Reference, folder: Path) -> tuple[Reference, Served | None]:
@@ -132,4 +141,5 @@ def _missing_baseline(runs: Sequence[RecordedRun]) -> str:
 
 
 def _package_baseline(context: PromotionContext, baseline: RecordedRun, folder: Path) -> Served:
-    return package_trial(context, baseline, choose_operating_point(context, baseline), folder)
+    decision = with_operating_point(context, ChosenRun(baseline, "the baseline")).decision
+    return package_trial(context, baseline, decision, folder)

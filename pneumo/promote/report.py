@@ -59,7 +59,7 @@ def _print_metrics(outcome: PromotionOutcome, context: PromotionContext, console
     from pneumo.evidence.intervals import interval_unit
     from pneumo.evidence.model_card import figure_label, format_interval
 
-    title = f"On the test pictures, at threshold {outcome.decision.threshold:.4f}"
+    title = f"On the test pictures, at threshold {outcome.nominee.decision.threshold:.4f}"
     table = Table(title=title, title_justify="left")
     table.add_column("metric")
     table.add_column("value", justify="right", style="bold")

@@ -57,6 +57,9 @@ class Tags:
     DECISION = "pneumo.decision"  # hash of the network with its operating point
     THRESHOLD = "pneumo.threshold"
     TEMPERATURE = "pneumo.temperature"
+    THRESHOLD_ON = (
+        "pneumo.threshold_on"  # the validation pictures that both were chosen on: stress, validation or fixed
+    )
     AGAINST = "pneumo.against"  # the reference
     GATE = "pneumo.gate"  # passed, refused or forced
     GATE_SAID = "pneumo.gate.said"  # every check of the gate
@@ -89,6 +92,7 @@ class Params:
     ALIAS = "alias"
     THRESHOLD_RULE = "threshold_rule"
     THRESHOLD = "threshold"
+    THRESHOLD_ON = "threshold_on"  # stress, validation or fixed
     CALIBRATION = "calibration"
     TEMPERATURE = "temperature"
     GATE = "gate"
@@ -141,6 +145,13 @@ class Metrics:
     TEST_UNREADABLE = "test_unreadable"
     GATE_AUC_DIFFERENCE = "gate_auc_difference"
     GATE_MCNEMAR_P = "gate_mcnemar_p"
+    POINT_ACCURACY = "operating_point_accuracy"  # on plain validation pictures
+    POINT_STRESS_ACCURACY = "operating_point_stress_accuracy"  # on stressed validation pictures
+    OTHER_POINT_THRESHOLD = (
+        "other_point_threshold"  # chosen on the other validation pictures, see `Params.THRESHOLD_ON`
+    )
+    OTHER_POINT_ACCURACY = "other_point_accuracy"
+    OTHER_POINT_STRESS_ACCURACY = "other_point_stress_accuracy"
 
     TEST = "test_"
     """Prefix of the figures on the test pictures, as metrics of a promotion and as tags of a version."""

@@ -27,6 +27,9 @@ FIGURES: tuple[str, ...] = (
 FLOORS = FIGURES[:-2]
 """Names of the figures that `promote.floors` may set a minimum for."""
 
+ChosenOn = Literal["stress", "validation"]
+"""Validation pictures that an operating point is chosen on: under the changes of the stress suite, or as they are."""
+
 ThresholdKind = Literal["youden", "f1", "sensitivity", "specificity", "fixed"]
 
 _AT_LEAST = re.compile(r"\s*(sensitivity|specificity)\s*>=\s*(\d+(?:\.\d+)?|\.\d+)\s*")
@@ -60,6 +63,14 @@ class PromoteSpec(Rule):
             f"pictures: {_THRESHOLD_FORMS}."
         ),
     ] = "youden"
+    on: Annotated[
+        ChosenOn,
+        Field(
+            description="Pictures that the threshold and the temperature are chosen on: stress means the validation pictures "
+            "under all changes of the stress suite, validation the plain ones. A threshold that is a number does not depend "
+            "on it."
+        ),
+    ] = "stress"
     calibration: Annotated[
         Literal["none", "temperature"],
         Field(
