@@ -59,6 +59,21 @@ def restore_aspect_ratio(square: NDArray[np.uint8], width: int, height: int) -> 
     return np.asarray(Image.fromarray(square).resize(size, Image.Resampling.BILINEAR))
 
 
+def mean_heat(maps: Sequence[NDArray[np.float32]], weights: Sequence[float]) -> NDArray[np.float32]:
+    """Return the weighted mean of heat maps, float32 (side, side), 0 to 1.
+
+    Args:
+        maps: Heat maps, each float32 (side, side) of a side of its own; smaller ones are enlarged to the largest side.
+        weights: The weight of each; they sum to 1.
+    """
+    side = max(len(heat) for heat in maps)
+    enlarged = [Image.fromarray(heat).resize((side, side), Image.Resampling.BILINEAR) for heat in maps]
+    mean: NDArray[np.float32] = np.average([np.asarray(heat) for heat in enlarged], axis=0, weights=weights).astype(
+        np.float32
+    )
+    return mean
+
+
 def render_explanation(
     picture: NDArray[np.uint8],
     heat: NDArray[np.float32],

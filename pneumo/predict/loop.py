@@ -82,7 +82,7 @@ def predict_pictures(
                         bar.say(f"{printable(row.name)}: cannot be read: {row.error}")
                     elif write_overlay:
                         write_overlay(path, row)
-                for path in decoded_otherwise(batch, model.served.decoding, decision.image_size):
+                for path in decoded_otherwise(batch, model.served.decoding, decision.image_sizes):
                     bar.say(
                         f"{printable(str(path))}: predicted from other pixels than pneumo reads now; the model has the decoder "
                         f"of its promotion, and one that is promoted now has the present decoder"

@@ -35,13 +35,13 @@ def find_pictures(paths: Sequence[Path]) -> list[Path]:
     return pictures
 
 
-def decoded_otherwise(paths: Sequence[Path], decoding: ModuleType, size: int) -> list[Path]:
+def decoded_otherwise(paths: Sequence[Path], decoding: ModuleType, sizes: Sequence[int]) -> list[Path]:
     """Return the pictures that a model reads otherwise than the present decoder, because its own copy is an earlier one.
 
     Args:
         paths: The pictures. One that the model's decoder cannot read is not returned, because it is not predicted.
         decoding: The model's copy of `pneumo.data.decoding`.
-        size: Side of the network's input in pixels.
+        sizes: Sides of the networks' inputs in pixels.
     """
     if decoding.RECIPE == RECIPE:
         return []
@@ -49,15 +49,17 @@ def decoded_otherwise(paths: Sequence[Path], decoding: ModuleType, size: int) ->
     for path in paths:
         try:
             encoded = path.read_bytes()
-            (theirs,) = decoding.decode(encoded, [size], str(path)).squares
+            theirs = decoding.decode(encoded, sizes, str(path)).squares
         except (decoding.UnreadableError, ImportError, OSError):
             continue
         try:
-            (ours,) = decode(encoded, [size], str(path)).squares
+            ours = decode(encoded, sizes, str(path)).squares
         except UnreadableError:
             otherwise.append(path)
         else:
-            if np.abs(ours.astype(int) - theirs).max() > 1:  # one grey level is what rounding may change
+            if any(
+                np.abs(own.astype(int) - other).max() > 1 for own, other in zip(ours, theirs, strict=True)
+            ):  # one grey level is what rounding may change
                 otherwise.append(path)
     return otherwise
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pneumo.promote.choose import ChosenRun
+from pneumo.promote.choose import Chosen, describe_run
 from pneumo.promote.context import PromotionContext
 from pneumo.promote.nominee import Nominee
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.names import Metrics, Params
+from pneumo.spec.objective import objective_metric
 
 if TYPE_CHECKING:
     from pneumo.data.pictures import Source
-    from pneumo.evidence.model_card import ModelFacts
+    from pneumo.evidence.model_card import MemberFacts, ModelFacts
+    from pneumo.spec.run import RecordedRun
+
+_MEMBER_METRICS = (objective_metric("val_auc"), Metrics.VAL_STRESS_AUC, Metrics.VAL_STRESS_ACCURACY)
+"""Figures that the card states of each member of an ensemble, if its run has them."""
 
 
 def gather_facts(context: PromotionContext, nominee: Nominee) -> ModelFacts:
@@ -21,7 +27,8 @@ def gather_facts(context: PromotionContext, nominee: Nominee) -> ModelFacts:
     from pneumo.evidence.intervals import interval_unit
     from pneumo.evidence.model_card import ModelFacts
 
-    experiment, source, run = context.experiment, context.source, nominee.run
+    runs = nominee.chosen.runs
+    experiment, source = context.experiment, context.source
     dimensions = [dimension.name for dimension in experiment.space.searched]
     warnings = []
     if experiment.data.allow_leaks:
@@ -35,21 +42,50 @@ def gather_facts(context: PromotionContext, nominee: Nominee) -> ModelFacts:
         split_unit=interval_unit(sum(not picture.known_by for picture in pictures), len(pictures)),
         parts=_parts(experiment, source),
         search=_search(context, nominee.chosen, dimensions),
-        hyperparameters={name: run.parameters[name] for name in dimensions if name in run.parameters},
-        parameters=int(run.metrics[Metrics.PARAMETERS]),
+        hyperparameters=_hyperparameters(runs, dimensions),
+        parameters=sum(int(run.metrics[Metrics.PARAMETERS]) for run in runs),
         operating_point=_operating_point(nominee),
         phantom=context.phantom,
         warnings=warnings,
+        members=_members(nominee.chosen),
     )
 
 
-def _search(context: PromotionContext, chosen: ChosenRun, dimensions: list[str]) -> str:
+def _search(context: PromotionContext, chosen: Chosen, dimensions: list[str]) -> str:
     search, run = context.experiment.search, chosen.run
+    origin = f", MLflow run `{run.run_id}`, trained with seed {run.parameters[Params.SEED]}"
     return (
         f"Study `{context.study}` ({search.engine}/{search.algorithm}, pruner {search.pruner}, objective "
-        f"{' and '.join(search.objectives)}) searched {', '.join(dimensions) or 'nothing'}. This is {chosen.reason}, MLflow "
-        f"run `{run.run_id}`, trained with seed {run.parameters[Params.SEED]}."
+        f"{' and '.join(search.objectives)}) searched {', '.join(dimensions) or 'nothing'}. This is {chosen.reason}"
+        f"{'' if chosen.is_ensemble else origin}."
     )
+
+
+def _members(chosen: Chosen) -> list[MemberFacts]:
+    """Return what the card states about each member of an ensemble; nothing for a single network."""
+    from pneumo.evidence.model_card import MemberFacts
+
+    if not chosen.is_ensemble:
+        return []
+    return [
+        MemberFacts(
+            describe_run(run),
+            run.run_id,
+            weight,
+            {name: run.metrics[name] for name in _MEMBER_METRICS if name in run.metrics},
+        )
+        for run, weight in zip(chosen.runs, chosen.weights, strict=True)
+    ]
+
+
+def _hyperparameters(runs: Sequence[RecordedRun], dimensions: Sequence[str]) -> dict[str, str]:
+    """Return the values of the hyperparameters that were searched; those of several runs, if they differ, as `1 / 2 / 1`."""
+    values: dict[str, str] = {}
+    for name in dimensions:
+        of_runs = [run.parameters.get(name, "-") for run in runs]
+        if set(of_runs) != {"-"}:
+            values[name] = of_runs[0] if len(set(of_runs)) == 1 else " / ".join(of_runs)
+    return values
 
 
 def _parts(experiment: Experiment, source: Source) -> dict[str, str]:

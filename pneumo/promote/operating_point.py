@@ -13,7 +13,9 @@ from pneumo.spec.promotion import ChosenOn, PromoteSpec, parse_threshold
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_PICTURES: dict[ChosenOn, str] = {"stress": "stressed", "validation": "plain"}
+PICTURES: dict[ChosenOn, str] = {"stress": "stressed", "validation": "plain"}
+"""Validation pictures, for people."""
+
 _OTHER: dict[ChosenOn, ChosenOn] = {"stress": "validation", "validation": "stress"}
 
 NO_STRESS = "no predictions under the stress suite were recorded"
@@ -81,12 +83,12 @@ class ChosenPoint:
         rule = self.rule if isinstance(self.rule, str) else "set by the experiment"
         if point.on and rule != self.rule:
             rule += "; temperature fitted"
-        origin = f"{rule} on {_PICTURES[point.on]} validation pictures" if point.on else rule
+        origin = f"{rule} on {PICTURES[point.on]} validation pictures" if point.on else rule
         origin += f", because {NO_STRESS}" if self.lacks_stress else ""
         lines = [f"Operating point: {point.setting} ({origin}): accuracy {point.accuracies}."]
         if other and other.on:
             lines.append(
-                f"The {_PICTURES[other.on]} validation pictures would give {other.setting}: accuracy {other.accuracies}."
+                f"The {PICTURES[other.on]} validation pictures would give {other.setting}: accuracy {other.accuracies}."
             )
         return tuple(lines)
 

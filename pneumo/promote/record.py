@@ -36,12 +36,14 @@ class Evidence:
         run_id: The promotion's run.
         metrics: Each metric on the test pictures with its 95 % interval.
         gate: The gate's decision.
+        gain: By how much an ensemble is better than its best member; empty for a single network.
         model_id: Id of the logged model that takes pictures.
     """
 
     run_id: str
     metrics: Mapping[str, Interval]
     gate: Gate
+    gain: Mapping[str, Interval]
     model_id: str
 
     @property
@@ -67,7 +69,7 @@ def open_promotion_run(context: PromotionContext, nominee: Nominee, reference: R
         context.study,
         context.request.recorded,
         key=_promotion_key(context, nominee, reference),
-        name=f"promotion-{nominee.run.number:04d}",
+        name="promotion-ensemble" if nominee.chosen.is_ensemble else f"promotion-{nominee.run.number:04d}",
         tags=_run_tags(context, nominee, reference),
         params=_run_params(context, nominee),
     )
@@ -97,10 +99,11 @@ def record_evaluation(
         "figures": {name: interval.as_dict() for name, interval in evaluation.metrics.items()},
         "gate": evaluation.gate.as_dict(),
         "operating_point": nominee.point.as_dict(),
+        "gain": {name: interval.as_dict() for name, interval in evaluation.gain.items()},
         "unreadable": dict(evaluation.unreadable),
         "model_id": model_id,
     }
-    card = model_card(gather_facts(context, nominee), evaluation.metrics, evaluation.gate)
+    card = model_card(gather_facts(context, nominee), evaluation.metrics, evaluation.gate, evaluation.gain)
     promotions.record_judged(
         context.store,
         run_id,
@@ -121,7 +124,9 @@ def read_evidence(store: Store, run_id: str) -> Evidence:
 
     document = json.loads(read_artifact(store, run_id, _EVIDENCE))
     metrics = {name: Interval.from_dict(interval) for name, interval in document["figures"].items()}
-    return Evidence(run_id, metrics, Gate.from_dict(document["gate"]), document["model_id"])
+    # Earlier versions knew no ensembles.
+    gain = {name: Interval.from_dict(interval) for name, interval in document.get("gain", {}).items()}
+    return Evidence(run_id, metrics, Gate.from_dict(document["gate"]), gain, document["model_id"])
 
 
 def _promotion_key(context: PromotionContext, nominee: Nominee, reference: Reference) -> str:
@@ -134,6 +139,7 @@ def _promotion_key(context: PromotionContext, nominee: Nominee, reference: Refer
 def _run_tags(context: PromotionContext, nominee: Nominee, reference: Reference) -> dict[str, str]:
     study_tags = context.request.recorded.tags
     copied = {key: study_tags[key] for key in (Tags.ENGINE, Tags.ALGORITHM) if key in study_tags}
+    copied |= {Tags.MEMBERS: nominee.members} if nominee.chosen.is_ensemble else {}
     return copied | {
         Tags.VERSION: __version__,
         Tags.TRIAL: str(nominee.run.number),
@@ -149,6 +155,7 @@ def _run_params(context: PromotionContext, nominee: Nominee) -> dict[str, Any]:
     promote_block, point = context.experiment.promote, nominee.point.point
     return {
         Params.ALIAS: context.alias,
+        Params.ENSEMBLE: promote_block.ensemble or "none",
         Params.THRESHOLD_RULE: promote_block.threshold,
         Params.THRESHOLD: repr(point.threshold),
         Params.THRESHOLD_ON: nominee.point.on,
@@ -167,6 +174,8 @@ def _run_metrics(nominee: Nominee, evaluation: Evaluation) -> dict[str, float]:
     }
     if gate.auc_difference:
         intervals[Metrics.GATE_AUC_DIFFERENCE] = gate.auc_difference
+    gain_metrics = {"auc": Metrics.GAIN_AUC, "accuracy": Metrics.GAIN_ACCURACY}
+    intervals |= {gain_metrics[name]: interval for name, interval in evaluation.gain.items()}
     metrics: dict[str, float] = {}
     for name, interval in intervals.items():
         metrics |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}

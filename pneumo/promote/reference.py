@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pneumo.promote.choose import ChosenRun
+from pneumo.promote.choose import Chosen
 from pneumo.promote.context import PromotionContext
 from pneumo.promote.nominee import with_operating_point
 from pneumo.promote.operating_point import NO_STRESS, chosen_on
-from pneumo.promote.package import package_trial
+from pneumo.promote.package import package
 from pneumo.promote.validation import has_stress_predictions
 from pneumo.spec.errors import RequestError
 
@@ -44,14 +44,14 @@ class Reference:
 
 
 def choose_reference(
-    context: PromotionContext, runs: Sequence[RecordedRun], chosen: RecordedRun, champion: Version | None
+    context: PromotionContext, runs: Sequence[RecordedRun], chosen: Chosen, champion: Version | None
 ) -> Reference:
     """Return the present champion, or without one the study's baseline, the tutorial's own network.
 
     Args:
         context: The promotion.
         runs: All runs of the study's trials, among them the baseline's.
-        chosen: The run to promote.
+        chosen: What is to be promoted.
         champion: The version that has the alias now.
 
     Raises:
@@ -73,7 +73,7 @@ def choose_reference(
     if baseline is None:
         return _no_reference(context, f"there is no champion yet, and {_missing_baseline(baseline_runs)}")
     # A baseline that is compared with itself is not better, so the gate refuses it.
-    same = ", the same trial" if baseline.run_id == chosen.run_id else ""
+    same = ", the same trial" if [baseline] == list(chosen.runs) else ""
     description = f"the study's baseline, trial {baseline.number}{same}"
     key = f"run {baseline.run_id}"
     on = chosen_on(context.experiment.promote, has_stress_predictions(context, baseline))
@@ -141,5 +141,5 @@ def _missing_baseline(runs: Sequence[RecordedRun]) -> str:
 
 
 def _package_baseline(context: PromotionContext, baseline: RecordedRun, folder: Path) -> Served:
-    decision = with_operating_point(context, ChosenRun(baseline, "the baseline")).decision
-    return package_trial(context, baseline, decision, folder)
+    decision = with_operating_point(context, Chosen.single(baseline, "the baseline")).decision
+    return package(context, [baseline], decision, folder)

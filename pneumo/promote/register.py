@@ -89,6 +89,8 @@ def _version_tags(context: PromotionContext, nominee: Nominee, evidence: Evidenc
         # A version in the registry does not name its logged model.
         Tags.MODEL_ID: evidence.model_id,
     }
+    if nominee.chosen.is_ensemble:
+        tags[Tags.MEMBERS] = nominee.members
     part_tags = (Tags.data(part) for part in PARTS)
     tags |= {tag: digest for tag in part_tags if (digest := recorded.tags.get(tag))}
     return tags | {f"{Metrics.TEST}{name}": _metric_tag(interval) for name, interval in evidence.metrics.items()}

@@ -16,7 +16,7 @@ from pneumo.promote.checks import check_classes, check_model_kind, check_test_pi
 from pneumo.promote.context import PromotionContext
 from pneumo.promote.evaluate import evaluate
 from pneumo.promote.nominee import Nominee, nominate
-from pneumo.promote.package import package_trial
+from pneumo.promote.package import package
 from pneumo.promote.record import (
     Evidence,
     find_promotion_run,
@@ -84,15 +84,15 @@ def promote(context: PromotionContext, *, say: Callable[[str], None], progress: 
     runs = trial_runs(store, context.study)
     nominee = nominate(context, runs)
     say(f"Study {context.study}: {nominee.chosen.reason}")
-    for sentence in nominee.point.sentences:
-        say(sentence)
+    for line in (*nominee.chosen.remarks, *nominee.point.sentences):
+        say(line)
 
     registry.finish_move(store, context.model)
     champion = registry.version_at(store, context.model, context.alias)
     check_classes(context, champion)
     if champion and champion.tags.get(Tags.DECISION) == nominee.key(context.source):
         return _earlier_outcome(context, champion, context.alias, nominee)
-    reference = choose_reference(context, runs, nominee.run, champion)
+    reference = choose_reference(context, runs, nominee.chosen, champion)
     earlier = find_promotion_run(context, nominee, reference)
     if earlier and (challenger := _refused_version(context, earlier)):
         return _earlier_outcome(context, challenger, registry.CHALLENGER, nominee)
@@ -105,7 +105,7 @@ def promote(context: PromotionContext, *, say: Callable[[str], None], progress: 
         run = open_promotion_run(context, nominee, reference)
         try:
             if models and not run.judged:
-                openings = promotions.record_opening(store, context.request.recorded, nominee.run.run_id, run.run_id)
+                openings = promotions.record_opening(store, context.request.recorded, nominee.run_ids, run.run_id)
                 say(f"Opening the sealed test pictures (opening {len(openings)} of this study).")
                 _evaluate_and_record(context, nominee, models, reference, run.run_id, progress)
             evidence = read_evidence(store, run.run_id)
@@ -118,11 +118,12 @@ def promote(context: PromotionContext, *, say: Callable[[str], None], progress: 
 
 @dataclass(frozen=True, eq=False)
 class _Models:
-    """The model to promote, the folder that it was loaded from, and the reference's model if there is one."""
+    """The model to promote, the folder that it was loaded from, the reference's model and an ensemble's best member."""
 
     model: Served
     folder: Path
     reference: Served | None
+    best_member: Served | None
 
 
 def _load_models(
@@ -137,9 +138,11 @@ def _load_models(
     with silence_native_output():
         warm_up()
     model_folder = folder / "model"
-    model = package_trial(context, nominee.run, nominee.decision, model_folder)
+    model = package(context, nominee.chosen.runs, nominee.decision, model_folder)
+    best = nominee.best_member
+    best_member = package(context, best.chosen.runs, best.decision, folder / "best-member") if best else None
     reference, reference_model = load_reference(context, reference, folder / "reference")
-    return reference, _Models(model, model_folder, reference_model)
+    return reference, _Models(model, model_folder, reference_model, best_member)
 
 
 def _evaluate_and_record(
@@ -157,10 +160,11 @@ def _evaluate_and_record(
     evaluation = evaluate(
         models.model,
         models.reference,
+        models.best_member,
         reference,
         open_sealed_test(context.source),
         context.experiment.promote,
-        title=f"{context.study} trial {nominee.run.number}",
+        title=f"{context.study} {nominee.title}",
         progress=progress,
     )
     model_id = log_served(context.store, run_id, models.folder, {Tags.STUDY: context.study})

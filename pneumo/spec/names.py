@@ -48,7 +48,8 @@ class Tags:
     # The run of a promotion, or the version that it registered.
     PROMOTION_KEY = "pneumo.promotion_key"  # hash of everything that the promotion is decided by
     JUDGED = "pneumo.judged"  # everything that the test pictures show is recorded
-    RUN = "pneumo.run"  # the promoted trial's run
+    RUN = "pneumo.run"  # the promoted trial's run; of an ensemble its best member's
+    MEMBERS = "pneumo.members"  # of an ensemble: the run and the weight of each member, `RUN WEIGHT, RUN WEIGHT`
     MODEL = "pneumo.model"
     MODEL_ID = "pneumo.model_id"
     MODEL_VERSION = "pneumo.model_version"
@@ -90,6 +91,7 @@ class Params:
 
     # The run of a promotion.
     ALIAS = "alias"
+    ENSEMBLE = "ensemble"
     THRESHOLD_RULE = "threshold_rule"
     THRESHOLD = "threshold"
     THRESHOLD_ON = "threshold_on"  # stress, validation or fixed
@@ -145,6 +147,8 @@ class Metrics:
     TEST_UNREADABLE = "test_unreadable"
     GATE_AUC_DIFFERENCE = "gate_auc_difference"
     GATE_MCNEMAR_P = "gate_mcnemar_p"
+    GAIN_AUC = "ensemble_gain_auc"  # of an ensemble over its best member on the test pictures
+    GAIN_ACCURACY = "ensemble_gain_accuracy"
     POINT_ACCURACY = "operating_point_accuracy"  # on plain validation pictures
     POINT_STRESS_ACCURACY = "operating_point_stress_accuracy"  # on stressed validation pictures
     OTHER_POINT_THRESHOLD = (

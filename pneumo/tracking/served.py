@@ -38,24 +38,44 @@ _NAME = "served"
 
 
 @dataclass(frozen=True)
+class Member:
+    """A network of a model that takes pictures.
+
+    Attributes:
+        run_id: The run that logged it.
+        weight: Its weight in the mean of the probabilities. The weights of a model sum to 1.
+        image_size: Side of its input, in pixels.
+        channels: Channels of its input.
+    """
+
+    run_id: str
+    weight: float
+    image_size: int
+    channels: int
+
+
+@dataclass(frozen=True)
 class Decision:
-    """How a network's output becomes a label.
+    """How the output of a network, or of several, becomes a label.
 
     Attributes:
         classes: Names of the labels 0 and 1.
         threshold: Least probability of the second class.
-        temperature: Temperature by which the probability is scaled.
-        image_size: Side of the network's input, in pixels.
-        channels: Channels of the network's input.
-        phantom: Whether the network was trained on generated pictures.
+        temperature: Temperature by which the weighted mean of the probabilities is scaled.
+        members: The networks. A single one has the weight 1.
+        phantom: Whether the networks were trained on generated pictures.
     """
 
     classes: tuple[str, str]
     threshold: float
     temperature: float
-    image_size: int
-    channels: int
+    members: tuple[Member, ...]
     phantom: bool = False
+
+    @property
+    def image_sizes(self) -> list[int]:
+        """Sides of the networks' inputs in pixels, each once."""
+        return list(dict.fromkeys(member.image_size for member in self.members))
 
 
 @dataclass(frozen=True)
@@ -74,12 +94,12 @@ class Served:
     Attributes:
         uri: The address that it was loaded from.
         decision: How its output becomes a label.
-        network: File of its Keras model.
+        networks: Files of its Keras models, in the order of the decision's members.
     """
 
     uri: str
     decision: Decision
-    network: Path
+    networks: tuple[Path, ...]
     _pyfunc: Any = field(repr=False)
 
     @property
@@ -99,26 +119,32 @@ class Served:
         ]
 
 
-def save_served(network: Path, decoding: Path, decision: Decision, example: str, to: Path) -> Path:
+def save_served(networks: Sequence[Path], decoding: Path, decision: Decision, example: str, to: Path) -> Path:
     """Write a model that takes pictures into a new folder, and return the folder.
 
     Args:
-        network: Folder of a trial's MLflow model, which is copied.
+        networks: Folders of trials' MLflow models, which are copied, in the order of the decision's members.
         decoding: Folder of the decoder, which is copied.
-        decision: How the network's output becomes a label.
+        decision: How the networks' output becomes a label.
         example: A picture in base64, stored as the example of a request.
         to: The new folder.
     """
     with tempfile.TemporaryDirectory() as folder:
-        decoder, named = Path(folder, "decoding"), Path(folder, _NETWORK)
+        decoder = Path(folder, "decoding")
         shutil.copytree(decoding, decoder, ignore=shutil.ignore_patterns("__pycache__"))
         # MLflow names its copy by the last part of the path. The pickle beside a network is never loaded.
-        shutil.copytree(network, named, ignore=shutil.ignore_patterns("*.cloudpickle"))
+        artifacts = {"decoding": str(decoder)}
+        for name, (network, _) in zip(
+            _network_names(decision), zip(networks, decision.members, strict=True), strict=True
+        ):
+            artifacts[name] = str(Path(folder, name))
+            shutil.copytree(network, artifacts[name], ignore=shutil.ignore_patterns("*.cloudpickle"))
         mlflow.pyfunc.save_model(
             str(to),
             python_model=str(_CODE),
-            artifacts={_NETWORK: str(named), "decoding": str(decoder)},
-            model_config=asdict(decision) | {"classes": list(decision.classes)},
+            artifacts=artifacts,
+            model_config=asdict(decision)
+            | {"classes": list(decision.classes), "members": [asdict(member) for member in decision.members]},
             pip_requirements=_requirements(),
             # There is no schema of the input: it would refuse arrays of different sizes, or a path beside bytes.
             signature=ModelSignature(
@@ -156,8 +182,8 @@ def load_folder(folder: Path, uri: str) -> Served:
     """Load what `save_served` wrote. Raises `RequestError` for another kind of model, and for a damaged one."""
     try:
         pyfunc = Model.load(str(folder)).flavors["python_function"]
-        config, network = pyfunc["config"], folder / pyfunc["artifacts"][_NETWORK]["path"]
-        decision = Decision(**config | {"classes": tuple(config["classes"])})
+        decision = _decision(pyfunc["config"])
+        networks = [folder / pyfunc["artifacts"][name]["path"] for name in _network_names(decision)]
     except (KeyError, TypeError, MlflowException):
         raise RequestError(
             f"{uri}: takes no pictures; give a promoted model, such as models:/NAME@champion or models:/NAME/VERSION"
@@ -167,7 +193,23 @@ def load_folder(folder: Path, uri: str) -> Served:
     # What Keras and zipfile raise for a damaged file depends on where it is damaged.
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, MlflowException) as error:
         raise RequestError(f"{uri}: cannot be loaded: {' '.join(str(error).split())[:200]}") from error
-    return Served(uri, decision, network / "data" / "model.keras", model)
+    return Served(uri, decision, tuple(network / "data" / "model.keras" for network in networks), model)
+
+
+def _network_names(decision: Decision) -> list[str]:
+    """Return the names of the networks among the model's artifacts."""
+    return [_NETWORK if row == 0 else f"{_NETWORK}_{row}" for row in range(len(decision.members))]
+
+
+def _decision(config: Mapping[str, Any]) -> Decision:
+    """Return the decision that a model stores. Earlier versions knew a single network."""
+    fields = {**config}
+    if "members" not in fields:
+        fields["members"] = [
+            {"run_id": "", "weight": 1.0, **{key: fields.pop(key) for key in ("image_size", "channels")}}
+        ]
+    members = tuple(Member(**member) for member in fields["members"])
+    return Decision(**fields | {"classes": tuple(fields["classes"]), "members": members})
 
 
 def load_served(store: Store, uri: str) -> Served:

@@ -1,8 +1,9 @@
 """The code of a registered model, which takes pictures and returns a table of probabilities and labels.
 
 MLflow stores this file with the model and runs it when the model is loaded (models from code). Nothing is pickled, and pneumo
-need not be installed. The model's other artifacts are the trial's Keras model (`network`) and the decoder (`decoding`, a copy
-of `pneumo.data.decoding`). `model_config` has the operating point.
+need not be installed. The model's other artifacts are the trials' Keras models (`network`, and of an ensemble `network_1`,
+`network_2` and so on) and the decoder (`decoding`, a copy of `pneumo.data.decoding`). `model_config` has the operating point
+and the weights.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import importlib.util
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -49,58 +50,71 @@ class PictureModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc
     """Keep MLflow from advising type hints for `predict`, with which it would refuse arrays of different sizes."""
 
     def load_context(self, context: Any) -> None:
-        """Load the network and the decoder."""
+        """Load the networks and the decoder."""
         config = context.model_config
         self.classes: list[str] = list(config["classes"])
         self.threshold, self.temperature = float(config["threshold"]), float(config["temperature"])
-        self.size, self.channels = int(config["image_size"]), int(config["channels"])
+        self.members: list[dict[str, Any]] = list(config["members"])
+        self.sizes: list[int] = list(dict.fromkeys(int(member["image_size"]) for member in self.members))
         self.decoding = _folder_as_module(Path(context.artifacts["decoding"]))
-        self.network = mlflow.tensorflow.load_model(context.artifacts["network"])
+        names = ["network", *(f"network_{row}" for row in range(1, len(self.members)))]
+        self.networks = [mlflow.tensorflow.load_model(context.artifacts[name]) for name in names]
         # Keras does not promise that several threads, such as the server's, can call a model at once.
         self.lock = threading.Lock()
-        self.probability(np.zeros((self.size, self.size), np.uint8))  # the first call traces the network
+        self.probability(
+            [np.zeros((size, size), np.uint8) for size in self.sizes]
+        )  # the first call traces the networks
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Return the frame of predictions for an input of any supported form."""
         serving = os.environ.get("_MLFLOW_IS_IN_SERVING_ENVIRONMENT") == "true"
         rows = []
-        for square in self.squares(pictures_in(model_input), paths=not serving):
+        for squares in self.squares(pictures_in(model_input), paths=not serving):
             row: dict[str, Any] = {"probability": np.nan, "label": None, "threshold": self.threshold, "error": None}
-            if isinstance(square, str):
-                row["error"] = square
+            if isinstance(squares, str):
+                row["error"] = squares
             else:
-                row["probability"] = self.probability(square)
+                row["probability"] = self.probability(squares)
                 row["label"] = self.classes[int(row["probability"] >= self.threshold)]
             rows.append(row)
         table = pd.DataFrame(rows, columns=["probability", "label", "threshold", "error"])
         # JSON has no NaN.
         return table.astype(object).where(table.notna(), None) if serving else table
 
-    def probability(self, square: np.ndarray[Any, Any]) -> float:
-        """Return the probability of one picture. In a batch, the last digits would depend on the other pictures."""
-        batch = np.repeat(square[None, :, :, None].astype(np.float32), self.channels, axis=-1)
-        with self.lock:
-            probability = float(self.network.predict_on_batch(batch)[0, 0])
+    def probability(self, squares: Sequence[np.ndarray[Any, Any]]) -> float:
+        """Return the probability of one picture, given in each of the sizes.
+
+        In a batch, the last digits would depend on the other pictures.
+        """
+        probability = 0.0
+        for member, network in zip(self.members, self.networks, strict=True):
+            square = squares[self.sizes.index(member["image_size"])]
+            batch = np.repeat(square[None, :, :, None].astype(np.float32), member["channels"], axis=-1)
+            with self.lock:
+                probability += member["weight"] * float(network.predict_on_batch(batch)[0, 0])
         if self.temperature == 1.0:
             return probability
         clipped = min(max(probability, LOGIT_EPSILON), 1 - LOGIT_EPSILON)
         logit = np.log(clipped) - np.log1p(-clipped)
         return float(1 / (1 + np.exp(-logit / self.temperature)))
 
-    def squares(self, pictures: list[Any], *, paths: bool) -> Iterator[np.ndarray[Any, Any] | str]:
-        """Yield each picture decoded, or the reason why it cannot be, in order. Decodes with a thread for each core."""
+    def squares(self, pictures: list[Any], *, paths: bool) -> Iterator[Sequence[np.ndarray[Any, Any]] | str]:
+        """Yield each picture decoded to each of the sizes, or the reason why it cannot be, in order.
+
+        Decodes with a thread for each core.
+        """
         if len(pictures) == 1:
-            yield self.square(pictures[0], paths=paths)
+            yield self.squares_of(pictures[0], paths=paths)
             return
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            yield from pool.map(lambda picture: self.square(picture, paths=paths), pictures)
+            yield from pool.map(lambda picture: self.squares_of(picture, paths=paths), pictures)
 
-    def square(self, picture: Any, *, paths: bool) -> np.ndarray[Any, Any] | str:
+    def squares_of(self, picture: Any, *, paths: bool) -> Sequence[np.ndarray[Any, Any]] | str:
         try:
             if isinstance(picture, np.ndarray | list):
-                return self.decoding.square_of(np.asarray(picture), self.size)  # type: ignore[no-any-return]
+                return [self.decoding.square_of(np.asarray(picture), size) for size in self.sizes]
             encoded, name = self.encoded(picture, paths=paths)
-            return self.decoding.decode(encoded, [self.size], name).squares[0]  # type: ignore[no-any-return]
+            return self.decoding.decode(encoded, self.sizes, name).squares  # type: ignore[no-any-return]
         except (self.decoding.UnreadableError, ImportError) as error:
             return " ".join(str(error).split())
         except MemoryError:

@@ -107,7 +107,7 @@ def test_a_registered_model_with_something_pickled_is_not_loaded(small: Small, t
     from pneumo.tracking.served import load_folder
 
     folder, hacked = tmp_path / "model", tmp_path / "hacked"
-    shutil.copytree(small.served.network.parent.parent.parent.parent, folder)
+    shutil.copytree(small.served.networks[0].parent.parent.parent.parent, folder)
     assert load_folder(folder, "a copy").decision == small.served.decision
     for network in folder.rglob("model.keras"):
         (network.parent.parent / "custom_objects.cloudpickle").write_bytes(pickle.dumps(Evil(hacked)))

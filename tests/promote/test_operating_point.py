@@ -13,6 +13,7 @@ import pytest
 
 from pneumo.evidence.metrics import operating_point
 from pneumo.evidence.scaling import fit_temperature, scale_probabilities
+from pneumo.promote.choose import Chosen
 from pneumo.promote.nominee import Nominee, nominate
 from pneumo.promote.reference import choose_reference
 from pneumo.spec.errors import RequestError
@@ -120,7 +121,7 @@ def test_a_baseline_without_stress_predictions_is_named(store: Store) -> None:
     references = {}
     for study in ("stressed", "mixed"):
         runs = trial_runs(store, study)
-        references[study] = choose_reference(context(store, study), runs, runs[1], None)
+        references[study] = choose_reference(context(store, study), runs, Chosen.single(runs[1], "the test"), None)
     assert references["stressed"].description == "the study's baseline, trial 0"
     assert references["mixed"].description.endswith(
         "trial 0, with an operating point of the plain validation pictures, because no predictions under the stress suite "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +11,12 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from pneumo.console.command import TypedCommand
 from pneumo.tracking.store import connect
 from tests.support.networks import brightness_network
-from tests.support.promotions import Recorded, openings, promotion_runs, record
+from tests.support.promotions import Promote, Recorded, openings, promotion_runs, record
 
 PLAIN = np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9], np.float32)
 STRESSED = np.stack([PLAIN / 2, PLAIN**2]).astype(np.float32)
-
-Promote = Callable[..., tuple[int, str]]
-"""Runs the verb in this process with the given arguments. Returns the exit status and the output."""
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +31,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             runs = [Recorded(0, PLAIN, stressed, baseline, value=0.8), Recorded(1, PLAIN, stressed, other)]
             record(store, name, runs)
         yield folder
-
-
-@pytest.fixture
-def promote(folder: Path, capsys: pytest.CaptureFixture[str]) -> Promote:
-    from pneumo.promote.__main__ import app
-
-    def run(*arguments: str) -> tuple[int, str]:
-        status = app([*arguments, "--force", "a test"], standalone_mode=False, obj=TypedCommand("promote", arguments))
-        return status, capsys.readouterr().out
-
-    return run
 
 
 def promoted(folder: Path, study: str) -> tuple[Run, dict[str, object], str]:

@@ -15,7 +15,7 @@ from pneumo.cnn.build import build
 from pneumo.data import decoding
 from pneumo.spec.hyperparameters import Hyperparameters
 from pneumo.tracking.registry import CHAMPION, Version, create, move
-from pneumo.tracking.served import Decision, log_served, save_served
+from pneumo.tracking.served import Decision, Member, log_served, save_served
 from pneumo.tracking.store import Store
 from tests.support.pictures import encoded
 
@@ -64,14 +64,15 @@ def register(store: Store, model: keras.Model, name: str, **changes: Any) -> Ver
         "temperature": 1.0,
         "phantom": False,
     }
-    decision = Decision(**(defaults | changes), image_size=model.input_shape[1], channels=model.input_shape[-1])
+    member = Member("0" * 32, 1.0, image_size=model.input_shape[1], channels=model.input_shape[-1])
+    decision = Decision(**(defaults | changes), members=(member,))
     client = store.client
     run = client.create_run(client.create_experiment(name))
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder, "trial")
         mlflow.tensorflow.save_model(model, str(trial), pip_requirements=[])
         decoder, served = Path(decoding.__file__).parent, Path(folder, "served")
-        save_served(trial, decoder, decision, base64.b64encode(encoded()).decode(), served)
+        save_served([trial], decoder, decision, base64.b64encode(encoded()).decode(), served)
         model_id = log_served(store, run.info.run_id, served, {})
     tags = {"pneumo.data": "phantom" if decision.phantom else "folder"}
     version = create(store, name, model_id=model_id, run_id=run.info.run_id, tags=tags, card="made by hand")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from pneumo.tracking.promotions import find_request
 from pneumo.tracking.store import Store
 from pneumo.tracking.study import StudyRun, end_study, end_trial, open_study, start_trial
 from pneumo.tracking.trial_log import TrialLog
-from tests.support.outboxes import send
+from tests.support.outboxes import saved_model, send
 from tests.support.program import PHANTOMS, called, client, runs
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
 """Names and labels of the validation pictures of a recorded study."""
 
 STUDY = "small"
+
+Promote = Callable[..., tuple[int, str]]
+"""Runs the verb in this process with the given arguments and `--force`. Returns the exit status and the output."""
 
 
 def promote(folder: Path, *arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
@@ -73,21 +76,25 @@ class Recorded:
         number: Number of the trial.
         plain: Probabilities of the validation pictures, shape (n,).
         stressed: Probabilities under each change of the stress suite, shape (changes, n); None if there are none.
-        network: The run's model; None if it has none.
+        network: The run's network, which is logged as its model.
+        model: Whether the run has a model that no test loads.
         seed: The seed; another than 0 makes the run a confirmation.
         value: The value of the objective.
         names: Names of the validation pictures.
         image_size: Side of the network's input.
+        stressed_pictures: Rows of the pictures that were predicted under the suite; None means all.
     """
 
     number: int
     plain: Array
     stressed: Array | None = None
     network: keras.Model | None = None
+    model: bool = False
     seed: int = 0
     value: float = 0.9
     names: Sequence[str] = NAMES
     image_size: int = 32
+    stressed_pictures: Sequence[int] | None = None
 
 
 def record(store: Store, name: str, runs: Sequence[Recorded], promote: Mapping[str, object] | None = None) -> list[str]:
@@ -121,12 +128,15 @@ def _record_run(study: StudyRun, run: Recorded) -> str:
     log = TrialLog(study.outbox, key)
     if run.network is not None:
         log.model(run.network, np.zeros((1, run.image_size, run.image_size, 1), np.uint8))
+    elif run.model:
+        saved_model(study.outbox, key)
     files: dict[str, str | bytes] = {}
     files["predictions.csv"] = predictions_csv(run.names, ["one"] * len(run.names), LABELS, run.plain)
     if run.stressed is not None:
         changes = tuple(f"change {row}" for row in range(len(run.stressed)))
-        names, probabilities = np.array(run.names), np.asarray(run.stressed, np.float32)
-        stress = StressPredictions("stress-1", changes, names, LABELS, probabilities)
+        rows = list(run.stressed_pictures or range(len(run.names)))
+        names, probabilities = np.array(run.names)[rows], np.asarray(run.stressed, np.float32)[:, rows]
+        stress = StressPredictions("stress-1", changes, names, LABELS[rows], run.plain[rows], probabilities)
         files["stress_predictions.npz"] = stress.to_bytes()
     log.artifacts(files)
     log.finish({"best_val_auc": run.value, "parameters": 100})

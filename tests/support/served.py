@@ -14,7 +14,7 @@ from pneumo.spec.hyperparameters import Hyperparameters
 from pneumo.tracking import registry
 from pneumo.tracking.outbox import open_outbox
 from pneumo.tracking.runs import model_of
-from pneumo.tracking.served import Decision, Served, load_served, log_served, model_folder, save_served
+from pneumo.tracking.served import Decision, Member, Served, load_served, log_served, model_folder, save_served
 from pneumo.tracking.store import Store, connect
 from pneumo.tracking.study import start_trial
 from pneumo.tracking.trial_log import TrialLog
@@ -46,16 +46,17 @@ def register(folder: Path, decision: Decision, name: str = "small", seed: int = 
     store = connect(f"sqlite:///{folder}/mlflow.db")
     outbox = open_outbox(folder / "outbox")
     key = start_trial(begun(store, name, outbox), 0, {"layers": 1}, seed)
+    (member,) = decision.members
     values = Hyperparameters.model_validate(
-        {"image_size": decision.image_size, "channels": decision.channels, "filters": 4, "dense_units": 8}
+        {"image_size": member.image_size, "channels": member.channels, "filters": 4, "dense_units": 8}
     )
     TrialLog(outbox, key).model(
-        build(values, seed=seed), np.zeros((1, decision.image_size, decision.image_size, decision.channels), np.uint8)
+        build(values, seed=seed), np.zeros((1, member.image_size, member.image_size, member.channels), np.uint8)
     )
     run_id = sent(outbox, store, key)
     network = model_folder(store, f"models:/{model_of(store, run_id)}")
     to = folder / f"{name}-{seed}"
-    save_served(network, DECODER, decision, base64.b64encode(encoded()).decode(), to)
+    save_served([network], DECODER, decision, base64.b64encode(encoded()).decode(), to)
     model_id = log_served(store, run_id, to, {})
     tags = {"pneumo.data": "kaggle", "test_auc": "0.9 (0.8 to 0.95)", "pneumo.gate": "passed"}
     version = registry.create(store, name, model_id=model_id, run_id=run_id, tags=tags, card="A card.")
@@ -69,4 +70,4 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
     folder = tmp_path_factory.mktemp("served")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)  # MLflow stores artifacts in the current folder
-        yield register(folder, Decision(CLASSES, 0.5, 1.0, SIDE, 3))
+        yield register(folder, Decision(CLASSES, 0.5, 1.0, (Member("", 1.0, SIDE, 3),)))

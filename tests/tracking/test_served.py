@@ -20,7 +20,7 @@ from PIL import Image
 from pneumo.data.decoding import decode
 from pneumo.evidence.scaling import scale_probabilities
 from pneumo.spec.errors import RequestError
-from pneumo.tracking.served import Decision, load_served
+from pneumo.tracking.served import Decision, Member, load_served
 from tests.support.dicom_files import dicom, ramp
 from tests.support.pictures import encoded
 from tests.support.served import DECODER, SIDE, Small, register
@@ -148,14 +148,16 @@ def test_it_is_loaded_where_this_project_is_not_imported(small: Small, tmp_path:
 
 
 def test_the_network_is_the_trials_own_file(small: Small) -> None:
-    ours, theirs = (zipfile.ZipFile(path) for path in (small.served.network, small.network / "data" / "model.keras"))
+    ours, theirs = (
+        zipfile.ZipFile(path) for path in (small.served.networks[0], small.network / "data" / "model.keras")
+    )
     assert {name: ours.read(name) for name in ours.namelist()} == {
         name: theirs.read(name) for name in theirs.namelist()
     }
 
 
 def test_it_carries_its_decoder_its_requirements_and_an_example(small: Small) -> None:
-    folder = small.served.network.parents[3]
+    folder = small.served.networks[0].parents[3]
     carried = {path.name: path.read_bytes() for path in (folder / "artifacts" / "decoding").iterdir() if path.is_file()}
     assert carried == {path.name: path.read_bytes() for path in DECODER.glob("*.py")}
     requirements = (folder / "requirements.txt").read_text().split()
@@ -169,11 +171,11 @@ def test_it_carries_its_decoder_its_requirements_and_an_example(small: Small) ->
 def test_temperature_and_threshold_are_those_of_the_decision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     pictures = [encoded(seed) for seed in range(12)]
-    plain = register(tmp_path, Decision(("a", "b"), 0.5, 1.0, SIDE, 1), "plain", seed=4)
+    plain = register(tmp_path, Decision(("a", "b"), 0.5, 1.0, (Member("", 1.0, SIDE, 1),)), "plain", seed=4)
     probabilities = np.array([each.probability for each in plain.served.predict(pictures)])
     scaled = scale_probabilities(probabilities, 2.5)
     threshold = float(np.median(scaled))
-    other = register(tmp_path, Decision(("a", "b"), threshold, 2.5, SIDE, 1), "other", seed=4)
+    other = register(tmp_path, Decision(("a", "b"), threshold, 2.5, (Member("", 1.0, SIDE, 1),)), "other", seed=4)
     predictions = other.served.predict(pictures)
     np.testing.assert_allclose([each.probability or 0 for each in predictions], scaled, rtol=1e-12)
     assert [each.label for each in predictions] == [
