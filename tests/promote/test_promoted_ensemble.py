@@ -17,6 +17,7 @@ from pneumo.tracking.models import remove
 from pneumo.tracking.served import load_served
 from pneumo.tracking.store import Store, connect
 from tests.support.networks import brightness_network
+from tests.support.pictures import encoded
 from tests.support.promotions import Promote, Recorded, aliases, context, openings, promotion_runs, record
 
 GOOD = np.array([0.1, 0.2, 0.2, 0.7, 0.8, 0.9, 0.8, 0.9], np.float32)
@@ -122,3 +123,19 @@ def test_an_ensembles_probability_is_the_weighted_mean_of_its_members(
     )
     assert np.ptp(first - second) > 1e-3
     np.testing.assert_allclose(mean, 2 / 3 * first + 1 / 3 * second, rtol=1e-12)
+
+
+def test_the_overlay_of_an_ensemble_is_written_and_its_export_is_refused(
+    recorded: tuple[Store, list[str]], promote: Promote, tmp_path: Path
+) -> None:
+    from pneumo.predict.__main__ import app
+
+    promote(STUDY, *ENSEMBLE, "--model", "explained")
+    picture = tmp_path / "picture.jpeg"
+    picture.write_bytes(encoded(1))
+    model = ("--model", "models:/explained@champion")
+    app([str(picture), *model, "--explain", str(tmp_path / "overlays")], standalone_mode=False)
+    assert [path.suffix for path in (tmp_path / "overlays").iterdir()] == [".png"]
+    with pytest.raises(RequestError, match="an ensemble of 2 networks cannot be exported as one file"):
+        app([*model, "--export", "onnx", str(tmp_path / "it.onnx")], standalone_mode=False)
+    assert not (tmp_path / "it.onnx").exists()
