@@ -152,6 +152,34 @@ def auc_difference(
     return difference
 
 
+def accuracy_difference(
+    labels: Array, ours: Array, theirs: Array, patients: Array, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """Return our accuracy minus theirs, with its 95 % percentile interval, over the same patients as in `auc_difference`.
+
+    Args:
+        labels: Labels.
+        ours: Predicted labels of our network, 0 or 1.
+        theirs: Predicted labels of their network, 0 or 1.
+        patients: Patients.
+        resamples: Number of resamples.
+        seed: Seed of the resamples.
+
+    Raises:
+        ValueError: As in `compute_figures`.
+    """
+    labels, patient_of, both = _check_arrays(labels, patients, ours, theirs)
+    gains = (both[0] == labels).astype(np.float64) - (both[1] == labels)
+    sums = np.column_stack([np.bincount(patient_of, gains), np.bincount(patient_of)])
+
+    def compute(draws: Array) -> Array:
+        gained, pictures = (draws @ sums).T
+        return np.asarray(gained / pictures)[:, None]
+
+    (difference,) = _intervals(compute, patient_of, resamples, seed)
+    return difference
+
+
 def mcnemar(labels: Array, ours: Array, theirs: Array) -> McNemar:
     """Return McNemar's exact test of the predicted labels of two networks.
 

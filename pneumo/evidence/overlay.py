@@ -43,21 +43,6 @@ def overlay_heat(picture: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArr
     return mixed
 
 
-def mean_map(maps: Sequence[tuple[float, NDArray[np.float32]]]) -> NDArray[np.float32]:
-    """Return the weighted mean of the heat maps of several networks, scaled to a maximum of 1 unless it is 0 everywhere.
-
-    Args:
-        maps: Weights, and heat maps float32 (side, side), 0 to 1. Smaller maps are stretched to the largest.
-    """
-    side = max(len(heat) for _, heat in maps)
-    mean = np.zeros((side, side), np.float32)
-    for weight, heat in maps:
-        stretched = Image.fromarray(heat.astype(np.float32)).resize((side, side), Image.Resampling.BILINEAR)
-        mean += np.float32(weight) * np.asarray(stretched)
-    maximum = mean.max()
-    return mean / maximum if maximum > 0 else mean
-
-
 def restore_aspect_ratio(square: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
     """Return a picture that was stretched to a square with its original aspect ratio.
 
@@ -72,6 +57,21 @@ def restore_aspect_ratio(square: NDArray[np.uint8], width: int, height: int) -> 
     scale = square.shape[0] / max(width, height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     return np.asarray(Image.fromarray(square).resize(size, Image.Resampling.BILINEAR))
+
+
+def mean_heat(maps: Sequence[NDArray[np.float32]], weights: Sequence[float]) -> NDArray[np.float32]:
+    """Return the weighted mean of heat maps, float32 (side, side), 0 to 1.
+
+    Args:
+        maps: Heat maps, each float32 (side, side) of a side of its own; smaller ones are enlarged to the largest side.
+        weights: The weight of each; they sum to 1.
+    """
+    side = max(len(heat) for heat in maps)
+    enlarged = [Image.fromarray(heat).resize((side, side), Image.Resampling.BILINEAR) for heat in maps]
+    mean: NDArray[np.float32] = np.average([np.asarray(heat) for heat in enlarged], axis=0, weights=weights).astype(
+        np.float32
+    )
+    return mean
 
 
 def render_explanation(

@@ -37,24 +37,29 @@ def overlay_writer(model: LoadedModel, folder: Path) -> OverlayWriter:
     from pneumo.cnn.explain import grad_cam
     from pneumo.cnn.load import load_network
     from pneumo.data.cache import replacing
-    from pneumo.evidence.overlay import mean_map, render_explanation, restore_aspect_ratio
+    from pneumo.evidence.overlay import mean_heat, render_explanation, restore_aspect_ratio
 
     decision, decoding = model.decision, model.served.decoding
-    maps = [grad_cam(load_network(network)) for network in model.served.networks]
+    heat_maps = [grad_cam(load_network(network)) for network in model.served.networks]
+    sizes = decision.image_sizes
 
     def write_overlay(path: Path, row: PredictionRow) -> None:
         assert row.probability is not None
         assert row.label is not None
         try:
             # The model's own decoder may be an earlier one, and the heat map is about the pixels that it predicted.
-            decoded = decoding.decode(path.read_bytes(), [*decision.image_sizes, OVERLAY_SIDE], str(path))
+            decoded = decoding.decode(path.read_bytes(), [*sizes, OVERLAY_SIDE], str(path))
         except (decoding.UnreadableError, OSError) as error:
             raise RequestError(f"{path}: changed after its prediction; no overlay can be written: {error}") from None
-        squares = dict(zip(decision.image_sizes, decoded.squares, strict=False))
-        members = list(zip(decision.members, maps, strict=True))
         png = render_explanation(
             restore_aspect_ratio(decoded.squares[-1], decoded.width, decoded.height),
-            mean_map([(member.weight, map_of(squares[member.image_size])) for member, map_of in members]),
+            mean_heat(
+                [
+                    heat_map(decoded.squares[sizes.index(member.image_size)])
+                    for heat_map, member in zip(heat_maps, decision.members, strict=True)
+                ],
+                [member.weight for member in decision.members],
+            ),
             name=path.name,
             probability=row.probability,
             label=row.label,

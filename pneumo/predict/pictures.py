@@ -57,8 +57,9 @@ def decoded_otherwise(paths: Sequence[Path], decoding: ModuleType, sizes: Sequen
         except UnreadableError:
             otherwise.append(path)
         else:
-            # One grey level is what rounding may change.
-            if any(np.abs(our.astype(int) - their).max() > 1 for our, their in zip(ours, theirs, strict=True)):
+            if any(
+                np.abs(own.astype(int) - other).max() > 1 for own, other in zip(ours, theirs, strict=True)
+            ):  # one grey level is what rounding may change
                 otherwise.append(path)
     return otherwise
 

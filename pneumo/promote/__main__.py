@@ -47,6 +47,9 @@ python -m pneumo.promote article --data chest-xray-pneumonia.zip\n
 python -m pneumo.promote article --set 'promote.threshold=sensitivity>=0.95'\n
   another operating point
 
+python -m pneumo.promote article --set promote.ensemble=4\n
+  up to four of the study's networks as one model
+
 python -m pneumo.promote article --force "the champion has seen these patients"\n
   promote even if the gate refuses
 

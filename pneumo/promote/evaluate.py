@@ -1,4 +1,4 @@
-"""Evaluate the chosen trial and the reference on the test pictures: predictions, metrics, the gate, and files to record."""
+"""Evaluate the chosen model and the reference on the test pictures: predictions, metrics, the gate, and files to record."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ class Evaluation:
     Attributes:
         metrics: Each metric with its 95 % interval.
         gate: The gate's decision.
+        gain: By how much an ensemble's AUC and accuracy are better than its best member's; empty for a single network.
         counts: Number of pictures, of patients, and of pictures of each class.
         unreadable: Name and error of each picture that was left out.
         files: Plots and `predictions.csv`, by path within the run's artifacts.
@@ -46,6 +47,7 @@ class Evaluation:
 
     metrics: dict[str, Interval]
     gate: Gate
+    gain: dict[str, Interval]
     counts: dict[str, int]
     unreadable: tuple[tuple[str, str], ...]
     files: dict[str, str | bytes]
@@ -54,6 +56,7 @@ class Evaluation:
 def evaluate(
     model: Served,
     reference_model: Served | None,
+    best_member: Served | None,
     reference: Reference,
     test: Source,
     promote_block: PromoteSpec,
@@ -66,6 +69,7 @@ def evaluate(
     Args:
         model: The model to promote.
         reference_model: The model to compare with; None if there is none.
+        best_member: The best member of an ensemble; None for a single network.
         reference: What that model is, or why there is none.
         test: The pictures with the test set opened (see `pneumo.data.sealed`).
         promote_block: The experiment's `promote` block, which configures the gate.
@@ -78,16 +82,17 @@ def evaluate(
     from pneumo.evidence.gate import apply_gate
     from pneumo.evidence.intervals import compute_figures
 
-    pairs = _predict(model, reference_model, test, progress)
-    readable = _readable(test, pairs)
-    labels, patients = readable.labels, readable.patients
+    models = [each for each in (model, reference_model, best_member) if each]
+    readable = _readable(test, _predict(models, test, progress))
+    labels, patients, (ours, *others) = readable.labels, readable.patients, readable.probabilities
+    theirs = others[0] if reference_model else None
     threshold = model.decision.threshold
-    metrics = compute_figures(labels, readable.probabilities, patients, threshold)
+    metrics = compute_figures(labels, ours, patients, threshold)
     gate = apply_gate(
         labels,
         patients,
-        readable.probabilities,
-        readable.reference_probabilities,
+        ours,
+        theirs,
         our_threshold=threshold,
         their_threshold=reference_model.decision.threshold if reference_model else None,
         against=reference.description,
@@ -95,92 +100,103 @@ def evaluate(
         floors=promote_block.floors,
         significant=promote_block.gate == "significant",
     )
+    gain = _gain(readable, threshold, others[-1], best_member.decision.threshold) if best_member else {}
     counts = {"num_rows": len(readable.pictures), "patients": len(set(patients.tolist()))}
     counts |= {name: int((labels == label).sum()) for label, name in enumerate(test.classes)}
-    files = _files(readable, test, threshold, title=title, reference_name=reference.name)
-    return Evaluation(metrics, gate, counts, readable.unreadable, files)
+    files = _files(readable, test, threshold, title=title, others={} if theirs is None else {reference.name: theirs})
+    return Evaluation(metrics, gate, gain, counts, readable.unreadable, files)
 
 
 @dataclass(frozen=True, eq=False)
 class _Readable:
-    """The pictures that both models can read, in arrays of shape (n,), and name and error of the others.
+    """The pictures that all models can read, in arrays of shape (n,), and name and error of the others.
 
-    `reference_probabilities` is None if there is no reference.
+    `probabilities` has the shape (models, n).
     """
 
     pictures: Sequence[Picture]
     labels: NDArray[np.int64]
     patients: NDArray[np.str_]
     probabilities: NDArray[np.float64]
-    reference_probabilities: NDArray[np.float64] | None
     unreadable: tuple[tuple[str, str], ...]
 
 
 def _predict(
-    model: Served, reference: Served | None, test: Source, progress: Callable[[int, int], None]
-) -> list[tuple[Prediction, Prediction | None]]:
-    """Return both models' predictions for every test picture. Each picture is read once."""
-    pairs: list[tuple[Prediction, Prediction | None]] = []
+    models: Sequence[Served], test: Source, progress: Callable[[int, int], None]
+) -> list[tuple[Prediction, ...]]:
+    """Return the predictions of all models for every test picture. Each picture is read once."""
+    predictions: list[tuple[Prediction, ...]] = []
     for start in range(0, len(test.pictures), BATCH):
         encoded = [read_encoded(test, picture) for picture in test.pictures[start : start + BATCH]]
-        predictions = model.predict(encoded)
-        reference_predictions = reference.predict(encoded) if reference else [None] * len(encoded)
-        pairs += zip(predictions, reference_predictions, strict=True)
-        progress(len(pairs), len(test.pictures))
-    return pairs
+        predictions += zip(*(model.predict(encoded) for model in models), strict=True)
+        progress(len(predictions), len(test.pictures))
+    return predictions
 
 
-def _readable(test: Source, pairs: Sequence[tuple[Prediction, Prediction | None]]) -> _Readable:
-    """Keep the pictures that both models can read, so that both are compared on the same pictures."""
-    rows, unreadable = [], []
-    for picture, (prediction, reference_prediction) in zip(test.pictures, pairs, strict=True):
-        error = prediction.error or (reference_prediction.error if reference_prediction else None)
+def _readable(test: Source, predictions: Sequence[tuple[Prediction, ...]]) -> _Readable:
+    """Keep the pictures that all models can read, so that they are compared on the same pictures."""
+    pictures, probabilities, unreadable = [], [], []
+    for picture, of_models in zip(test.pictures, predictions, strict=True):
+        error = next((prediction.error for prediction in of_models if prediction.error), None)
         if error:
             unreadable.append((picture.name, error))
         else:
-            rows.append((picture, prediction.probability, reference_prediction and reference_prediction.probability))
-    if len(unreadable) > MOST_UNREADABLE * len(pairs):
+            pictures.append(picture)
+            probabilities.append([prediction.probability for prediction in of_models])
+    if len(unreadable) > MOST_UNREADABLE * len(predictions):
         name, error = unreadable[0]
         raise RequestError(
-            f"{len(unreadable)} of {len(pairs)} test pictures cannot be read, more than {MOST_UNREADABLE:.0%}: {name} ({error})"
+            f"{len(unreadable)} of {len(predictions)} test pictures cannot be read, more than {MOST_UNREADABLE:.0%}: {name} "
+            f"({error})"
         )
-    has_reference = pairs[0][1] is not None
     return _Readable(
-        pictures=[picture for picture, _, _ in rows],
-        labels=np.array([picture.label for picture, _, _ in rows]),
-        patients=np.array([picture.patient for picture, _, _ in rows]),
-        probabilities=np.array([probability for _, probability, _ in rows], np.float64),
-        reference_probabilities=np.array([other for _, _, other in rows], np.float64) if has_reference else None,
+        pictures=pictures,
+        labels=np.array([picture.label for picture in pictures]),
+        patients=np.array([picture.patient for picture in pictures]),
+        probabilities=np.array(probabilities, np.float64).T,
         unreadable=tuple(unreadable),
     )
 
 
+def _gain(
+    readable: _Readable, threshold: float, best: NDArray[np.float64], best_threshold: float
+) -> dict[str, Interval]:
+    """Return the AUC and the accuracy of the first model minus those of another, each at its own threshold."""
+    from pneumo.evidence.intervals import accuracy_difference, auc_difference
+    from pneumo.evidence.metrics import predict_labels
+
+    labels, patients, ours = readable.labels, readable.patients, readable.probabilities[0]
+    our_labels, best_labels = predict_labels(ours, threshold), predict_labels(best, best_threshold)
+    return {
+        "auc": auc_difference(labels, ours, best, patients),
+        "accuracy": accuracy_difference(labels, our_labels, best_labels, patients),
+    }
+
+
 def _files(
-    readable: _Readable, test: Source, threshold: float, *, title: str, reference_name: str
+    readable: _Readable, test: Source, threshold: float, *, title: str, others: dict[str, NDArray[np.float64]]
 ) -> dict[str, str | bytes]:
     """Return the plots and the table of predictions, by path within the run's artifacts."""
     from pneumo.evidence.plots import picture_plots
     from pneumo.evidence.tables import predictions_csv
 
     names = [picture.name for picture in readable.pictures]
-    compared = readable.reference_probabilities
+    probabilities = readable.probabilities[0]
     plots = picture_plots(
         title=title,
         labels=readable.labels,
-        probabilities=readable.probabilities,
+        probabilities=probabilities,
         names=names,
         pixels=_pixels_of_mistakes(readable, test, threshold),
         threshold=threshold,
         phantom=test.kind == "phantom",
         classes=test.classes,
         part="test",
-        others={} if compared is None else {reference_name: compared},
+        others=others,
     )
     files: dict[str, str | bytes] = {Artifacts.plot(name): png for name, png in plots.items()}
     patients = readable.patients.tolist()
-    files[Artifacts.PREDICTIONS] = predictions_csv(
-        names, patients, readable.labels, readable.probabilities, test.classes
-    )
+    files[Artifacts.PREDICTIONS] = predictions_csv(names, patients, readable.labels, probabilities, test.classes)
     return files
 
 
@@ -189,7 +205,7 @@ def _pixels_of_mistakes(readable: _Readable, test: Source, threshold: float) -> 
     from pneumo.data.decoding import decode
 
     pixels = np.zeros((len(readable.pictures), _SIDE, _SIDE), np.uint8)
-    predicted_positive = readable.probabilities >= threshold
+    predicted_positive = readable.probabilities[0] >= threshold
     for row in np.flatnonzero(predicted_positive != readable.labels).tolist():
         pixels[row] = decode(test.encoded(readable.pictures[row]), [_SIDE]).squares[0]
     return pixels

@@ -1,8 +1,9 @@
-"""Package a trial's network as a model that takes pictures."""
+"""Package a trial's network, or several, as a model that takes pictures."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,21 +20,31 @@ _EXAMPLE_POOL = 32
 """Number of training pictures of which the smallest becomes the model's example of a request."""
 
 
-def package_trial(context: PromotionContext, run: RecordedRun, decision: Decision, folder: Path) -> Served:
-    """Write a trial's network with its operating point as a model that takes pictures, and load it.
+def package(context: PromotionContext, runs: Sequence[RecordedRun], decision: Decision, folder: Path) -> Served:
+    """Write the networks of runs with their operating point as one model that takes pictures, and load it.
 
     Args:
         context: The promotion.
-        run: The trial's run, which logged the network.
-        decision: The operating point.
+        runs: The runs that logged the networks, in the order of the decision's members.
+        decision: The operating point and the weights.
         folder: A new folder for the model.
 
     Raises:
-        RequestError: The run has no model, or its model was removed.
+        RequestError: A run has no model, or its model was removed.
     """
     from pneumo.data import decoding
+    from pneumo.tracking.served import load_folder, save_served
+
+    networks = [_network(context, run) for run in runs]
+    decoder = Path(decoding.__file__).parent
+    save_served(networks, decoder, decision, base64.b64encode(_example(context.source)).decode(), folder)
+    return load_folder(folder, runs[0].run_id)
+
+
+def _network(context: PromotionContext, run: RecordedRun) -> Path:
+    """Return the folder of the model that a run logged."""
     from pneumo.tracking.runs import model_of
-    from pneumo.tracking.served import load_folder, model_folder, save_served
+    from pneumo.tracking.served import model_folder
 
     if removal_reason := run.tags.get(Tags.MODEL_REMOVED):
         raise RequestError(
@@ -43,10 +54,7 @@ def package_trial(context: PromotionContext, run: RecordedRun, decision: Decisio
     model_id = model_of(context.store, run.run_id)
     if model_id is None:
         raise RequestError(f"{run.run_id}: trial {run.number} has no model, so there is nothing to promote")
-    network = model_folder(context.store, f"models:/{model_id}")
-    decoder = Path(decoding.__file__).parent
-    save_served([network], decoder, decision, base64.b64encode(_example(context.source)).decode(), folder)
-    return load_folder(folder, run.run_id)
+    return model_folder(context.store, f"models:/{model_id}")
 
 
 def read_encoded(source: Source, picture: Picture) -> bytes:

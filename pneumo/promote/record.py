@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pneumo import __version__
 from pneumo.promote.card import gather_facts
-from pneumo.promote.choose import ChosenRun
 from pneumo.promote.context import PromotionContext
 from pneumo.promote.evaluate import Evaluation
+from pneumo.promote.nominee import Nominee, hash_of
 from pneumo.promote.reference import Reference
 from pneumo.spec.names import Artifacts, Metrics, Params, Tags
 
 if TYPE_CHECKING:
-    from pneumo.data.pictures import Source
     from pneumo.evidence.gate import Gate
     from pneumo.evidence.intervals import Interval
-    from pneumo.spec.run import RecordedRun
     from pneumo.tracking.promotions import PromotionRun
-    from pneumo.tracking.served import Decision
     from pneumo.tracking.store import Store
 
 CARD = Artifacts.CARD
@@ -40,12 +36,14 @@ class Evidence:
         run_id: The promotion's run.
         metrics: Each metric on the test pictures with its 95 % interval.
         gate: The gate's decision.
+        gain: By how much an ensemble is better than its best member; empty for a single network.
         model_id: Id of the logged model that takes pictures.
     """
 
     run_id: str
     metrics: Mapping[str, Interval]
     gate: Gate
+    gain: Mapping[str, Interval]
     model_id: str
 
     @property
@@ -54,24 +52,15 @@ class Evidence:
         return tuple(check.message for check in self.gate.checks if not check.passed)
 
 
-def decision_key(run: RecordedRun, decision: Decision, source: Source) -> str:
-    """Return a hash that identifies a network, its operating point and the test pictures."""
-    return _hash([run.run_id, asdict(decision), source.test_digest])
-
-
-def find_promotion_run(
-    context: PromotionContext, chosen: ChosenRun, decision: Decision, reference: Reference
-) -> PromotionRun | None:
+def find_promotion_run(context: PromotionContext, nominee: Nominee, reference: Reference) -> PromotionRun | None:
     """Return the run of an earlier promotion that was the same; None if there was none. Nothing is written."""
     from pneumo.tracking import promotions
 
-    key = _promotion_key(context, chosen, decision, reference)
+    key = _promotion_key(context, nominee, reference)
     return promotions.find_run(context.store, context.study, key)
 
 
-def open_promotion_run(
-    context: PromotionContext, chosen: ChosenRun, decision: Decision, reference: Reference
-) -> PromotionRun:
+def open_promotion_run(context: PromotionContext, nominee: Nominee, reference: Reference) -> PromotionRun:
     """Return the run of this promotion: a new run, or the one that an interrupted promotion of the same key left."""
     from pneumo.tracking import promotions
 
@@ -79,17 +68,16 @@ def open_promotion_run(
         context.store,
         context.study,
         context.request.recorded,
-        key=_promotion_key(context, chosen, decision, reference),
-        name=f"promotion-{chosen.run.number:04d}",
-        tags=_run_tags(context, chosen, reference),
-        params=_run_params(context, decision),
+        key=_promotion_key(context, nominee, reference),
+        name="promotion-ensemble" if nominee.chosen.is_ensemble else f"promotion-{nominee.run.number:04d}",
+        tags=_run_tags(context, nominee, reference),
+        params=_run_params(context, nominee),
     )
 
 
 def record_evaluation(
     context: PromotionContext,
-    chosen: ChosenRun,
-    decision: Decision,
+    nominee: Nominee,
     evaluation: Evaluation,
     *,
     run_id: str,
@@ -99,8 +87,7 @@ def record_evaluation(
 
     Args:
         context: The promotion.
-        chosen: The run that was evaluated.
-        decision: Its operating point.
+        nominee: The model that was evaluated.
         evaluation: The result on the test pictures.
         run_id: The promotion's run.
         model_id: Id of the logged model that takes pictures.
@@ -111,17 +98,19 @@ def record_evaluation(
     evidence = {
         "figures": {name: interval.as_dict() for name, interval in evaluation.metrics.items()},
         "gate": evaluation.gate.as_dict(),
+        "operating_point": nominee.point.as_dict(),
+        "gain": {name: interval.as_dict() for name, interval in evaluation.gain.items()},
         "unreadable": dict(evaluation.unreadable),
         "model_id": model_id,
     }
-    card = model_card(gather_facts(context, chosen, decision), evaluation.metrics, evaluation.gate)
+    card = model_card(gather_facts(context, nominee), evaluation.metrics, evaluation.gate, evaluation.gain)
     promotions.record_judged(
         context.store,
         run_id,
         test=context.source.test_digest,
         source=context.experiment.data.path or context.source.description,
         counts=evaluation.counts,
-        metrics=_run_metrics(evaluation),
+        metrics=_run_metrics(nominee, evaluation),
         files=evaluation.files | {_EVIDENCE: json.dumps(evidence, indent=1), CARD: card},
         tags={Tags.GATE: "passed" if evaluation.gate.passed else "refused"},
     )
@@ -135,27 +124,26 @@ def read_evidence(store: Store, run_id: str) -> Evidence:
 
     document = json.loads(read_artifact(store, run_id, _EVIDENCE))
     metrics = {name: Interval.from_dict(interval) for name, interval in document["figures"].items()}
-    return Evidence(run_id, metrics, Gate.from_dict(document["gate"]), document["model_id"])
+    # Earlier versions knew no ensembles.
+    gain = {name: Interval.from_dict(interval) for name, interval in document.get("gain", {}).items()}
+    return Evidence(run_id, metrics, Gate.from_dict(document["gate"]), gain, document["model_id"])
 
 
-def _promotion_key(context: PromotionContext, chosen: ChosenRun, decision: Decision, reference: Reference) -> str:
+def _promotion_key(context: PromotionContext, nominee: Nominee, reference: Reference) -> str:
     """Return a hash that identifies a promotion. For a known key the test pictures are not evaluated again."""
     promote_block = context.experiment.promote
-    evaluated = decision_key(chosen.run, decision, context.source)
-    return _hash([evaluated, reference.key, promote_block.gate, sorted(promote_block.floors.items()), context.model])
+    evaluated = nominee.key(context.source)
+    return hash_of([evaluated, reference.key, promote_block.gate, sorted(promote_block.floors.items()), context.model])
 
 
-def _hash(document: object) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _run_tags(context: PromotionContext, chosen: ChosenRun, reference: Reference) -> dict[str, str]:
+def _run_tags(context: PromotionContext, nominee: Nominee, reference: Reference) -> dict[str, str]:
     study_tags = context.request.recorded.tags
     copied = {key: study_tags[key] for key in (Tags.ENGINE, Tags.ALGORITHM) if key in study_tags}
+    copied |= {Tags.MEMBERS: nominee.members} if nominee.chosen.is_ensemble else {}
     return copied | {
         Tags.VERSION: __version__,
-        Tags.TRIAL: str(chosen.run.number),
-        Tags.RUN: chosen.run.run_id,
+        Tags.TRIAL: str(nominee.run.number),
+        Tags.RUN: nominee.run.run_id,
         Tags.MODEL: context.model,
         Tags.AGAINST: reference.description,
         Tags.DATA: context.source.kind,
@@ -163,20 +151,22 @@ def _run_tags(context: PromotionContext, chosen: ChosenRun, reference: Reference
     }
 
 
-def _run_params(context: PromotionContext, decision: Decision) -> dict[str, Any]:
-    promote_block = context.experiment.promote
+def _run_params(context: PromotionContext, nominee: Nominee) -> dict[str, Any]:
+    promote_block, point = context.experiment.promote, nominee.point.point
     return {
         Params.ALIAS: context.alias,
+        Params.ENSEMBLE: promote_block.ensemble or "none",
         Params.THRESHOLD_RULE: promote_block.threshold,
-        Params.THRESHOLD: repr(decision.threshold),
+        Params.THRESHOLD: repr(point.threshold),
+        Params.THRESHOLD_ON: nominee.point.on,
         Params.CALIBRATION: promote_block.calibration,
-        Params.TEMPERATURE: repr(decision.temperature),
+        Params.TEMPERATURE: repr(point.temperature),
         Params.GATE: promote_block.gate,
         Params.FLOORS: json.dumps(promote_block.floors),
     }
 
 
-def _run_metrics(evaluation: Evaluation) -> dict[str, float]:
+def _run_metrics(nominee: Nominee, evaluation: Evaluation) -> dict[str, float]:
     """Return the metrics of a promotion's run, without those that are not defined (NaN)."""
     gate, counts = evaluation.gate, evaluation.counts
     intervals: dict[str, Interval] = {
@@ -184,6 +174,8 @@ def _run_metrics(evaluation: Evaluation) -> dict[str, float]:
     }
     if gate.auc_difference:
         intervals[Metrics.GATE_AUC_DIFFERENCE] = gate.auc_difference
+    gain_metrics = {"auc": Metrics.GAIN_AUC, "accuracy": Metrics.GAIN_ACCURACY}
+    intervals |= {gain_metrics[name]: interval for name, interval in evaluation.gain.items()}
     metrics: dict[str, float] = {}
     for name, interval in intervals.items():
         metrics |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
@@ -191,4 +183,16 @@ def _run_metrics(evaluation: Evaluation) -> dict[str, float]:
         metrics[Metrics.GATE_MCNEMAR_P] = gate.mcnemar.p_value
     metrics |= {Metrics.TEST_PICTURES: counts["num_rows"], Metrics.TEST_PATIENTS: counts["patients"]}
     metrics[Metrics.TEST_UNREADABLE] = len(evaluation.unreadable)
+    metrics |= _point_metrics(nominee)
     return {name: value for name, value in metrics.items() if not math.isnan(value)}
+
+
+def _point_metrics(nominee: Nominee) -> dict[str, float]:
+    """Return the accuracies of the operating point and of the alternative, without those that are not known."""
+    point, other = nominee.point.point, nominee.point.other
+    metrics = {Metrics.POINT_ACCURACY: point.accuracy, Metrics.POINT_STRESS_ACCURACY: point.stress_accuracy}
+    if other:
+        metrics[Metrics.OTHER_POINT_THRESHOLD] = other.threshold
+        metrics[Metrics.OTHER_POINT_ACCURACY] = other.accuracy
+        metrics[Metrics.OTHER_POINT_STRESS_ACCURACY] = other.stress_accuracy
+    return {name: value for name, value in metrics.items() if value is not None}

@@ -8,9 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pneumo.promote.choose import Chosen
 from pneumo.promote.context import PromotionContext
-from pneumo.promote.operating_point import choose_operating_point
-from pneumo.promote.package import package_trial
+from pneumo.promote.nominee import with_operating_point
+from pneumo.promote.operating_point import NO_STRESS, chosen_on
+from pneumo.promote.package import package
+from pneumo.promote.validation import has_stress_predictions
 from pneumo.spec.errors import RequestError
 
 if TYPE_CHECKING:
@@ -41,14 +44,14 @@ class Reference:
 
 
 def choose_reference(
-    context: PromotionContext, runs: Sequence[RecordedRun], chosen: RecordedRun, champion: Version | None
+    context: PromotionContext, runs: Sequence[RecordedRun], chosen: Chosen, champion: Version | None
 ) -> Reference:
     """Return the present champion, or without one the study's baseline, the tutorial's own network.
 
     Args:
         context: The promotion.
         runs: All runs of the study's trials, among them the baseline's.
-        chosen: The run to promote.
+        chosen: What is to be promoted.
         champion: The version that has the alias now.
 
     Raises:
@@ -70,9 +73,15 @@ def choose_reference(
     if baseline is None:
         return _no_reference(context, f"there is no champion yet, and {_missing_baseline(baseline_runs)}")
     # A baseline that is compared with itself is not better, so the gate refuses it.
-    same = ", the same trial" if baseline.run_id == chosen.run_id else ""
+    same = ", the same trial" if [baseline] == list(chosen.runs) else ""
     description = f"the study's baseline, trial {baseline.number}{same}"
-    return Reference(f"run {baseline.run_id}", "baseline", description, partial(_package_baseline, context, baseline))
+    key = f"run {baseline.run_id}"
+    on = chosen_on(context.experiment.promote, has_stress_predictions(context, baseline))
+    if on == "stress":  # A promotion by an earlier version, which knew no other way, keeps its key.
+        key += " on stress"
+    elif on and on != context.experiment.promote.on:
+        description += f", with an operating point of the plain validation pictures, because {NO_STRESS}"
+    return Reference(key, "baseline", description, partial(_package_baseline, context, baseline))
 
 
 def load_reference(context: PromotionContext, reference: Reference, folder: Path) -> tuple[Reference, Served | None]:
@@ -132,4 +141,5 @@ def _missing_baseline(runs: Sequence[RecordedRun]) -> str:
 
 
 def _package_baseline(context: PromotionContext, baseline: RecordedRun, folder: Path) -> Served:
-    return package_trial(context, baseline, choose_operating_point(context, baseline), folder)
+    decision = with_operating_point(context, Chosen.single(baseline, "the baseline")).decision
+    return package(context, [baseline], decision, folder)

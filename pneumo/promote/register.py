@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pneumo import __version__
-from pneumo.promote.choose import ChosenRun
 from pneumo.promote.context import PromotionContext
-from pneumo.promote.record import CARD, Evidence, decision_key
+from pneumo.promote.nominee import Nominee
+from pneumo.promote.record import CARD, Evidence
 from pneumo.spec.names import Metrics, Tags
 from pneumo.spec.promotion import Promotion
 from pneumo.spec.result import PARTS
@@ -15,10 +15,9 @@ from pneumo.spec.result import PARTS
 if TYPE_CHECKING:
     from pneumo.evidence.intervals import Interval
     from pneumo.tracking.registry import Version
-    from pneumo.tracking.served import Decision
 
 
-def register(context: PromotionContext, chosen: ChosenRun, decision: Decision, evidence: Evidence) -> Promotion:
+def register(context: PromotionContext, nominee: Nominee, evidence: Evidence) -> Promotion:
     """Create the version if there is none yet, move the alias, and close the promotion's run.
 
     The alias moves last, to a version that has all its evidence. A refused version gets the alias `challenger`, unless the
@@ -33,7 +32,7 @@ def register(context: PromotionContext, chosen: ChosenRun, decision: Decision, e
     gate_tags = ({Tags.FORCED: forced} if forced else {}) | {Tags.GATE: gate_result}
     version = registry.version_with(store, model, Tags.PROMOTION, run_id)
     if version is None:
-        version = _create_version(context, chosen, decision, evidence, gate_tags)
+        version = _create_version(context, nominee, evidence, gate_tags)
     elif forced:  # an earlier promotion without --force registered it as refused
         registry.tag(store, version, gate_tags)
     if refusals and not forced:
@@ -50,8 +49,7 @@ def register(context: PromotionContext, chosen: ChosenRun, decision: Decision, e
 
 def _create_version(
     context: PromotionContext,
-    chosen: ChosenRun,
-    decision: Decision,
+    nominee: Nominee,
     evidence: Evidence,
     gate_tags: dict[str, str],
 ) -> Version:
@@ -63,35 +61,36 @@ def _create_version(
         context.model,
         model_id=evidence.model_id,
         run_id=evidence.run_id,
-        tags=_version_tags(context, chosen, decision, evidence) | gate_tags,
+        tags=_version_tags(context, nominee, evidence) | gate_tags,
         card=read_artifact(context.store, evidence.run_id, CARD),
     )
 
 
-def _version_tags(
-    context: PromotionContext, chosen: ChosenRun, decision: Decision, evidence: Evidence
-) -> dict[str, str]:
+def _version_tags(context: PromotionContext, nominee: Nominee, evidence: Evidence) -> dict[str, str]:
     from pneumo.tracking import promotions
 
     gate, source, recorded = evidence.gate, context.source, context.request.recorded
     tags = {
         Tags.STUDY: context.study,
-        Tags.RUN: chosen.run.run_id,
-        Tags.TRIAL: str(chosen.run.number),
+        Tags.RUN: nominee.run.run_id,
+        Tags.TRIAL: str(nominee.run.number),
         Tags.PROMOTION: evidence.run_id,
         Tags.VERSION: __version__,
         Tags.DATA: source.kind,
         Tags.CLASSES: context.class_names,
         Tags.DATA_TEST: source.test_digest,
-        Tags.DECISION: decision_key(chosen.run, decision, source),
-        Tags.THRESHOLD: repr(decision.threshold),
-        Tags.TEMPERATURE: repr(decision.temperature),
+        Tags.DECISION: nominee.key(source),
+        Tags.THRESHOLD: repr(nominee.decision.threshold),
+        Tags.TEMPERATURE: repr(nominee.decision.temperature),
+        Tags.THRESHOLD_ON: nominee.point.on,
         Tags.AGAINST: gate.against,
         Tags.GATE_SAID: "; ".join(check.message for check in gate.checks) or "nothing was checked",
         Tags.TEST_OPENINGS: str(len(promotions.read_openings(context.store, recorded))),
         # A version in the registry does not name its logged model.
         Tags.MODEL_ID: evidence.model_id,
     }
+    if nominee.chosen.is_ensemble:
+        tags[Tags.MEMBERS] = nominee.members
     part_tags = (Tags.data(part) for part in PARTS)
     tags |= {tag: digest for tag in part_tags if (digest := recorded.tags.get(tag))}
     return tags | {f"{Metrics.TEST}{name}": _metric_tag(interval) for name, interval in evidence.metrics.items()}

@@ -37,6 +37,7 @@ def print_outcome(outcome: PromotionOutcome, context: PromotionContext, console:
         console.print(line, style=style, markup=False, soft_wrap=True)
 
     _print_metrics(outcome, context, console)
+    _print_gain(outcome, say)
     _print_gate(outcome, say)
     _print_openings(outcome, say)
     promotion = outcome.promotion
@@ -59,7 +60,7 @@ def _print_metrics(outcome: PromotionOutcome, context: PromotionContext, console
     from pneumo.evidence.intervals import interval_unit
     from pneumo.evidence.model_card import figure_label, format_interval
 
-    title = f"On the test pictures, at threshold {outcome.decision.threshold:.4f}"
+    title = f"On the test pictures, at threshold {outcome.nominee.decision.threshold:.4f}"
     table = Table(title=title, title_justify="left")
     table.add_column("metric")
     table.add_column("value", justify="right", style="bold")
@@ -69,6 +70,13 @@ def _print_metrics(outcome: PromotionOutcome, context: PromotionContext, console
     for name, interval in outcome.evidence.metrics.items():
         table.add_row(figure_label(name), *format_interval(interval))
     console.print(table)
+
+
+def _print_gain(outcome: PromotionOutcome, say: Say) -> None:
+    from pneumo.evidence.model_card import describe_gain
+
+    if outcome.evidence.gain:
+        say(describe_gain(outcome.evidence.gain))
 
 
 def _print_gate(outcome: PromotionOutcome, say: Say) -> None:

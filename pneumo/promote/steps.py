@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING
 
 from pneumo.console.command import silence_native_output
 from pneumo.promote.checks import check_classes, check_model_kind, check_test_pictures
-from pneumo.promote.choose import ChosenRun, choose_run
 from pneumo.promote.context import PromotionContext
 from pneumo.promote.evaluate import evaluate
-from pneumo.promote.operating_point import choose_operating_point
-from pneumo.promote.package import package_trial
+from pneumo.promote.nominee import Nominee, nominate
+from pneumo.promote.package import package
 from pneumo.promote.record import (
     Evidence,
-    decision_key,
     find_promotion_run,
     open_promotion_run,
     read_evidence,
@@ -35,7 +33,7 @@ from pneumo.spec.promotion import Promotion
 if TYPE_CHECKING:
     from pneumo.tracking.promotions import Opening, PromotionRun
     from pneumo.tracking.registry import Version
-    from pneumo.tracking.served import Decision, Served
+    from pneumo.tracking.served import Served
 
 Progress = Callable[[int, int], None]
 """Called with the number of test pictures that are predicted and the number of all test pictures."""
@@ -48,7 +46,7 @@ class PromotionOutcome:
     Attributes:
         promotion: The version and its alias.
         evidence: Metrics and the gate's decision.
-        decision: The operating point.
+        nominee: The model with its operating point.
         openings: Every opening of the test pictures by this study, oldest first.
         openings_elsewhere: Number of openings of the same test pictures by other studies.
         from_record: Whether an earlier promotion led to it, so that nothing was written.
@@ -57,7 +55,7 @@ class PromotionOutcome:
 
     promotion: Promotion
     evidence: Evidence
-    decision: Decision
+    nominee: Nominee
     openings: list[Opening]
     openings_elsewhere: int
     from_record: bool
@@ -84,50 +82,52 @@ def promote(context: PromotionContext, *, say: Callable[[str], None], progress: 
     check_model_kind(context)
 
     runs = trial_runs(store, context.study)
-    chosen = choose_run(store, context.request, context.experiment, runs)
-    say(f"Study {context.study}: {chosen.reason}")
-    decision = choose_operating_point(context, chosen.run)
+    nominee = nominate(context, runs)
+    say(f"Study {context.study}: {nominee.chosen.reason}")
+    for line in (*nominee.chosen.remarks, *nominee.point.sentences):
+        say(line)
 
     registry.finish_move(store, context.model)
     champion = registry.version_at(store, context.model, context.alias)
     check_classes(context, champion)
-    if champion and champion.tags.get(Tags.DECISION) == decision_key(chosen.run, decision, context.source):
-        return _earlier_outcome(context, champion, context.alias, decision)
-    reference = choose_reference(context, runs, chosen.run, champion)
-    earlier = find_promotion_run(context, chosen, decision, reference)
+    if champion and champion.tags.get(Tags.DECISION) == nominee.key(context.source):
+        return _earlier_outcome(context, champion, context.alias, nominee)
+    reference = choose_reference(context, runs, nominee.chosen, champion)
+    earlier = find_promotion_run(context, nominee, reference)
     if earlier and (challenger := _refused_version(context, earlier)):
-        return _earlier_outcome(context, challenger, registry.CHALLENGER, decision)
+        return _earlier_outcome(context, challenger, registry.CHALLENGER, nominee)
 
     with tempfile.TemporaryDirectory() as folder:
         models = None
         if earlier is None or not earlier.judged:
             check_patients(context)
-            reference, models = _load_models(context, chosen, decision, reference, Path(folder))
-        run = open_promotion_run(context, chosen, decision, reference)
+            reference, models = _load_models(context, nominee, reference, Path(folder))
+        run = open_promotion_run(context, nominee, reference)
         try:
             if models and not run.judged:
-                openings = promotions.record_opening(store, context.request.recorded, chosen.run.run_id, run.run_id)
+                openings = promotions.record_opening(store, context.request.recorded, nominee.run_ids, run.run_id)
                 say(f"Opening the sealed test pictures (opening {len(openings)} of this study).")
-                _evaluate_and_record(context, chosen, models, reference, run.run_id, progress)
+                _evaluate_and_record(context, nominee, models, reference, run.run_id, progress)
             evidence = read_evidence(store, run.run_id)
-            promotion = register(context, chosen, decision, evidence)
+            promotion = register(context, nominee, evidence)
         except BaseException:
             promotions.abandon(store, run.run_id)
             raise
-    return _outcome(context, promotion, evidence, decision)
+    return _outcome(context, promotion, evidence, nominee)
 
 
 @dataclass(frozen=True, eq=False)
 class _Models:
-    """The model to promote, the folder that it was loaded from, and the reference's model if there is one."""
+    """The model to promote, the folder that it was loaded from, the reference's model and an ensemble's best member."""
 
     model: Served
     folder: Path
     reference: Served | None
+    best_member: Served | None
 
 
 def _load_models(
-    context: PromotionContext, chosen: ChosenRun, decision: Decision, reference: Reference, folder: Path
+    context: PromotionContext, nominee: Nominee, reference: Reference, folder: Path
 ) -> tuple[Reference, _Models]:
     """Load the model to promote and the reference's, before anything is written and the test pictures are opened.
 
@@ -138,34 +138,37 @@ def _load_models(
     with silence_native_output():
         warm_up()
     model_folder = folder / "model"
-    model = package_trial(context, chosen.run, decision, model_folder)
+    model = package(context, nominee.chosen.runs, nominee.decision, model_folder)
+    best = nominee.best_member
+    best_member = package(context, best.chosen.runs, best.decision, folder / "best-member") if best else None
     reference, reference_model = load_reference(context, reference, folder / "reference")
-    return reference, _Models(model, model_folder, reference_model)
+    return reference, _Models(model, model_folder, reference_model, best_member)
 
 
 def _evaluate_and_record(
     context: PromotionContext,
-    chosen: ChosenRun,
+    nominee: Nominee,
     models: _Models,
     reference: Reference,
     run_id: str,
     progress: Progress,
 ) -> None:
-    """Evaluate the chosen run on the opened test pictures, and record the result and the model in the promotion's run."""
+    """Evaluate the nominee on the opened test pictures, and record the result and the model in the promotion's run."""
     from pneumo.data.sealed import open_sealed_test
     from pneumo.tracking.served import log_served
 
     evaluation = evaluate(
         models.model,
         models.reference,
+        models.best_member,
         reference,
         open_sealed_test(context.source),
         context.experiment.promote,
-        title=f"{context.study} trial {chosen.run.number}",
+        title=f"{context.study} {nominee.title}",
         progress=progress,
     )
     model_id = log_served(context.store, run_id, models.folder, {Tags.STUDY: context.study})
-    record_evaluation(context, chosen, models.model.decision, evaluation, run_id=run_id, model_id=model_id)
+    record_evaluation(context, nominee, evaluation, run_id=run_id, model_id=model_id)
 
 
 def _refused_version(context: PromotionContext, run: PromotionRun) -> Version | None:
@@ -178,7 +181,7 @@ def _refused_version(context: PromotionContext, run: PromotionRun) -> Version | 
     return challenger if challenger and challenger.tags.get(Tags.PROMOTION) == run.run_id else None
 
 
-def _earlier_outcome(context: PromotionContext, version: Version, alias: str, decision: Decision) -> PromotionOutcome:
+def _earlier_outcome(context: PromotionContext, version: Version, alias: str, nominee: Nominee) -> PromotionOutcome:
     """Return the outcome of the promotion that made a version. Only a run that a kill left open is closed."""
     from pneumo.tracking import promotions
 
@@ -193,14 +196,14 @@ def _earlier_outcome(context: PromotionContext, version: Version, alias: str, de
     promotions.close_if_open(store, run_id, {Tags.MODEL: version.model, Tags.MODEL_VERSION: version.number})
     forced = version.tags.get(Tags.FORCED)
     promotion = Promotion(version.model, version.number, alias, run_id, evidence.refusals, forced)
-    return _outcome(context, promotion, evidence, decision, from_record=True)
+    return _outcome(context, promotion, evidence, nominee, from_record=True)
 
 
 def _outcome(
     context: PromotionContext,
     promotion: Promotion,
     evidence: Evidence,
-    decision: Decision,
+    nominee: Nominee,
     *,
     from_record: bool = False,
 ) -> PromotionOutcome:
@@ -210,5 +213,5 @@ def _outcome(
     openings_elsewhere = promotions.count_openings_elsewhere(context.store, context.study, context.source.test_digest)
     previous = registry.version_at(context.store, context.model, registry.previous_of(context.alias))
     return PromotionOutcome(
-        promotion, evidence, decision, openings, openings_elsewhere, from_record, can_roll_back=previous is not None
+        promotion, evidence, nominee, openings, openings_elsewhere, from_record, can_roll_back=previous is not None
     )

@@ -48,7 +48,8 @@ class Tags:
     # The run of a promotion, or the version that it registered.
     PROMOTION_KEY = "pneumo.promotion_key"  # hash of everything that the promotion is decided by
     JUDGED = "pneumo.judged"  # everything that the test pictures show is recorded
-    RUN = "pneumo.run"  # the promoted trial's run
+    RUN = "pneumo.run"  # the promoted trial's run; of an ensemble its best member's
+    MEMBERS = "pneumo.members"  # of an ensemble: the run and the weight of each member, `RUN WEIGHT, RUN WEIGHT`
     MODEL = "pneumo.model"
     MODEL_ID = "pneumo.model_id"
     MODEL_VERSION = "pneumo.model_version"
@@ -57,6 +58,9 @@ class Tags:
     DECISION = "pneumo.decision"  # hash of the network with its operating point
     THRESHOLD = "pneumo.threshold"
     TEMPERATURE = "pneumo.temperature"
+    THRESHOLD_ON = (
+        "pneumo.threshold_on"  # the validation pictures that both were chosen on: stress, validation or fixed
+    )
     AGAINST = "pneumo.against"  # the reference
     GATE = "pneumo.gate"  # passed, refused or forced
     GATE_SAID = "pneumo.gate.said"  # every check of the gate
@@ -87,8 +91,10 @@ class Params:
 
     # The run of a promotion.
     ALIAS = "alias"
+    ENSEMBLE = "ensemble"
     THRESHOLD_RULE = "threshold_rule"
     THRESHOLD = "threshold"
+    THRESHOLD_ON = "threshold_on"  # stress, validation or fixed
     CALIBRATION = "calibration"
     TEMPERATURE = "temperature"
     GATE = "gate"
@@ -141,6 +147,15 @@ class Metrics:
     TEST_UNREADABLE = "test_unreadable"
     GATE_AUC_DIFFERENCE = "gate_auc_difference"
     GATE_MCNEMAR_P = "gate_mcnemar_p"
+    GAIN_AUC = "ensemble_gain_auc"  # of an ensemble over its best member on the test pictures
+    GAIN_ACCURACY = "ensemble_gain_accuracy"
+    POINT_ACCURACY = "operating_point_accuracy"  # on plain validation pictures
+    POINT_STRESS_ACCURACY = "operating_point_stress_accuracy"  # on stressed validation pictures
+    OTHER_POINT_THRESHOLD = (
+        "other_point_threshold"  # chosen on the other validation pictures, see `Params.THRESHOLD_ON`
+    )
+    OTHER_POINT_ACCURACY = "other_point_accuracy"
+    OTHER_POINT_STRESS_ACCURACY = "other_point_stress_accuracy"
 
     TEST = "test_"
     """Prefix of the figures on the test pictures, as metrics of a promotion and as tags of a version."""

@@ -27,6 +27,12 @@ FIGURES: tuple[str, ...] = (
 FLOORS = FIGURES[:-2]
 """Names of the figures that `promote.floors` may set a minimum for."""
 
+ChosenOn = Literal["stress", "validation"]
+"""Validation pictures that an operating point is chosen on: under the changes of the stress suite, or as they are."""
+
+MOST_MEMBERS = 50
+"""Largest number of networks in an ensemble."""
+
 ThresholdKind = Literal["youden", "f1", "sensitivity", "specificity", "fixed"]
 
 _AT_LEAST = re.compile(r"\s*(sensitivity|specificity)\s*>=\s*(\d+(?:\.\d+)?|\.\d+)\s*")
@@ -53,6 +59,14 @@ class PromoteSpec(Rule):
     Without `max` and `min`, the study's first objective decides which trial is the best.
     """
 
+    ensemble: Annotated[
+        Annotated[int, Field(ge=2, le=MOST_MEMBERS)] | Literal["seeds"] | None,
+        Field(
+            description="Promote several networks as one model, whose probability is their weighted mean. A number means up to "
+            "so many of the study's complete runs and confirmations, picked greedily by the log loss on the pictures that `on` "
+            "names; seeds means the best trial's confirmations; null means the best trial alone."
+        ),
+    ] = None
     threshold: Annotated[
         str | float,
         Field(
@@ -60,6 +74,14 @@ class PromoteSpec(Rule):
             f"pictures: {_THRESHOLD_FORMS}."
         ),
     ] = "youden"
+    on: Annotated[
+        ChosenOn,
+        Field(
+            description="Pictures that the threshold, the temperature and the members of an ensemble are chosen on: stress "
+            "means the validation pictures under all changes of the stress suite, validation the plain ones. A threshold that "
+            "is a number does not depend on it."
+        ),
+    ] = "stress"
     calibration: Annotated[
         Literal["none", "temperature"],
         Field(
@@ -83,6 +105,15 @@ class PromoteSpec(Rule):
             json_schema_extra={"propertyNames": {"enum": list(FLOORS)}},
         ),
     ] = Field(default_factory=dict)
+
+    @field_validator("ensemble", mode="before")
+    @classmethod
+    def _check_ensemble(cls, ensemble: Any) -> Any:
+        is_number = isinstance(ensemble, int) and not isinstance(ensemble, bool)
+        if not (ensemble in (None, "seeds") or (is_number and 2 <= ensemble <= MOST_MEMBERS)):
+            message = f"needs a number from 2 to {MOST_MEMBERS}, seeds or null, got {quote(repr(ensemble))}"
+            raise SettingError(Fault((), message))
+        return ensemble
 
     @field_validator("threshold", mode="before")
     @classmethod

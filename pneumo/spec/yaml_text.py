@@ -25,6 +25,8 @@ LARGEST_EXPANSION = 1_000_000
 LARGEST_INTEGER_BITS = 1000
 """Largest number of bits of an integer: longer ones are no setting, and Python refuses to print them."""
 
+_BOOLEAN, _TEXT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:str"
+
 _UNTYPED_KEYS = ("tag:yaml.org,2002:merge", "tag:yaml.org,2002:value")
 """Tags of the keys `<<` and `=`, which PyYAML handles when it constructs the mapping."""
 
@@ -168,6 +170,8 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.composer.ComposerError(
                     None, None, "a key is a name, not a list or block", key_node.start_mark
                 )
+            if key_node.tag == _BOOLEAN:
+                key_node.tag = _TEXT  # The key `on` is a name, but a truth value in YAML 1.1.
             key = key_node.value if key_node.tag in _UNTYPED_KEYS else self.construct_object(key_node)
             if key in seen:
                 raise yaml.composer.ComposerError(

@@ -87,8 +87,13 @@ def version_with(store: Store, model: str, tag: str, value: str) -> Version | No
 
 
 def is_registered(store: Store, run_id: str, model_id: str) -> bool:
-    """Return whether a version of a registered model was made from this model or from this run."""
-    conditions = (f"source_path = 'models:/{model_id}'", f"run_id = '{run_id}'", f"tags.`{Tags.RUN}` = '{run_id}'")
+    """Return whether a version of a registered model was made from this model or this run, alone or in an ensemble."""
+    conditions = (
+        f"source_path = 'models:/{model_id}'",
+        f"run_id = '{run_id}'",
+        f"tags.`{Tags.RUN}` = '{run_id}'",
+        f"tags.`{Tags.MEMBERS}` LIKE '%{run_id}%'",
+    )
     return any(store.client.search_model_versions(condition, max_results=1) for condition in conditions)
 
 

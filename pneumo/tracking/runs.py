@@ -48,12 +48,23 @@ def runs_of(client: MlflowClient, experiment_id: str, condition: str = "") -> It
 
 def read_artifact(store: Store, run_id: str, name: str) -> str:
     """Return the text of an artifact. Raises `RequestError` if it cannot be read."""
+    return read_artifact_bytes(store, run_id, name).decode("utf-8")
+
+
+def read_artifact_bytes(store: Store, run_id: str, name: str) -> bytes:
+    """Return the content of an artifact. Raises `RequestError` if it cannot be read."""
     try:
         with tempfile.TemporaryDirectory() as folder:
-            return Path(store.client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8")
+            return Path(store.client.download_artifacts(run_id, name, folder)).read_bytes()
     except (MlflowException, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RequestError(f"{run_id}: its artifact {name} cannot be read: {reason}") from None
+
+
+def has_artifact(store: Store, run_id: str, name: str) -> bool:
+    """Return whether a run has an artifact, given its path in the run."""
+    folder = name.rpartition("/")[0] or None
+    return any(file.path == name for file in store.client.list_artifacts(run_id, folder))
 
 
 def model_of(store: Store, run_id: str) -> str | None:

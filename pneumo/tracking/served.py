@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import math
 import shutil
 import tempfile
 import zipfile
@@ -40,11 +39,11 @@ _NAME = "served"
 
 @dataclass(frozen=True)
 class Member:
-    """A network of a registered model.
+    """A network of a model that takes pictures.
 
     Attributes:
-        run_id: The run that trained it; empty in a model of an earlier version.
-        weight: Its share of the probability. The weights of all members add up to 1.
+        run_id: The run that logged it.
+        weight: Its weight in the mean of the probabilities. The weights of a model sum to 1.
         image_size: Side of its input, in pixels.
         channels: Channels of its input.
     """
@@ -62,12 +61,9 @@ class Decision:
     Attributes:
         classes: Names of the labels 0 and 1.
         threshold: Least probability of the second class.
-        temperature: Temperature by which the probability is scaled.
-        members: The networks. A model of one network has one member, an ensemble several.
+        temperature: Temperature by which the weighted mean of the probabilities is scaled.
+        members: The networks. A single one has the weight 1.
         phantom: Whether the networks were trained on generated pictures.
-
-    Raises:
-        ValueError: A weight is not positive, or the weights do not add up to 1.
     """
 
     classes: tuple[str, str]
@@ -76,15 +72,10 @@ class Decision:
     members: tuple[Member, ...]
     phantom: bool = False
 
-    def __post_init__(self) -> None:
-        weights = [member.weight for member in self.members]
-        if not all(weight > 0 for weight in weights) or not math.isclose(math.fsum(weights), 1):
-            raise ValueError(f"the weights of the members must be positive and add up to 1, got {weights}")
-
     @property
-    def image_sizes(self) -> tuple[int, ...]:
-        """The sides at which the members take a picture, each once, in rising order."""
-        return tuple(sorted({member.image_size for member in self.members}))
+    def image_sizes(self) -> list[int]:
+        """Sides of the networks' inputs in pixels, each once."""
+        return list(dict.fromkeys(member.image_size for member in self.members))
 
 
 @dataclass(frozen=True)
@@ -132,7 +123,7 @@ def save_served(networks: Sequence[Path], decoding: Path, decision: Decision, ex
     """Write a model that takes pictures into a new folder, and return the folder.
 
     Args:
-        networks: Folders of the MLflow models of the trials, which are copied, in the order of the decision's members.
+        networks: Folders of trials' MLflow models, which are copied, in the order of the decision's members.
         decoding: Folder of the decoder, which is copied.
         decision: How the networks' output becomes a label.
         example: A picture in base64, stored as the example of a request.
@@ -141,14 +132,17 @@ def save_served(networks: Sequence[Path], decoding: Path, decision: Decision, ex
     with tempfile.TemporaryDirectory() as folder:
         decoder = Path(folder, "decoding")
         shutil.copytree(decoding, decoder, ignore=shutil.ignore_patterns("__pycache__"))
-        # MLflow names its copies by the last part of the path. The pickle beside a network is never loaded.
-        copies = {name: Path(folder, name) for name in _network_names(len(networks))}
-        for network, copy in zip(networks, copies.values(), strict=True):
-            shutil.copytree(network, copy, ignore=shutil.ignore_patterns("*.cloudpickle"))
+        # MLflow names its copy by the last part of the path. The pickle beside a network is never loaded.
+        artifacts = {"decoding": str(decoder)}
+        for name, (network, _) in zip(
+            _network_names(decision), zip(networks, decision.members, strict=True), strict=True
+        ):
+            artifacts[name] = str(Path(folder, name))
+            shutil.copytree(network, artifacts[name], ignore=shutil.ignore_patterns("*.cloudpickle"))
         mlflow.pyfunc.save_model(
             str(to),
             python_model=str(_CODE),
-            artifacts={name: str(path) for name, path in {**copies, "decoding": decoder}.items()},
+            artifacts=artifacts,
             model_config=asdict(decision)
             | {"classes": list(decision.classes), "members": [asdict(member) for member in decision.members]},
             pip_requirements=_requirements(),
@@ -189,9 +183,8 @@ def load_folder(folder: Path, uri: str) -> Served:
     try:
         pyfunc = Model.load(str(folder)).flavors["python_function"]
         decision = _decision(pyfunc["config"])
-        names = _network_names(len(decision.members))
-        networks = tuple(folder / pyfunc["artifacts"][name]["path"] / "data" / "model.keras" for name in names)
-    except (KeyError, TypeError, ValueError, MlflowException):
+        networks = [folder / pyfunc["artifacts"][name]["path"] for name in _network_names(decision)]
+    except (KeyError, TypeError, MlflowException):
         raise RequestError(
             f"{uri}: takes no pictures; give a promoted model, such as models:/NAME@champion or models:/NAME/VERSION"
         ) from None
@@ -200,7 +193,23 @@ def load_folder(folder: Path, uri: str) -> Served:
     # What Keras and zipfile raise for a damaged file depends on where it is damaged.
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, MlflowException) as error:
         raise RequestError(f"{uri}: cannot be loaded: {' '.join(str(error).split())[:200]}") from error
-    return Served(uri, decision, networks, model)
+    return Served(uri, decision, tuple(network / "data" / "model.keras" for network in networks), model)
+
+
+def _network_names(decision: Decision) -> list[str]:
+    """Return the names of the networks among the model's artifacts."""
+    return [_NETWORK if row == 0 else f"{_NETWORK}_{row}" for row in range(len(decision.members))]
+
+
+def _decision(config: Mapping[str, Any]) -> Decision:
+    """Return the decision that a model stores. Earlier versions knew a single network."""
+    fields = {**config}
+    if "members" not in fields:
+        fields["members"] = [
+            {"run_id": "", "weight": 1.0, **{key: fields.pop(key) for key in ("image_size", "channels")}}
+        ]
+    members = tuple(Member(**member) for member in fields["members"])
+    return Decision(**fields | {"classes": tuple(fields["classes"]), "members": members})
 
 
 def load_served(store: Store, uri: str) -> Served:
@@ -249,21 +258,6 @@ def _source(store: Store, uri: str) -> str:
         return str(store.client.get_model_version_by_alias(name, alias).source)
     name, _, number = name.rpartition("/")
     return str(store.client.get_model_version(name, number).source)
-
-
-def _network_names(count: int) -> list[str]:
-    """Return the names of the artifacts of a model that are its networks: `network`, `network_2`, ..."""
-    return [_NETWORK, *(f"{_NETWORK}_{number}" for number in range(2, count + 1))]
-
-
-def _decision(config: Mapping[str, Any]) -> Decision:
-    """Return the decision in a model's configuration. An earlier version wrote one network's input instead of members."""
-    others = {name: value for name, value in config.items() if name not in ("image_size", "channels")}
-    if "members" in config:
-        members = tuple(Member(**member) for member in config["members"])
-    else:
-        members = (Member("", 1.0, config["image_size"], config["channels"]),)
-    return Decision(**others | {"classes": tuple(config["classes"]), "members": members})
 
 
 def _requirements() -> list[str]:

@@ -1,8 +1,9 @@
 """The code of a registered model, which takes pictures and returns a table of probabilities and labels.
 
 MLflow stores this file with the model and runs it when the model is loaded (models from code). Nothing is pickled, and pneumo
-need not be installed. The model's other artifacts are the Keras models of its members (`network`, `network_2`, ...) and the
-decoder (`decoding`, a copy of `pneumo.data.decoding`). `model_config` has the operating point and the members.
+need not be installed. The model's other artifacts are the trials' Keras models (`network`, and of an ensemble `network_1`,
+`network_2` and so on) and the decoder (`decoding`, a copy of `pneumo.data.decoding`). `model_config` has the operating point
+and the weights.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ import importlib.util
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,20 +38,6 @@ LONGEST_PATH = 4096
 """Number of letters from which on a text is not a path."""
 
 
-Squares = dict[int, np.ndarray[Any, Any]]
-"""A picture, uint8 (side, side), by side."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """A network of the model, see `pneumo.tracking.served.Member`."""
-
-    run_id: str
-    weight: float
-    image_size: int
-    channels: int
-
-
 class PictureModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
     """A model that takes pictures of any sizes: a list, a frame with one column, or an array.
 
@@ -68,21 +54,22 @@ class PictureModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc
         config = context.model_config
         self.classes: list[str] = list(config["classes"])
         self.threshold, self.temperature = float(config["threshold"]), float(config["temperature"])
-        self.members = [Member(**member) for member in config["members"]]
-        self.sizes = sorted({member.image_size for member in self.members})
+        self.members: list[dict[str, Any]] = list(config["members"])
+        self.sizes: list[int] = list(dict.fromkeys(int(member["image_size"]) for member in self.members))
         self.decoding = _folder_as_module(Path(context.artifacts["decoding"]))
-        names = ["network", *(f"network_{number}" for number in range(2, len(self.members) + 1))]
+        names = ["network", *(f"network_{row}" for row in range(1, len(self.members)))]
         self.networks = [mlflow.tensorflow.load_model(context.artifacts[name]) for name in names]
         # Keras does not promise that several threads, such as the server's, can call a model at once.
         self.lock = threading.Lock()
-        # The first call traces the networks.
-        self.probability({size: np.zeros((size, size), np.uint8) for size in self.sizes})
+        self.probability(
+            [np.zeros((size, size), np.uint8) for size in self.sizes]
+        )  # the first call traces the networks
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Return the frame of predictions for an input of any supported form."""
         serving = os.environ.get("_MLFLOW_IS_IN_SERVING_ENVIRONMENT") == "true"
         rows = []
-        for squares in self.decoded(pictures_in(model_input), paths=not serving):
+        for squares in self.squares(pictures_in(model_input), paths=not serving):
             row: dict[str, Any] = {"probability": np.nan, "label": None, "threshold": self.threshold, "error": None}
             if isinstance(squares, str):
                 row["error"] = squares
@@ -94,35 +81,40 @@ class PictureModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc
         # JSON has no NaN.
         return table.astype(object).where(table.notna(), None) if serving else table
 
-    def probability(self, squares: Squares) -> float:
-        """Return the probability of one picture. In a batch, the last digits would depend on the other pictures."""
+    def probability(self, squares: Sequence[np.ndarray[Any, Any]]) -> float:
+        """Return the probability of one picture, given in each of the sizes.
+
+        In a batch, the last digits would depend on the other pictures.
+        """
         probability = 0.0
-        with self.lock:
-            for member, network in zip(self.members, self.networks, strict=True):
-                grey = squares[member.image_size][None, :, :, None].astype(np.float32)
-                output = network.predict_on_batch(np.repeat(grey, member.channels, axis=-1))
-                probability += member.weight * float(output[0, 0])
+        for member, network in zip(self.members, self.networks, strict=True):
+            square = squares[self.sizes.index(member["image_size"])]
+            batch = np.repeat(square[None, :, :, None].astype(np.float32), member["channels"], axis=-1)
+            with self.lock:
+                probability += member["weight"] * float(network.predict_on_batch(batch)[0, 0])
         if self.temperature == 1.0:
             return probability
         clipped = min(max(probability, LOGIT_EPSILON), 1 - LOGIT_EPSILON)
         logit = np.log(clipped) - np.log1p(-clipped)
         return float(1 / (1 + np.exp(-logit / self.temperature)))
 
-    def decoded(self, pictures: list[Any], *, paths: bool) -> Iterator[Squares | str]:
-        """Yield each picture decoded, or the reason why it cannot be, in order. Decodes with a thread for each core."""
+    def squares(self, pictures: list[Any], *, paths: bool) -> Iterator[Sequence[np.ndarray[Any, Any]] | str]:
+        """Yield each picture decoded to each of the sizes, or the reason why it cannot be, in order.
+
+        Decodes with a thread for each core.
+        """
         if len(pictures) == 1:
-            yield self.squares(pictures[0], paths=paths)
+            yield self.squares_of(pictures[0], paths=paths)
             return
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            yield from pool.map(lambda picture: self.squares(picture, paths=paths), pictures)
+            yield from pool.map(lambda picture: self.squares_of(picture, paths=paths), pictures)
 
-    def squares(self, picture: Any, *, paths: bool) -> Squares | str:
-        """Return a picture, decoded once, at each side that the members take, or the reason why it cannot be decoded."""
+    def squares_of(self, picture: Any, *, paths: bool) -> Sequence[np.ndarray[Any, Any]] | str:
         try:
             if isinstance(picture, np.ndarray | list):
-                return {size: self.decoding.square_of(np.asarray(picture), size) for size in self.sizes}
+                return [self.decoding.square_of(np.asarray(picture), size) for size in self.sizes]
             encoded, name = self.encoded(picture, paths=paths)
-            return dict(zip(self.sizes, self.decoding.decode(encoded, self.sizes, name).squares, strict=True))
+            return self.decoding.decode(encoded, self.sizes, name).squares  # type: ignore[no-any-return]
         except (self.decoding.UnreadableError, ImportError) as error:
             return " ".join(str(error).split())
         except MemoryError:

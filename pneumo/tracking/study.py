@@ -30,7 +30,7 @@ from pneumo.tracking.operations import (
     now,
 )
 from pneumo.tracking.outbox import Outbox, new_key
-from pneumo.tracking.runs import read_artifact, recorded_run, runs_of, user_name
+from pneumo.tracking.runs import has_artifact, read_artifact, recorded_run, runs_of, user_name
 from pneumo.tracking.store import Store
 from pneumo.tracking.views import view_tags
 
@@ -119,7 +119,7 @@ def read_study(store: Store, name: str, study_id: str | None = None) -> Recorded
         return None
     experiment_yaml = None
     # The file is missing if the study's first process died before writing it.
-    if any(file.path == Artifacts.EXPERIMENT for file in client.list_artifacts(run.info.run_id)):
+    if has_artifact(store, run.info.run_id, Artifacts.EXPERIMENT):
         experiment_yaml = read_artifact(store, run.info.run_id, Artifacts.EXPERIMENT)
     closed = run.info.status in ("FINISHED", "FAILED")
     return RecordedStudy(run.info.run_id, experiment_yaml, dict(run.data.tags), closed)

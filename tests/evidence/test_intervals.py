@@ -23,7 +23,7 @@ from sklearn.metrics import (
 )
 
 from pneumo.evidence import intervals
-from pneumo.evidence.intervals import Interval, McNemar, auc_difference, compute_figures, mcnemar
+from pneumo.evidence.intervals import Interval, McNemar, accuracy_difference, auc_difference, compute_figures, mcnemar
 from pneumo.evidence.metrics import Array
 from pneumo.spec.promotion import FIGURES
 
@@ -265,6 +265,20 @@ def test_the_same_network_differs_by_nothing_in_any_resample() -> None:
     patients = np.arange(150) // 3
     assert auc_difference(labels, probabilities, probabilities, patients) == Interval(0.0, 0.0, 0.0)
     assert auc_difference(labels, probabilities, np.sqrt(probabilities), patients) == Interval(0.0, 0.0, 0.0)
+
+
+def test_the_interval_of_an_accuracys_difference_is_that_of_a_paired_mean_and_goes_by_patient() -> None:
+    labels, ours, theirs = _table(300, 70, 40, 90)
+    gains = (ours == labels).astype(float) - (theirs == labels)
+    result = accuracy_difference(labels, ours, theirs, np.arange(500), resamples=4000)
+    assert result.value == pytest.approx(0.06)
+    error = gains.std(ddof=1) / math.sqrt(500)
+    assert (result.high - result.low) / (2 * norm.ppf(0.975)) == pytest.approx(error, rel=0.08)
+    # Three equal pictures of each patient carry no more than one.
+    thrice = [np.repeat(array, 3) for array in (labels, ours, theirs, np.arange(500))]
+    again = accuracy_difference(*thrice, resamples=4000)
+    assert (again.low, again.high) == pytest.approx((result.low, result.high))
+    assert accuracy_difference(labels, ours, ours, np.arange(500)) == Interval(0.0, 0.0, 0.0)
 
 
 def _table(both: int, only_ours: int, only_theirs: int, neither: int) -> tuple[Array, Array, Array]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pneumo.evidence.overlay import overlay_heat, render_explanation, restore_aspect_ratio
+from pneumo.evidence.overlay import mean_heat, overlay_heat, render_explanation, restore_aspect_ratio
 
 GREY = np.tile(np.linspace(0, 255, 60).astype(np.uint8), (90, 1))
 
@@ -65,3 +65,11 @@ def test_any_name_fits(name: str) -> None:
     pixels = sheet(name=name)
     assert pixels.shape == sheet().shape
     assert (pixels[len(GREY) :, -4:] == 255).all()  # the border is free of text
+
+
+def test_the_mean_of_heat_maps_of_different_sides_has_the_largest_side() -> None:
+    small, large = np.full((2, 2), 0.5, np.float32), np.eye(4, dtype=np.float32)
+    mean = mean_heat([small, large], [0.25, 0.75])
+    np.testing.assert_allclose(mean, 0.125 + 0.75 * large)
+    assert mean.dtype == np.float32
+    np.testing.assert_array_equal(mean_heat([large], [1.0]), large)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pneumo.console.command import TypedCommand
 from tests.support.program import search, write
+from tests.support.promotions import Promote
 
 
 @pytest.fixture(scope="module")
@@ -29,3 +31,14 @@ def study(studied: Path) -> Path:
         shutil.copy(studied / "mlflow.db", searched)
     shutil.copy(searched, studied / "mlflow.db")
     return studied
+
+
+@pytest.fixture
+def promote(capsys: pytest.CaptureFixture[str]) -> Promote:
+    from pneumo.promote.__main__ import app
+
+    def run(*arguments: str) -> tuple[int, str]:
+        status = app([*arguments, "--force", "a test"], standalone_mode=False, obj=TypedCommand("promote", arguments))
+        return status, capsys.readouterr().out
+
+    return run

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from pneumo.promote.choose import ChosenRun, choose_run
+from pneumo.promote.choose import Chosen, choose_run
 from pneumo.search.confirm import FIRST_SEED
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment_file import build_experiment
@@ -52,7 +52,7 @@ def _study(store: Store, name: str) -> None:
     send(study.outbox, store)
 
 
-def choose(store: Store, study: str, run_id: str | None = None, **promote: object) -> ChosenRun:
+def choose(store: Store, study: str, run_id: str | None = None, **promote: object) -> Chosen:
     experiment = build_experiment({"name": study, "promote": promote}, "the test")
     return choose_run(store, find_request(store, run_id or study), experiment, trial_runs(store, study))
 

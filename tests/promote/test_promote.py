@@ -119,6 +119,7 @@ def test_the_baseline_does_not_beat_itself_and_force_stores_its_reason(study: Pa
 @pytest.mark.slow
 def test_the_operating_point_comes_from_validation_and_floors_refuse(study: Path) -> None:
     settings = ["--set", "promote.threshold=sensitivity>=0.99", "--set", "promote.calibration=temperature"]
+    settings += ["--set", "promote.on=validation"]
     floors = ["--set", "promote.floors={specificity: 1.0}"]
     done = promote(study, STUDY, *settings, *floors, status=3)
     assert "floor 1" in done.stdout

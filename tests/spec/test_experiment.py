@@ -29,6 +29,7 @@ from pneumo.spec.search import SearchSpec
 from pneumo.spec.sources import SOURCES
 from pneumo.spec.space import Range
 from pneumo.spec.space_reader import read_space
+from pneumo.spec.yaml_text import parse_yaml
 from tests.support.earlier import earlier_version
 
 
@@ -307,3 +308,19 @@ def _models_in(model: type[BaseModel]) -> set[type[BaseModel]]:
             models |= _models_in(annotation)
         pending += get_args(annotation)
     return models
+
+
+@pytest.mark.parametrize("key", ["on", "off", "yes", "No", "true"])
+def test_a_key_is_a_name_also_if_it_is_a_truth_value_in_yaml_1_1(key: str) -> None:
+    assert parse_yaml(f"promote: {{{key}: true}}", "it") == {"promote": {key: True}}
+    assert parse_yaml(f"promote:\n  {key}: stress", "it") == {"promote": {key: "stress"}}
+    with pytest.raises(RequestError, match=f"key '{key}' appears twice"):
+        parse_yaml(f"{{{key}: 1, {key}: 2}}", "it")
+
+
+def test_the_experiment_takes_the_key_on() -> None:
+    experiment = parse_experiment("name: x\npromote: {threshold: youden, on: validation}\n", "it")
+    assert experiment.promote.on == "validation"
+    assert parse_experiment(experiment.to_yaml(), "it").promote == experiment.promote
+    with pytest.raises(RequestError, match=r"promote\.on: .*'stress' or 'validation'"):
+        parse_experiment("name: x\npromote: {on: both}\n", "it")

@@ -64,7 +64,7 @@ def register(store: Store, model: keras.Model, name: str, **changes: Any) -> Ver
         "temperature": 1.0,
         "phantom": False,
     }
-    member = Member("a-run", 1.0, model.input_shape[1], model.input_shape[-1])
+    member = Member("0" * 32, 1.0, image_size=model.input_shape[1], channels=model.input_shape[-1])
     decision = Decision(**(defaults | changes), members=(member,))
     client = store.client
     run = client.create_run(client.create_experiment(name))

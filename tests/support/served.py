@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,46 +29,39 @@ CLASSES = ("NORMAL", "PNEUMONIA")
 
 @dataclass(frozen=True)
 class Small:
-    """A store with one registered model, whose version 1 is the champion; the folders of its networks; a trial's run."""
+    """A store with one registered model, `small`, whose version 1 is the champion; and the network's folder."""
 
     store: Store
     served: Served
-    networks: tuple[Path, ...]
+    network: Path
     trial_run: str
 
 
-def members(*inputs: tuple[int, int], weights: Sequence[float] = (1.0,)) -> tuple[Member, ...]:
-    """Return members with the given image sizes and channels."""
-    return tuple(
-        Member(f"run-{row}", weight, *size) for row, (size, weight) in enumerate(zip(inputs, weights, strict=True))
-    )
-
-
 def register(folder: Path, decision: Decision, name: str = "small", seed: int = 0) -> Small:
-    """Create a store in a folder, a run with a model for each member, a version of a registered model, and its alias."""
+    """Create a store in a folder, a trial's run with its model, a version of a registered model, and its alias."""
     import numpy as np
 
     from pneumo.cnn.build import build
 
     store = connect(f"sqlite:///{folder}/mlflow.db")
     outbox = open_outbox(folder / "outbox")
-    study, networks = begun(store, name, outbox), []
-    for row, member in enumerate(decision.members):
-        key = start_trial(study, row, {"layers": 1}, seed + row)
-        values = Hyperparameters.model_validate(
-            {"image_size": member.image_size, "channels": member.channels, "filters": 4, "dense_units": 8}
-        )
-        network = build(values, seed=seed + row)
-        TrialLog(outbox, key).model(network, np.zeros((1, *network.input_shape[1:]), np.uint8))
-        run_id = sent(outbox, store, key)
-        networks.append(model_folder(store, f"models:/{model_of(store, run_id)}"))
+    key = start_trial(begun(store, name, outbox), 0, {"layers": 1}, seed)
+    (member,) = decision.members
+    values = Hyperparameters.model_validate(
+        {"image_size": member.image_size, "channels": member.channels, "filters": 4, "dense_units": 8}
+    )
+    TrialLog(outbox, key).model(
+        build(values, seed=seed), np.zeros((1, member.image_size, member.image_size, member.channels), np.uint8)
+    )
+    run_id = sent(outbox, store, key)
+    network = model_folder(store, f"models:/{model_of(store, run_id)}")
     to = folder / f"{name}-{seed}"
-    save_served(networks, DECODER, decision, base64.b64encode(encoded()).decode(), to)
+    save_served([network], DECODER, decision, base64.b64encode(encoded()).decode(), to)
     model_id = log_served(store, run_id, to, {})
     tags = {"pneumo.data": "kaggle", "test_auc": "0.9 (0.8 to 0.95)", "pneumo.gate": "passed"}
     version = registry.create(store, name, model_id=model_id, run_id=run_id, tags=tags, card="A card.")
     registry.move(store, name, registry.CHAMPION, version.number)
-    return Small(store, load_served(store, f"models:/{name}@champion"), tuple(networks), run_id)
+    return Small(store, load_served(store, f"models:/{name}@champion"), network, run_id)
 
 
 @pytest.fixture(scope="session")
@@ -77,14 +70,4 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
     folder = tmp_path_factory.mktemp("served")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)  # MLflow stores artifacts in the current folder
-        yield register(folder, Decision(CLASSES, 0.5, 1.0, members((SIDE, 3))))
-
-
-@pytest.fixture(scope="session")
-def ensemble(small: Small) -> Small:
-    """Return an ensemble of three networks in the store of `small`, of two image sizes, with different weights."""
-    three = members((SIDE, 3), (24, 1), (SIDE, 1), weights=(0.5, 0.25, 0.25))
-    folder = Path(small.store.uri.removeprefix("sqlite:///")).parent
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        return register(folder, Decision(CLASSES, 0.5, 2.0, three), "ensemble", seed=7)
+        yield register(folder, Decision(CLASSES, 0.5, 1.0, (Member("", 1.0, SIDE, 3),)))

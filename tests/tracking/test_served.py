@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -18,14 +17,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pneumo.cnn.load import load_network
 from pneumo.data.decoding import decode
 from pneumo.evidence.scaling import scale_probabilities
 from pneumo.spec.errors import RequestError
-from pneumo.tracking.served import Decision, Member, load_folder, load_served
+from pneumo.tracking.served import Decision, Member, load_served
 from tests.support.dicom_files import dicom, ramp
 from tests.support.pictures import encoded
-from tests.support.served import DECODER, SIDE, Small, members, register
+from tests.support.served import DECODER, SIDE, Small, register
 
 LOAD = """
 import sys, json, mlflow
@@ -42,7 +40,7 @@ def raw(small: Small, picture: bytes) -> float:
 
     square = decode(picture, [SIDE]).squares[0]
     batch = np.repeat(square[None, :, :, None].astype(np.float32), 3, axis=-1)
-    return float(keras.saving.load_model(small.networks[0] / "data" / "model.keras").predict_on_batch(batch)[0, 0])
+    return float(keras.saving.load_model(small.network / "data" / "model.keras").predict_on_batch(batch)[0, 0])
 
 
 def test_every_form_of_a_picture_gets_the_same_answer(small: Small, tmp_path: Path) -> None:
@@ -150,67 +148,12 @@ def test_it_is_loaded_where_this_project_is_not_imported(small: Small, tmp_path:
 
 
 def test_the_network_is_the_trials_own_file(small: Small) -> None:
-    assert_own_files(small)
-
-
-def test_the_members_of_an_ensemble_are_the_trials_own_files(ensemble: Small) -> None:
-    assert len(ensemble.networks) == 3
-    assert_own_files(ensemble)
-
-
-def assert_own_files(model: Small) -> None:
-    for ours, theirs in zip(model.served.networks, model.networks, strict=True):
-        with zipfile.ZipFile(ours) as copied, zipfile.ZipFile(theirs / "data" / "model.keras") as logged:
-            assert {name: copied.read(name) for name in copied.namelist()} == {
-                name: logged.read(name) for name in logged.namelist()
-            }
-
-
-def test_an_ensembles_probability_is_the_weighted_mean(ensemble: Small) -> None:
-    pictures = [encoded(seed) for seed in range(4)]
-    expected = np.zeros(4)
-    for member, path in zip(ensemble.served.decision.members, ensemble.served.networks, strict=True):
-        network = load_network(path)
-        for row, picture in enumerate(pictures):
-            (square,) = decode(picture, [member.image_size], None).squares
-            raw = np.repeat(square[None, ..., None].astype(np.float32), member.channels, axis=-1)
-            expected[row] += member.weight * float(np.asarray(network(raw))[0, 0])
-    scaled = scale_probabilities(expected, ensemble.served.decision.temperature)
-    predictions = ensemble.served.predict(pictures)
-    np.testing.assert_allclose([each.probability or 0 for each in predictions], scaled, rtol=1e-6)
-    assert [ensemble.served.predict([picture])[0] for picture in pictures] == predictions
-
-
-def test_arrays_are_resized_for_each_member(ensemble: Small) -> None:
-    array = np.random.default_rng(0).integers(0, 256, (40, 50), np.uint8)
-    (prediction,) = ensemble.served.predict([array])
-    assert prediction.error is None
-
-
-@pytest.mark.parametrize("weights", [(0.5, 0.6), (1.0, 0.0), (-0.5, 1.5), (0.4,)])
-def test_weights_that_are_no_shares_are_refused(weights: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match="must be positive and add up to 1"):
-        Decision(("a", "b"), 0.5, 1.0, members(*[(SIDE, 1)] * len(weights), weights=weights))
-
-
-def test_a_model_of_an_earlier_version_is_loaded(small: Small, tmp_path: Path) -> None:
-    """Before ensembles, the configuration had the input of the one network. The code of such a model is its own."""
-    folder = tmp_path / "served"
-    shutil.copytree(small.served.networks[0].parents[3], folder)
-    text = (folder / "MLmodel").read_text()
-    start, end = text.index("      members:"), text.index("      phantom:")
-    (folder / "MLmodel").write_text(f"{text[:start]}      image_size: 32\n      channels: 3\n{text[end:]}")
-    code = folder / "served_model.py"
-    code.write_text(
-        code.read_text().replace(
-            'config["members"]',
-            '[dict(run_id="", weight=1.0, image_size=config["image_size"], channels=config["channels"])]',
-        )
+    ours, theirs = (
+        zipfile.ZipFile(path) for path in (small.served.networks[0], small.network / "data" / "model.keras")
     )
-    loaded = load_folder(folder, "earlier")
-    assert loaded.decision.members == (Member("", 1.0, SIDE, 3),)
-    pictures = [encoded(seed) for seed in range(3)]
-    assert loaded.predict(pictures) == small.served.predict(pictures)
+    assert {name: ours.read(name) for name in ours.namelist()} == {
+        name: theirs.read(name) for name in theirs.namelist()
+    }
 
 
 def test_it_carries_its_decoder_its_requirements_and_an_example(small: Small) -> None:
@@ -228,11 +171,11 @@ def test_it_carries_its_decoder_its_requirements_and_an_example(small: Small) ->
 def test_temperature_and_threshold_are_those_of_the_decision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     pictures = [encoded(seed) for seed in range(12)]
-    plain = register(tmp_path, Decision(("a", "b"), 0.5, 1.0, members((SIDE, 1))), "plain", seed=4)
+    plain = register(tmp_path, Decision(("a", "b"), 0.5, 1.0, (Member("", 1.0, SIDE, 1),)), "plain", seed=4)
     probabilities = np.array([each.probability for each in plain.served.predict(pictures)])
     scaled = scale_probabilities(probabilities, 2.5)
     threshold = float(np.median(scaled))
-    other = register(tmp_path, Decision(("a", "b"), threshold, 2.5, members((SIDE, 1))), "other", seed=4)
+    other = register(tmp_path, Decision(("a", "b"), threshold, 2.5, (Member("", 1.0, SIDE, 1),)), "other", seed=4)
     predictions = other.served.predict(pictures)
     np.testing.assert_allclose([each.probability or 0 for each in predictions], scaled, rtol=1e-12)
     assert [each.label for each in predictions] == [
