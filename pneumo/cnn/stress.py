@@ -18,6 +18,8 @@ Pictures = NDArray[np.uint8]
 
 _FRAME = 0.15
 _NOISE = 12.0
+_BLOCK = 32
+"""Pictures changed at a time. All at once would need up to 17 times the memory of the pictures."""
 
 
 def stressed(
@@ -50,7 +52,16 @@ def stressed(
         elif change.name == "noise":
             yield change.name, _add_noise(pictures, seed)
         else:
-            yield change.name, _TRANSFORMS[change.name](pictures)
+            yield change.name, _in_blocks(_TRANSFORMS[change.name], pictures)
+
+
+def _in_blocks(transform: Callable[[Pictures], Pictures], pictures: Pictures) -> Pictures:
+    """Return the transform of each picture, on its own."""
+    changed = np.empty_like(pictures)
+    for start in range(0, len(pictures), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        changed[block] = transform(pictures[block])
+    return changed
 
 
 def _scaled(scale_x: float, scale_y: float) -> Callable[[Pictures], Pictures]:
@@ -129,8 +140,10 @@ def _blur(pictures: Pictures) -> Pictures:
 
 
 def _add_noise(pictures: Pictures, seed: int) -> Pictures:
-    noise = np.random.default_rng((seed, 0)).standard_normal(pictures.shape, np.float32)
-    return _rounded(pictures + np.float32(_NOISE) * noise)
+    rng = np.random.default_rng((seed, 0))  # one stream, so the size of the blocks does not matter
+    return _in_blocks(
+        lambda block: _rounded(block + np.float32(_NOISE) * rng.standard_normal(block.shape, np.float32)), pictures
+    )
 
 
 def _exchange_frames(pictures: Pictures, labels: NDArray[np.int64], seed: int) -> Pictures:

@@ -17,6 +17,9 @@ from pneumo.spec.stress import CHANGES, GEOMETRIC_CHANGES, SEED
 PLAIN = "plain"
 """Name of the pictures without a change, in tables and plots."""
 
+FEWEST_OF_A_CLASS = 4
+"""Number of pictures of a class below which an AUC says nothing."""
+
 _KINDS = {change.name: change.kind for change in CHANGES}
 
 
@@ -90,9 +93,10 @@ class StressFigures:
     changes: tuple[ChangeFigures, ...]
 
     @property
-    def worst(self) -> ChangeFigures:
-        """The change with the lowest AUC; of several the first. Changes without an AUC come last."""
-        return min(self.changes, key=lambda change: (np.isnan(change.auc), change.auc))
+    def worst(self) -> ChangeFigures | None:
+        """The change with the lowest AUC, of several the first; None if only one class is present."""
+        known = [change for change in self.changes if not np.isnan(change.auc)]
+        return min(known, key=lambda change: change.auc, default=None)
 
     def metrics(self) -> dict[str, float]:
         """Return the metrics of a trial. They are NaN if only one class is present, apart from the accuracy."""
@@ -101,7 +105,7 @@ class StressFigures:
             Metrics.VAL_PHOTOMETRY_AUC: self._mean_auc("photometry"),
             Metrics.VAL_FRAME_AUC: self._mean_auc("frame"),
             Metrics.VAL_STRESS_ACCURACY: float(np.mean([change.accuracy for change in self.changes])),
-            Metrics.VAL_STRESS_WORST: self.worst.auc,
+            Metrics.VAL_STRESS_WORST: self.worst.auc if self.worst else np.nan,
             Metrics.STRESS_THRESHOLD: self.threshold,
         }
 
@@ -137,7 +141,8 @@ def stress_objective(objective: str, predictions: StressPredictions) -> float:
 def choose_pictures(labels: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     """Return the positions of the pictures that a network is judged on, int64, in rising order.
 
-    If there are more than `most`, each class gets its share of them, at least one picture, drawn by the seed of the suite.
+    If there are more than `most`, they are drawn by the seed of the suite, from each class its share, but at least
+    `FEWEST_OF_A_CLASS` pictures or all that it has.
     """
     if len(labels) <= most:
         return np.arange(len(labels))
@@ -145,7 +150,7 @@ def choose_pictures(labels: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     chosen = []
     for label in np.unique(labels):
         positions = np.flatnonzero(labels == label)
-        count = max(1, round(most * len(positions) / len(labels)))
+        count = max(FEWEST_OF_A_CLASS, most * len(positions) // len(labels))
         chosen.append(rng.permutation(positions)[:count])
     return np.sort(np.concatenate(chosen))
 

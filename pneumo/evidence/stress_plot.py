@@ -31,6 +31,6 @@ def stress_plot(title: str, figures: StressFigures, *, phantom: bool = False) ->
         axes.set_xlim(max(0.0, lowest - 0.03), 1.01)
         axes.set_yticks(positions, [row.change for row in rows] if column == 0 else [])
         axes.set_ylim(len(rows) - 0.5, -0.5)
-    worst = figures.worst
-    subtitle = f"under the stress suite: worst AUC {worst.auc:.4f} ({worst.change}), threshold {figures.threshold:.3f}"
+    worst = f"lowest AUC {figures.worst.auc:.4f} ({figures.worst.change})" if figures.worst else "AUC not defined"
+    subtitle = f"under the stress suite: {worst}; accuracy at threshold {figures.threshold:.3f}"
     return to_png(figure, plot_title(title, phantom), subtitle)

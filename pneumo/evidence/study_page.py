@@ -18,10 +18,11 @@ from plotly.offline import get_plotlyjs
 from pneumo.evidence.confirmation import CONFIRMATION_EXPLANATION, confirmation_figure, confirmation_sentences
 from pneumo.evidence.pareto import FRONT_EXPLANATION, axis_settings, front_table, pareto_figure
 from pneumo.spec.hyperparameters import Value
-from pneumo.spec.objective import OBJECTIVES, epoch_objective
+from pneumo.spec.objective import OBJECTIVES, epoch_metric, epoch_objective
 from pneumo.spec.result import Trial
 from pneumo.spec.selection import Confirmation, metric_value
 from pneumo.spec.space import Choice, Searched, Space
+from pneumo.spec.wording import describe_stress
 
 # Okabe and Ito's palette, which colour-blind readers can distinguish (Color Universal Design, 2008).
 _STATE_STYLES = {"COMPLETE": ("complete", "#0072B2"), "PRUNED": ("pruned", "#E69F00"), "FAIL": ("failed", "#D55E00")}
@@ -38,6 +39,7 @@ def study_page(
     title: str = "Study",
     phantom: bool = False,
     confirmed: Sequence[Confirmation] = (),
+    best: Trial | None = None,
 ) -> str:
     """Return the page: history, hyperparameter importances, parallel coordinates, epochs and timeline.
 
@@ -55,6 +57,7 @@ def study_page(
         title: Heading of the page.
         phantom: Whether the pictures are phantoms, which the heading then says.
         confirmed: Trials that were trained again; their values are of the first objective.
+        best: The best trial, whose figures on the stress suite the heading states.
 
     Returns:
         HTML.
@@ -70,7 +73,7 @@ def study_page(
         title=heading,
         script=get_plotlyjs(),
         summary=html.escape(f"{len(trials)} trials: {counts}. Objective{'s' * (len(objectives) > 1)}: {directions}."),
-        notes=_paragraphs(_omission_notes(trials, space)),
+        notes=_paragraphs([*_stress_notes(best), *_omission_notes(trials, space)]),
         sections=sections,
     )
 
@@ -95,7 +98,9 @@ def _sections(
             yield _section(f"{heading}: {objective}" if several else heading, text, draw(study, objective))
     study = studies[first]
     yield _section("Parallel coordinates", _PARALLEL_EXPLANATION, _parallel(study, first))
-    yield _section("Objective by epoch", _EPOCHS_EXPLANATION, _by_epoch(study, epoch_objective(objectives)))
+    yield _section(
+        "Objective by epoch", _EPOCHS_EXPLANATION, _by_epoch(study, epoch_metric(epoch_objective(objectives)))
+    )
     yield _section("Timeline", "When each trial ran and how it ended.", _timeline(study))
 
 
@@ -237,6 +242,12 @@ def _optuna_study(
 
 def _complete_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
+def _stress_notes(best: Trial | None) -> Iterator[str]:
+    """Yield a sentence with the figures of the best trial on the stress suite, if it has any."""
+    if best and (stress := describe_stress(best)):
+        yield stress
 
 
 def _omission_notes(trials: Sequence[Trial], space: Space) -> Iterator[str]:

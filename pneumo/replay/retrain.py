@@ -103,6 +103,7 @@ def train_again(
         data=data,
         # A run of an earlier version was not judged on the stress suite, or on another suite.
         stress=recorded.run.tags.get(Tags.STRESS) == SUITE,
+        passes=experiment.prediction_passes,
     )
     with progress:
         progress.start(candidate.number, candidate)

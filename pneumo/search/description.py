@@ -11,7 +11,14 @@ from pneumo.spec.candidate import SkipReason
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.result import Trial
 from pneumo.spec.selection import Confirmation, metric_value, pareto_front
-from pneumo.spec.wording import count_of, describe_confirmation, describe_gain, describe_skipped, format_value
+from pneumo.spec.wording import (
+    count_of,
+    describe_confirmation,
+    describe_gain,
+    describe_skipped,
+    describe_stress,
+    format_value,
+)
 
 if TYPE_CHECKING:
     from pneumo.data.audit import Finding
@@ -61,6 +68,8 @@ def _result_lines(experiment: Experiment, trials: Sequence[Trial], confirmed: Se
             lines.append(describe_confirmation(confirmed[0], experiment))
         if baseline := baseline_trial(trials, experiment):
             lines.append(describe_gain(best[0], baseline, objectives[0]))
+        if stress := describe_stress(best[0]):
+            lines.append(stress)
     if len(objectives) > 1 and trials:
         front = ", ".join(str(trial.number) for trial in pareto_front(trials, objectives))
         lines.append(f"Pareto front: trials {front} (pareto.csv).")

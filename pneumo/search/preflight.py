@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,8 @@ from pneumo.spec.experiment import Experiment
 from pneumo.spec.experiment_file import setting_changes
 from pneumo.spec.masking import mask_passwords
 from pneumo.spec.names import Tags
-from pneumo.spec.objective import objective_values
-from pneumo.spec.result import PARTS, Trial
+from pneumo.spec.objective import objective_metric, objective_values
+from pneumo.spec.result import PARTS, Trial, TrialResult
 from pneumo.spec.sources import source_of_path
 
 if TYPE_CHECKING:
@@ -188,14 +189,23 @@ def check_earlier_study(name: str, recorded: RecordedStudy | None, trials: Seque
 
 
 def usable_trials(trials: Sequence[Trial], experiment: Experiment) -> list[Trial]:
-    """Return the complete trials of an earlier study that have all values and lie in this study's space."""
-    return [
-        trial
+    """Return the complete trials of an earlier study that have all values and lie in this study's space.
+
+    Their values are those of this study's first objective, also if the earlier study had another.
+    """
+    objectives, space = experiment.search.objectives, experiment.space
+    compared = [
+        replace(trial, result=_with_value(trial.result, objectives[0]))
         for trial in trials
-        if trial.result.state == "complete"
-        and objective_values(trial.result, experiment.search.objectives) is not None
-        and experiment.space.contains(trial.candidate.hyperparameters)
+        if trial.result.state == "complete" and space.contains(trial.candidate.hyperparameters)
     ]
+    return [trial for trial in compared if objective_values(trial.result, objectives) is not None]
+
+
+def _with_value(result: TrialResult, objective: str) -> TrialResult:
+    """Return a complete trial's result with its value of an objective, and without what it reported of another."""
+    value = result.metrics.get(objective_metric(objective))
+    return result if value == result.value else replace(result, value=value, history=())
 
 
 def check_disk(experiment: Experiment, source: Source, finished: int) -> None:

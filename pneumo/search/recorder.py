@@ -126,6 +126,7 @@ class StudyRecorder:
             continue_from=self.checkpoints.continued_path(candidate),
             checkpoint_path=self.checkpoints.own_path(candidate, training.seed),
             stress=self._experiment.search.stress,
+            passes=self._experiment.prediction_passes,
         )
 
     def end(self, run_id: str, state: End, error: str | None = None, output: str = "") -> None:
@@ -261,6 +262,7 @@ class StudyRecorder:
             title=self._experiment.name,
             phantom=self._data.kind == "phantom",
             confirmed=confirmed,
+            best=next(iter(best_first(trials, self._experiment, confirmed)), None),
         )
         files: dict[str, str | bytes] = {
             Artifacts.STUDY_PAGE: page,

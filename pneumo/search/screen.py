@@ -14,6 +14,7 @@ from pneumo.console.display import TrainingProgress, say
 from pneumo.search.loop import Training
 from pneumo.spec.best import baseline_trial, best_first, best_metric
 from pneumo.spec.experiment import Experiment
+from pneumo.spec.names import Metrics
 from pneumo.spec.objective import epoch_metric
 from pneumo.spec.result import Trial, TrialResult
 from pneumo.spec.selection import Confirmation, metric_value, pareto_front
@@ -22,6 +23,7 @@ from pneumo.spec.wording import (
     describe_candidate,
     describe_confirmation,
     describe_gain,
+    describe_stress,
     format_hyperparameter,
     format_value,
 )
@@ -177,20 +179,28 @@ def show_results(
     baseline = baseline_trial(finished_trials, experiment)
     if best and baseline and len(objectives) == 1:
         say(console, describe_gain(best[0], baseline, objectives[0]))
+    if best and (stress := describe_stress(best[0])):
+        say(console, stress)
 
 
 def _trial_table(title: str, trials: Sequence[Trial], experiment: Experiment) -> Table:
     objectives = experiment.search.objectives
     names = [dimension.name for dimension in experiment.space.searched]
+    columns = [*objectives]
+    if (
+        any(Metrics.VAL_STRESS_AUC in trial.result.metrics for trial in trials)
+        and Metrics.VAL_STRESS_AUC not in columns
+    ):
+        columns.append(Metrics.VAL_STRESS_AUC)
     table = Table(title=title, title_justify="left")
     table.add_column("trial", justify="right")
-    for objective in objectives:
+    for objective in columns:
         table.add_column(objective, justify="right", style="bold", overflow="fold")
     for name in names:
         table.add_column(name, justify="right", overflow="fold")
     for trial in trials:
         values = trial.candidate.hyperparameters
-        reached = [format_value(metric_value(trial.result, objective, objectives)) for objective in objectives]
+        reached = [format_value(metric_value(trial.result, metric, objectives)) for metric in columns]
         cells = [format_hyperparameter(values[name]) if name in values else "" for name in names]
         table.add_row(str(trial.number), *reached, *cells)
     return table

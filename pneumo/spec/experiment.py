@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pneumo.spec.algorithms import algorithms_supporting
 from pneumo.spec.errors import Fault, SettingError, check_known, collect_faults
 from pneumo.spec.hyperparameters import Value
+from pneumo.spec.objective import STRESS_OBJECTIVES
 from pneumo.spec.promotion import PromoteSpec
 from pneumo.spec.search import SearchSpec
 from pneumo.spec.sources import DEFAULT_SOURCE, GENERATED_SOURCES, SOURCES
@@ -200,6 +201,24 @@ class Experiment(_Block):
             raise SettingError(*faults)
         return search
 
+    @field_validator("promote")
+    @classmethod
+    def _check_promote(cls, promote: PromoteSpec, info: ValidationInfo) -> PromoteSpec:
+        """Check that the metrics of the rule are recorded."""
+        search, rule = info.data.get("search"), promote.rule
+        if search is None or search.stress or rule is None:
+            return promote
+        places: dict[tuple[str, ...], str] = {("min" if rule.max is None else "max",): rule.metric}
+        places |= {("subject_to", metric): metric for metric in rule.subject_to}
+        faults = [
+            Fault(place, f"{metric} is a figure of the stress suite, which search.stress: false leaves out")
+            for place, metric in places.items()
+            if metric in STRESS_OBJECTIVES
+        ]
+        if faults:
+            raise SettingError(*faults)
+        return promote
+
     @cached_property
     def space(self) -> Space:
         """The space that the `hyperparameters` block describes."""
@@ -210,6 +229,11 @@ class Experiment(_Block):
         """The image sizes of all trials, the baseline included: sides in pixels, smallest first."""
         baseline_sizes = [int(self.space.baseline()["image_size"])] if self.search.baseline else []
         return tuple(sorted({*self.space.image_sizes(), *baseline_sizes}))
+
+    @property
+    def prediction_passes(self) -> int:
+        """Largest number of passes of the network that a prediction takes in any trial: 2 if one may average mirror images."""
+        return 2 if True in self.space.possible_values("flip_average") else 1
 
     @cached_property
     def first_candidates(self) -> tuple[dict[str, Value], ...]:

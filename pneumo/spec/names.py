@@ -112,7 +112,12 @@ class Metrics:
     VAL_ACCURACY = "val_accuracy"
     VAL_AUC = "val_auc"
     EPOCH_SECONDS = "epoch_seconds"
-    OF_EPOCH = (LOSS, ACCURACY, AUC, VAL_LOSS, VAL_ACCURACY, VAL_AUC, EPOCH_SECONDS)
+    # The stress objective that chooses the best epoch, if there is one, on a part of the pictures.
+    EPOCH_STRESS_AUC = "epoch_val_stress_auc"
+    EPOCH_STRESS_ACCURACY = "epoch_val_stress_accuracy"
+    EPOCH_STRESS_WORST = "epoch_val_stress_worst"
+    OF_STRESS_EPOCH = (EPOCH_STRESS_AUC, EPOCH_STRESS_ACCURACY, EPOCH_STRESS_WORST)
+    OF_EPOCH = (LOSS, ACCURACY, AUC, VAL_LOSS, VAL_ACCURACY, VAL_AUC, EPOCH_SECONDS, *OF_STRESS_EPOCH)
 
     # A trial, once. The best epoch's val_loss, val_accuracy and val_auc are `spec.objective.objective_metric`.
     BEST_EPOCH = "best_epoch"

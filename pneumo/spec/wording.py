@@ -8,6 +8,7 @@ from pneumo.spec.best import best_metric
 from pneumo.spec.candidate import Candidate, SkipReason
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.hyperparameters import Value
+from pneumo.spec.names import Metrics
 from pneumo.spec.objective import OBJECTIVES
 from pneumo.spec.result import Trial
 from pneumo.spec.selection import Bound, Confirmation
@@ -26,6 +27,16 @@ def describe_gain(best: Trial, baseline: Trial, objective: str) -> str:
         f"Trial {best.number} reaches {objective} {format_value(value)}, {format_value(abs(gain))} "
         f"{'better' if gain >= 0 else 'worse'} than the tutorial's network ({baseline_text}, trial {baseline.number})."
     )
+
+
+def describe_stress(best: Trial) -> str | None:
+    """Return a sentence with the best trial's figures on the stress suite; None if it was not judged on it."""
+    names = (Metrics.VAL_STRESS_AUC, Metrics.VAL_STRESS_ACCURACY, Metrics.VAL_STRESS_WORST)
+    values = {name: best.result.metrics[name] for name in names if name in best.result.metrics}
+    if not values:
+        return None
+    figures = ", ".join(f"{name} {format_value(value)}" for name, value in values.items())
+    return f"Under the changes of the stress suite, trial {best.number} reaches {figures}."
 
 
 def describe_confirmation(best: Confirmation, experiment: Experiment) -> str:

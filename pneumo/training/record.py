@@ -47,7 +47,9 @@ def record_training(
     if training.stress:
         figures = judge(training.stress)
         log.artifacts(_stress_artifacts(task, training.stress, figures))
-        log.tag({Tags.STRESS: training.stress.suite, Tags.STRESS_WORST: figures.worst.change})
+        # The tag says that the artifacts are there, so it follows them.
+        worst = {Tags.STRESS_WORST: figures.worst.change} if figures.worst else {}
+        log.tag({Tags.STRESS: training.stress.suite, **worst})
     log.finish(metrics, of_model=not training.pruned)
     return metrics
 

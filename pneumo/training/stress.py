@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pneumo.cnn.batches import Examples
 from pneumo.cnn.build import prediction_network
+from pneumo.cnn.fit import DivergedError
 from pneumo.cnn.predictor import make_predictor
 from pneumo.cnn.stress import stressed
 from pneumo.evidence.stress import StressPredictions, choose_pictures, stress_objective
@@ -37,26 +38,35 @@ class StressTest:
         training_pictures: Number of the training pictures, which limits the number of pictures to judge on.
         validation: The validation pictures.
         names: Names of the validation pictures, n entries.
+        passes: Number of passes of the network that a prediction is taken to cost.
     """
 
     def __init__(
-        self, model: Any, values: Hyperparameters, training_pictures: int, validation: Examples, names: list[str]
+        self,
+        model: Any,
+        values: Hyperparameters,
+        training_pictures: int,
+        validation: Examples,
+        names: Sequence[str],
+        passes: int = 1,
     ) -> None:
         self._predict = make_predictor(prediction_network(model, values))
         self._validation, self._names = validation, np.array(names)
-        self._training_pictures = training_pictures
-        self._passes = 2 if values.flip_average else 1
+        self._training_pictures, self._passes = training_pictures, passes
 
     def at_the_end(self, plain: NDArray[np.float32]) -> StressPredictions:
         """Return the predictions under all changes.
 
         Args:
             plain: The probabilities of all validation pictures, float32 (n,).
+
+        Raises:
+            DivergedError: A probability is not finite.
         """
         return self._predictions(plain, _ALL, SHARE_AT_THE_END)
 
     def after_an_epoch(self, objective: str, plain: NDArray[np.float32]) -> float:
-        """Return a stress objective, computed on a part of the pictures. `plain` is as in `at_the_end`."""
+        """Return a stress objective, computed on a part of the pictures. Argument and error are as in `at_the_end`."""
         changes = GEOMETRIC_CHANGES if objective == Metrics.VAL_STRESS_AUC else _ALL
         return stress_objective(objective, self._predictions(plain, changes, SHARE_AFTER_AN_EPOCH))
 
@@ -67,11 +77,13 @@ class StressTest:
         )
         labels, rows = validation.labels[chosen], np.arange(len(chosen))
         pictures = validation.pixels[validation.rows[chosen]]
-        probabilities: list[NDArray[np.float32]] = []
-        names = []
+        probabilities: dict[str, NDArray[np.float32]] = {}
         for name, changed in stressed(pictures, labels, SEED, changes):
-            names.append(name)
-            probabilities.append(self._predict(Examples(changed, rows, labels)))
-        return StressPredictions(
-            SUITE, tuple(names), self._names[chosen], labels, plain[chosen], np.stack(probabilities)
-        )
+            probabilities[name] = self._predict(Examples(changed, rows, labels))
+            if not np.isfinite(probabilities[name]).all():
+                raise DivergedError(
+                    f"the network gives no finite probabilities for pictures under the change {name} of the stress suite; "
+                    "try a lower learning_rate"
+                )
+        stacked = np.stack(list(probabilities.values()))
+        return StressPredictions(SUITE, tuple(probabilities), self._names[chosen], labels, plain[chosen], stacked)

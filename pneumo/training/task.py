@@ -37,7 +37,9 @@ class TrialTask:
         continue_from: Path of the checkpoint of the trial that this one continues.
         checkpoint_path: Path to which the trial writes its own checkpoints. A checkpoint there is of this trial, from a
             process that was killed, and is preferred to `continue_from`.
-        stress: Whether the trained network is judged on the stress suite.
+        stress: Whether the trained network is judged on the stress suite, unless it was pruned.
+        passes: Largest number of passes of the network that a prediction takes in any trial of the study. It limits the number
+            of pictures for the stress suite, which is the same in all trials.
     """
 
     study: str
@@ -50,6 +52,12 @@ class TrialTask:
     continue_from: str | None = None
     checkpoint_path: str | None = None
     stress: bool = True
+    passes: int = 1
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether the trial is a replay, which records nothing."""
+        return self.outbox is None
 
 
 @dataclass(frozen=True, eq=False)

@@ -78,7 +78,7 @@ def train(task: TrialTask, values: Hyperparameters, model: Any, channel: Channel
     recipe = _recipe(task, values)
     checkpoint = _load_progress(task, model, recipe, log)
     names = [data.names[row] for row in data.validation]
-    stress_test = StressTest(model, values, len(training), validation, names)
+    stress_test = StressTest(model, values, len(training), validation, names, task.passes)
     epochs = _EpochReports(task, validation.labels, stress_test, channel, log, checkpoint)
     if epochs.pruned:  # the driver prunes again at the last epoch of the checkpoint
         values = values.model_copy(update={"epochs": len(epochs.history)})
@@ -103,7 +103,9 @@ def train(task: TrialTask, values: Hyperparameters, model: Any, channel: Channel
             save_progress=save_progress,
         )
     metrics = _final_metrics(model, epochs.history[result.best_epoch - 1], validation, result)
-    stress = stress_test.at_the_end(result.probabilities) if task.stress and not epochs.pruned else None
+    # The driver of a replay ends the training after the recorded number of epochs, also if it was not pruned.
+    is_judged = task.stress and (task.is_replay or not epochs.pruned)
+    stress = stress_test.at_the_end(result.probabilities) if is_judged else None
     if stress:
         metrics |= judge(stress).metrics()
     return TrainingResult(epochs.history, metrics, result.probabilities, epochs.pruned, stress)

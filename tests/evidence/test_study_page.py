@@ -182,6 +182,19 @@ def test_history_is_of_the_objective_that_each_epoch_has() -> None:
     assert '"title":{"text":"val_loss"}' in page.partition("<h2>Objective by epoch</h2>")[2]
 
 
+def test_epochs_are_of_the_metric_that_stands_for_a_stress_objective() -> None:
+    page = _page(_study(), objectives=("val_stress_auc",))
+    assert '"title":{"text":"epoch_val_stress_auc"}' in page.partition("<h2>Objective by epoch</h2>")[2]
+
+
+def test_the_best_trials_figures_on_the_stress_suite_stand_at_the_head() -> None:
+    best, *others = _study()
+    judged = _measured(best, val_stress_auc=0.91, val_stress_worst=0.7)
+    sentence = f"trial {best.number} reaches val_stress_auc 0.9100, val_stress_worst 0.7000."
+    assert sentence in _page([judged, *others], best=judged).partition("<section>")[0]
+    assert "stress" not in _page([best, *others], best=best).partition("<body>")[2].partition("<section>")[0]
+
+
 def test_confirmed_trials_have_a_section_of_their_own() -> None:
     page = _page(_study(), confirmed=[Confirmation(5, (0.9, 0.91, 0.95), 0.97)])
     assert _plotted(page, count=6) == ["Confirmation", *ALL]

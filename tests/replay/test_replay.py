@@ -20,7 +20,7 @@ from pneumo.spec.errors import RequestError
 from pneumo.training import provenance
 from tests.conftest import ROOT
 from tests.support.pictures import archive_files, write_folder
-from tests.support.program import EQUAL, LONGEST, SAME, client, runs, search, write
+from tests.support.program import EQUAL, LONGEST, SAME, STRESS, client, runs, search, write
 
 POOR = {"optimizer": "adam", "learning_rate": 1.0}
 GOOD = {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.01}
@@ -114,6 +114,7 @@ def test_a_complete_trial_has_equal_metrics_and_nothing_is_recorded(study: Path,
         "best_val_accuracy",
         "threshold",
         "val_f1",
+        *STRESS,
         "parameters",
     }
     assert set(compared) >= final_metrics | {
@@ -323,6 +324,29 @@ def test_rungs_are_trained_from_their_first_epoch_and_a_schedule_counts_all_epoc
     assert f"(recorded as a continuation of trial {below.data.tags['pneumo.trial']})" in head
     assert int(below.data.params["epochs"]) < last
     assert "epochs_trained" not in differences(done.stdout)  # the record counts only the rung's own epochs
+
+
+@pytest.mark.slow
+def test_the_figures_of_the_stress_suite_are_equal_if_they_are_the_objective(tmp_path: Path) -> None:
+    # The pruner lets a trial live only if its first epoch is among the best tenth.
+    pruner = {"pruner": "percentile", "pruner_settings": {"percentile": 10.0, "n_startup_trials": 1}}
+    options = SEARCH | pruner | {"objective": "val_stress_auc", "confirm": None, "trials": 5}
+    done = search(write(tmp_path, hyperparameters=SPACE, search=options), folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    _, trials = runs(tmp_path, "small")
+    by_state = {run.data.tags["pneumo.state"]: run for run in reversed(trials)}
+    assert set(by_state) == {"complete", "pruned"}, "space and seed were chosen to give both"
+    for state, run in by_state.items():
+        done = replay(run.info.run_id, folder=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        compared = set(differences(done.stdout))
+        assert "epoch_val_stress_auc" in compared
+        assert (STRESS & compared) == (STRESS if state == "complete" else set())
+        assert EQUAL in done.stdout
+    # A run of a version without the suite is replayed without it.
+    client(tmp_path).delete_tag(trials[0].info.run_id, "pneumo.stress")
+    done = replay(trials[0].info.run_id, folder=tmp_path)
+    assert (done.returncode, STRESS & set(differences(done.stdout))) == (0, set())
 
 
 @pytest.mark.slow

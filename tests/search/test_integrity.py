@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -13,10 +13,12 @@ from pneumo.engines.engine_table import stored_studies
 from pneumo.engines.stored import StoredStudy
 from pneumo.engines.study_lock import lock_study
 from pneumo.search.integrity import IntegrityReport, check_study, compare_records
+from pneumo.search.run_faults import STRESS_FILES, TRAINING_FILES
+from pneumo.spec.names import Tags
 from pneumo.spec.run import RecordedRun
 from pneumo.tracking.inventory import Inventory, RunContents, read_inventory
 from pneumo.tracking.store import Store, connect
-from tests.support.program import called, client, search, write
+from tests.support.program import STRESS, called, client, search, write
 
 pytestmark = pytest.mark.slow
 
@@ -284,6 +286,10 @@ BROKEN: dict[str, tuple[Change, list[str]]] = {
         trial("pruned", artifacts=frozenset({"history.csv"})),
         ["lacks experiment.yaml, plots/calibration.png"],
     ),
+    "artifacts of the stress suite": (
+        trial("complete", artifacts=TRAINING_FILES),
+        ["lacks plots/stress.png, stress.csv, stress_predictions.npz"],
+    ),
     "no model": (trial("complete", models=()), ["has 0 models"]),
     "ended before it began": (trial("complete", ended=1), ["ended before it began"]),
     "never ended": (trial("complete", ended=None), ["is FINISHED and has no end"]),
@@ -318,6 +324,33 @@ def test_what_is_not_whole_is_named(read: tuple[StoredStudy, Inventory], change:
     assert len(faults) == len(expected), faults
     for part in expected:
         assert any(part in fault for fault in faults), faults
+
+
+def test_a_study_of_a_version_without_the_stress_suite_is_whole(read: tuple[StoredStudy, Inventory]) -> None:
+    engine, inventory = read
+
+    def unjudged(contents: RunContents) -> RunContents:
+        tags = {
+            name: value for name, value in contents.run.tags.items() if name not in (Tags.STRESS, Tags.STRESS_WORST)
+        }
+        metrics = without_stress(contents.run.metrics)
+        run = replace(contents.run, tags=tags, metrics=metrics)
+        return replace(contents, run=run, artifacts=contents.artifacts - STRESS_FILES)
+
+    def without_stress(metrics: Mapping[str, float]) -> Mapping[str, float]:
+        return {name: value for name, value in metrics.items() if name not in STRESS}
+
+    trials = tuple(
+        replace(trial, result=replace(trial.result, metrics=without_stress(trial.result.metrics)))
+        for trial in engine.trials
+    )
+    inventory = replace(
+        inventory,
+        trials=tuple(map(unjudged, inventory.trials)),
+        confirmations=tuple(map(unjudged, inventory.confirmations)),
+        experiment_yaml=str(inventory.experiment_yaml).replace("  stress: true\n", ""),
+    )
+    assert compare_records("small", replace(engine, trials=trials), trials, inventory).faults == ()
 
 
 def test_further_runs_that_were_killed_are_no_fault(read: tuple[StoredStudy, Inventory]) -> None:

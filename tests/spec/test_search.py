@@ -11,6 +11,7 @@ from pneumo.spec.candidate import Candidate
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.experiment_file import build_experiment, read_experiment, setting_changes
+from pneumo.spec.objective import STRESS_OBJECTIVES
 from pneumo.spec.result import State, Trial, TrialResult
 from pneumo.spec.stopping import common_cause, trials_since_improvement
 from tests.conftest import ROOT
@@ -77,6 +78,16 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no time": ({"trial_timeout": "0s"}, {}, "search.trial_timeout: input should be greater than 0"),
     "time in words": ({"trial_timeout": "soon"}, {}, "search.trial_timeout: seconds, or a text such as 90s"),
     "patience": ({"patience": 0}, {}, "search.patience: input should be greater than or equal to 1"),
+    "not judged": (
+        {"stress": False, "objective": "val_stress_auc"},
+        {},
+        "search.stress: must be true, since the objective is val_stress_auc",
+    ),
+    "second not judged": (
+        {"stress": False, "objective": ["parameters", "val_stress_worst"]},
+        {},
+        "search.stress: must be true, since the objective is val_stress_worst",
+    ),
 }
 
 
@@ -115,6 +126,41 @@ def test_settings_of_a_pruner_have_defaults_bounds_and_names(pruner: str) -> Non
     for name in known:
         with pytest.raises(RequestError, match=rf"search\.pruner_settings\.{name}: .*, got -1"):
             build({"pruner": pruner, "pruner_settings": {name: -1}})
+
+
+UNJUDGED = "is a figure of the stress suite, which search.stress: false leaves out"
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({"max": "val_stress_auc"}, f"promote.max: val_stress_auc {UNJUDGED}"),
+        ({"min": "val_stress_worst"}, f"promote.min: val_stress_worst {UNJUDGED}"),
+        (
+            {"max": "val_auc", "subject_to": {"val_stress_accuracy": {"min": 0.9}}},
+            f"promote.subject_to.val_stress_accuracy: val_stress_accuracy {UNJUDGED}",
+        ),
+    ],
+)
+def test_a_rule_needs_figures_that_are_recorded(rule: dict[str, Any], message: str) -> None:
+    build({}, promote=rule)
+    with pytest.raises(RequestError) as caught:
+        build({"stress": False}, promote=rule)
+    assert str(caught.value) == f"file.yaml: {message}"
+
+
+@pytest.mark.parametrize("engine", ["optuna", "keras-tuner"])
+@pytest.mark.parametrize("objective", STRESS_OBJECTIVES)
+def test_a_figure_of_the_stress_suite_is_an_objective_that_prunes(engine: str, objective: str) -> None:
+    pruner = {"pruner": "median"} if engine == "optuna" else {}
+    assert build({"engine": engine, "objective": objective} | pruner).search.objectives == (objective,)
+
+
+def test_a_study_of_a_version_without_the_stress_suite_may_be_resumed() -> None:
+    now = build({}).model_dump(mode="json")
+    before = now | {"search": {key: value for key, value in now["search"].items() if key != "stress"}}
+    assert setting_changes(before, now) == []
+    assert setting_changes(now, build({"stress": False}).model_dump(mode="json")) == []
 
 
 def test_an_engine_has_an_algorithm_of_its_own() -> None:

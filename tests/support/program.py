@@ -20,6 +20,8 @@ TAGS = {"pneumo.role", "pneumo.study", "pneumo.engine", "pneumo.algorithm", "pne
 EPOCH = {"loss", "accuracy", "auc", "val_loss", "val_accuracy", "val_auc", "epoch_seconds"}
 ONCE = {"best_epoch", "best_val_auc", "best_val_accuracy", "val_sensitivity", "val_specificity", "val_f1", "threshold"}
 ONCE |= {"parameters", "predict_ms", "epochs_trained", "train_seconds", "images_per_second"}
+STRESS = {"val_stress_auc", "val_photometry_auc", "val_frame_auc", "val_stress_accuracy", "val_stress_worst"}
+STRESS |= {"stress_threshold"}
 PLOTS = {"learning_curves", "confusion_matrix", "roc", "precision_recall", "calibration", "mistakes"}
 
 SAME = "Data, code, libraries, device and threads are the same as in the record."
@@ -108,8 +110,12 @@ def check_trial(folder: Path, run: Run) -> None:
     }
     files = {file.path for file in store.list_artifacts(run.info.run_id)}
     assert {"history.csv", "predictions.csv", "experiment.yaml"} <= files
+    is_judged = state == "complete"
+    assert (STRESS & set(run.data.metrics)) == (STRESS if is_judged else set())
+    assert tags.get("pneumo.stress") == ("stress-1" if is_judged else None)
+    assert ({"stress.csv", "stress_predictions.npz"} & files != set()) == is_judged
     plots = {file.path for file in store.list_artifacts(run.info.run_id, "plots")}
-    assert plots == {f"plots/{name}.png" for name in PLOTS}
+    assert plots == {f"plots/{name}.png" for name in PLOTS | ({"stress"} if is_judged else set())}
     models = run.outputs.model_outputs if run.outputs else []
     assert len(models) == (1 if state == "complete" else 0)
     assert ("model_bytes" in run.data.metrics) == (state == "complete")

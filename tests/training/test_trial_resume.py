@@ -17,7 +17,8 @@ from pneumo.data.sources import open_source
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.experiment import DataSpec, PhantomSpec
 from pneumo.spec.hyperparameters import Value
-from pneumo.spec.objective import objective_metric
+from pneumo.spec.names import Metrics
+from pneumo.spec.objective import epoch_metric, objective_metric
 from pneumo.spec.result import TrialResult
 from pneumo.tracking.outbox import open_outbox
 from pneumo.tracking.store import connect
@@ -45,6 +46,7 @@ class Place:
         source = open_source(DataSpec(source="phantom", phantom=PhantomSpec(patients=12, size=64)))
         self.data = prepare(source, [32], 0.3, 0)
         self.store, self.outbox = connect(), open_outbox(Path("outbox"))
+        self.objectives: tuple[str, ...] = ("val_auc", "predict_ms", "model_bytes")
         self.reported: list[int] = []
         self.retired = False
         self.error: Exception = ConnectionError("the driver is gone")
@@ -55,7 +57,7 @@ class Place:
         pass
 
     def report(self, epoch: int, value: float, metrics: Mapping[str, float]) -> bool:
-        assert value == metrics["val_auc"]
+        assert value == metrics[epoch_metric(self.objectives[0])]
         self.reported.append(epoch)
         if epoch == self._error_after:
             raise self.error
@@ -93,7 +95,7 @@ class Place:
             candidate=Candidate(0, values, full_epochs=FULL),
             run_id=self.store.client.create_run(self._experiment).info.run_id,
             outbox=self.outbox,
-            objectives=("val_auc", "predict_ms", "model_bytes"),
+            objectives=self.objectives,
             seed=seed,
             data=self.data,
             continue_from=str(continue_from) if continue_from else None,
@@ -110,14 +112,13 @@ class Place:
             self.trial(epochs, error_after=after, **options)
 
     def curves(self, result: TrialResult) -> dict[str, list[tuple[int, float]]]:
-        names, client = ("loss", "accuracy", "auc", "val_loss", "val_accuracy", "val_auc"), self.store.client
+        names, client = set(Metrics.OF_EPOCH) - {Metrics.EPOCH_SECONDS}, self.store.client
         return {name: [(m.step, m.value) for m in client.get_metric_history(result.run_id, name)] for name in names}
 
     def tables(self, result: TrialResult) -> list[list[dict[str, str]]]:
-        """Return the rows of history.csv, without `epoch_seconds`, and of predictions.csv."""
-        paths = (
-            self.store.client.download_artifacts(result.run_id, f"{name}.csv") for name in ("history", "predictions")
-        )
+        """Return the rows of history.csv, without `epoch_seconds`, of predictions.csv and, if there is one, of stress.csv."""
+        names = ("history", "predictions", "stress") if result.state == "complete" else ("history", "predictions")
+        paths = (self.store.client.download_artifacts(result.run_id, f"{name}.csv") for name in names)
         tables = [list(csv.DictReader(Path(path).read_text(encoding="utf-8").splitlines())) for path in paths]
         return [[row | {"epoch_seconds": ""} for row in table] for table in tables]
 
@@ -157,6 +158,27 @@ def test_a_trial_that_is_killed_again_and_again_is_as_one_that_was_not(place: Pl
     seconds = [value for _, value in curve(place, rest, "epoch_seconds")]
     assert rest.metrics["train_seconds"] >= sum(seconds)
     assert rest.metrics["images_per_second"] <= FULL * len(place.data.training) / sum(seconds)
+
+
+@pytest.mark.slow
+def test_a_trial_of_a_stress_objective_resumes_to_the_bit(place: Place, project: Path) -> None:
+    objective = "val_stress_auc"
+    place.objectives = (objective,)
+    path, below, rung = (project / f"{name}.npz" for name in ("own", "below", "rung"))
+    whole, record = place.trial(FULL)
+    after_epochs = [value for _, value in curve(place, whole, f"epoch_{objective}")]
+    assert len(after_epochs) == FULL
+    assert record.data.metrics["best_epoch"] == 1 + after_epochs.index(max(after_epochs))
+    assert whole.value == record.data.metrics[objective] == whole.metrics[objective]
+    assert record.data.tags["pneumo.stress.worst"]
+    place.killed(FULL, after=3, checkpoint_path=path)
+    assert place.same(place.trial(FULL, checkpoint_path=path)[0], whole)
+    place.trial(2, checkpoint_path=below)
+    assert place.same(place.trial(FULL, continue_from=below, checkpoint_path=rung)[0], whole, OF_OWN_EPOCHS)
+    pruned, record = place.trial(FULL, prune_after=2)
+    assert (pruned.state, pruned.value) == ("pruned", max(after_epochs[:2]))
+    assert not {objective, "stress_threshold"} & set(record.data.metrics)
+    assert "pneumo.stress" not in record.data.tags
 
 
 @pytest.mark.slow
