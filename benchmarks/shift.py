@@ -297,8 +297,8 @@ def figures(network: Predictions, tests: Mapping[str, TestSet]) -> dict[str, dic
     """Return the figures of a network on each test set by the name of the figure."""
     thresholds = {
         "accuracy at 0.5": 0.5,
-        "accuracy, plain validation's threshold": operating_point(network.labels, network.validation),
-        "accuracy, stressed validation's threshold": operating_point(*network.stress.pooled),
+        "accuracy, best on plain validation": operating_point(network.labels, network.validation),
+        "accuracy, best on stressed validation": operating_point(*network.stress.pooled),
     }
     rows: dict[str, dict[str, float]] = {name: {} for name in (*thresholds, "accuracy, best possible", "AUC")}
     for name, test in tests.items():
@@ -317,13 +317,13 @@ def accuracy(labels: NDArray[np.int64], probabilities: Floats, threshold: float)
 
 def print_table(groups: Mapping[str, Sequence[Predictions]], tests: Mapping[str, TestSet]) -> None:
     """Print the figures of each group as a Markdown table."""
-    print("| " + " | ".join([f"{'network':18}", f"{'figure':41}", *(f"{name:16}" for name in tests)]) + " |")
+    print("| " + " | ".join([f"{'network':18}", f"{'figure':37}", *(f"{name:16}" for name in tests)]) + " |")
     print("| --- | --- |" + " --- |" * len(tests))
     for group, members in groups.items():
         of_members = [figures(member, tests) for member in members]
         for row, figure in enumerate(of_members[0]):
             cells = [spread([of_member[figure][name] for of_member in of_members]) for name in tests]
-            print("| " + " | ".join([f"{group if row == 0 else '':18}", f"{figure:41}", *cells]) + " |")
+            print("| " + " | ".join([f"{group if row == 0 else '':18}", f"{figure:37}", *cells]) + " |")
 
 
 def spread(values: Sequence[float]) -> str:
