@@ -89,7 +89,7 @@ class _CellGrid:
     step: float
 
     def after_window(self, size: int, stride: int, padding: str) -> _CellGrid:
-        """Return the grid after a window of a convolution or pooling."""
+        """Return the grid of the feature map that a convolution or a pooling makes of this one."""
         # Padding adds (size - 1) // 2 pixels in front.
         before = (size - 1) // 2 if padding == "same" else 0
         return _CellGrid(self.first + ((size - 1) / 2 - before) * self.step, self.step * stride)

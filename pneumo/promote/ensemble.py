@@ -68,7 +68,7 @@ def choose_ensemble(context: PromotionContext, runs: Sequence[RecordedRun]) -> C
     chosen, best = [library.runs[row] for row in members], losses[members[0]]
     where = f"on {PICTURES[library.on]} validation pictures"
     if len(members) == 1:
-        why = "no other can be a member" if len(library.runs) == 1 else "with no other the loss is lower"
+        why = "no other can be a member" if len(library.runs) == 1 else "no other lowers the loss"
         reason = f"{describe_run(chosen[0])} alone, since {why}, log loss {best:.4f} {where}"
         return Chosen.single(chosen[0], reason, tuple(library.remarks))
     mean = average([library.predictions[row] for row in members], weights)

@@ -58,8 +58,7 @@ SHARE_AFTER_AN_EPOCH = 0.2
 """Largest cost of judging a network after an epoch, in epochs of its own training."""
 
 _CHANGE_COST = 0.3
-"""Cost of changing and predicting a picture, in trainings of a picture: the largest that was measured, see
-docs/performance.md. A training step of a picture takes the time of about three predictions."""
+"""Largest measured cost of changing and predicting a picture, in trainings of a picture (docs/performance.md)."""
 
 
 def most_pictures(training_pictures: int, changes: Collection[str], passes: int, share: float) -> int:

@@ -46,7 +46,7 @@ def test_an_effect_is_random_reproducible_and_within_range(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["crop", "frame_exchange", "gamma", "blur"])
 def test_an_effect_does_not_change_the_random_numbers_of_the_others(name: str) -> None:
-    """Noise comes last but one, so the noise that is added is seen if all other effects leave a constant picture as it is."""
+    """A constant picture shows the noise alone, because none of these effects changes it."""
     constant = np.full((6, 16, 16, 1), 255 if name == "gamma" else 128, np.uint8)
     alone, together = augmented(constant, noise=0.1), augmented(constant, noise=0.1, **{name: EFFECTS[name]})
     np.testing.assert_allclose(alone, together, atol=1e-3)

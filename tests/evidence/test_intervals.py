@@ -274,7 +274,7 @@ def test_the_interval_of_an_accuracys_difference_is_that_of_a_paired_mean_and_go
     assert result.value == pytest.approx(0.06)
     error = gains.std(ddof=1) / math.sqrt(500)
     assert (result.high - result.low) / (2 * norm.ppf(0.975)) == pytest.approx(error, rel=0.08)
-    # Three equal pictures of each patient carry no more than one.
+    # Three copies of a picture carry no more information than one.
     thrice = [np.repeat(array, 3) for array in (labels, ours, theirs, np.arange(500))]
     again = accuracy_difference(*thrice, resamples=4000)
     assert (again.low, again.high) == pytest.approx((result.low, result.high))

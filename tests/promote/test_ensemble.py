@@ -103,7 +103,7 @@ def test_seeds_takes_the_confirmations_of_the_best_trial_in_equal_parts(store: S
 def test_an_ensemble_of_one_is_that_run(store: Store) -> None:
     record(store, "one", [Recorded(0, GOOD, stressed(GOOD), model=True), Recorded(1, BAD, stressed(BAD), model=True)])
     chosen, single = nominee(store, "one", ensemble=5), nominee(store, "one")
-    assert chosen.chosen.reason.startswith("trial 0 alone, since with no other the loss is lower, log loss ")
+    assert chosen.chosen.reason.startswith("trial 0 alone, since no other lowers the loss, log loss ")
     assert chosen.decision == single.decision
     source = context(store, "one").source
     assert chosen.key(source) == single.key(source), "promoted alone or as an ensemble of one, it is the same model"

@@ -19,13 +19,7 @@ from pneumo.promote.reference import choose_reference
 from pneumo.spec.errors import RequestError
 from pneumo.tracking.store import Store, connect
 from pneumo.tracking.study import trial_runs
-from tests.support.promotions import LABELS, Recorded, context, record
-
-PLAIN = np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9], np.float32)
-"""Probabilities that a threshold of 0.5 separates."""
-
-STRESSED = np.stack([PLAIN / 2, PLAIN**2]).astype(np.float32)
-"""The same pictures under two changes, which make them less probable."""
+from tests.support.promotions import LABELS, PLAIN, STRESSED, Recorded, context, record
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,7 @@ from mlflow.entities import Run
 
 from pneumo.tracking.store import connect
 from tests.support.networks import brightness_network
-from tests.support.promotions import Promote, Recorded, openings, promotion_runs, record
-
-PLAIN = np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9], np.float32)
-STRESSED = np.stack([PLAIN / 2, PLAIN**2]).astype(np.float32)
+from tests.support.promotions import PLAIN, STRESSED, Promote, Recorded, openings, promotion_runs, record
 
 
 @pytest.fixture(scope="module")

@@ -77,7 +77,7 @@ def test_a_renamed_experiment(store: Store, written: Written, verb: Callable[[St
 
 def test_a_search_goes_by_the_id_if_another_study_has_the_name(store: Store, written: Written, project: Path) -> None:
     rename(store)
-    other = begun(store, "small", study_id="6" * 32)
+    other = begun(store, "small", tags={"pneumo.id": "6" * 32})
     assert search(store) == written.study
     recorded = read_study(store, "small", "6" * 32)
     assert recorded is not None

@@ -39,7 +39,7 @@ def test_the_number_of_pictures_follows_from_counts(
 @pytest.mark.parametrize("share", [SHARE_AT_THE_END, SHARE_AFTER_AN_EPOCH])
 @pytest.mark.parametrize("changes", [ALL, GEOMETRIC_CHANGES], ids=len)
 def test_judging_costs_at_most_its_share_of_an_epoch(passes: int, share: float, changes: tuple[str, ...]) -> None:
-    # A step trains a picture in the time of about three predictions, so a prediction costs a third of it at most.
+    # To change and predict a picture takes up to 0.3 of the time in which a step trains it (docs/performance.md).
     for training in range(0, 10_000, 37):
         pictures = most_pictures(training, changes, passes, share)
         assert pictures * len(changes) * passes * 0.3 <= share * training + 1e-9

@@ -20,13 +20,13 @@ from pneumo.evidence.tables import predictions_csv
 from pneumo.promote.context import PromotionContext
 from pneumo.spec.experiment_file import build_experiment
 from pneumo.spec.names import Tags
-from pneumo.tracking.outbox import open_outbox
 from pneumo.tracking.promotions import find_request
 from pneumo.tracking.store import Store
-from pneumo.tracking.study import StudyRun, end_study, end_trial, open_study, start_trial
+from pneumo.tracking.study import StudyRun, end_study, end_trial, start_trial
 from pneumo.tracking.trial_log import TrialLog
 from tests.support.outboxes import saved_model, send
 from tests.support.program import PHANTOMS, called, client, runs
+from tests.support.recorded import begun
 
 if TYPE_CHECKING:
     import keras
@@ -35,6 +35,12 @@ Array = NDArray[Any]
 
 NAMES = tuple(f"picture {row}" for row in range(8))
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+
+PLAIN = np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9], np.float32)
+"""Probabilities that a threshold of 0.5 separates."""
+
+STRESSED = np.stack([PLAIN / 2, PLAIN**2]).astype(np.float32)
+"""Those of the same pictures under two changes, which make them less probable."""
 """Names and labels of the validation pictures of a recorded study."""
 
 STUDY = "small"
@@ -101,19 +107,8 @@ def record(store: Store, name: str, runs: Sequence[Recorded], promote: Mapping[s
     """Record a study on phantoms in the current folder, and return the ids of its runs."""
     document = {"name": name, "data": PHANTOMS, "promote": dict(promote or {})}
     experiment = build_experiment(document, "the test")
-    study = open_study(
-        store,
-        open_outbox(Path("outbox", name)),
-        name=name,
-        engine="optuna",
-        algorithm="tpe",
-        version="0.1.0",
-        objectives=["val_auc"],
-        searched=[],
-        experiment_yaml=experiment.to_yaml(),
-        description="",
-        extra_tags={Tags.DATA_TEST: open_source(experiment.data).test_digest},
-    )
+    tags = {Tags.DATA_TEST: open_source(experiment.data).test_digest}
+    study = begun(store, name, experiment_yaml=experiment.to_yaml(), tags=tags)
     keys = [_record_run(study, run) for run in runs]
     end_study(study, "FINISHED", metrics={}, artifacts={})
     send(study.outbox, store)

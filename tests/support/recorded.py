@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pneumo.tracking.outbox import Outbox, open_outbox
@@ -9,8 +10,15 @@ from pneumo.tracking.store import Store
 from pneumo.tracking.study import StudyRun, open_study
 
 
-def begun(store: Store, name: str, outbox: Outbox | None = None, study_id: str | None = None) -> StudyRun:
-    """Start a study whose experiment has nothing but a name. By default, its outbox is in the current folder."""
+def begun(
+    store: Store,
+    name: str,
+    outbox: Outbox | None = None,
+    *,
+    experiment_yaml: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> StudyRun:
+    """Start a study. By default, its experiment has nothing but a name, and its outbox is in the current folder."""
     return open_study(
         store,
         outbox or open_outbox(Path("outbox", name)),
@@ -20,7 +28,7 @@ def begun(store: Store, name: str, outbox: Outbox | None = None, study_id: str |
         version="0.1.0",
         objectives=["val_auc"],
         searched=[],
-        experiment_yaml=f"name: {name}\n",
+        experiment_yaml=experiment_yaml or f"name: {name}\n",
         description="",
-        extra_tags={"pneumo.id": study_id} if study_id else {},
+        extra_tags=dict(tags or {}),
     )
