@@ -148,7 +148,7 @@ def test_three_trials_compare_by_hyperparameters_and_learning_curves(tab: Page, 
     for parameter in ("layers", "learning_rate", "optimizer"):
         expect(compared(tab, parameter)).to_have_text([run.data.params[parameter] for run in three])
 
-    scroll_through_metrics(tab)
+    scroll_to_metric(tab, "val_auc")
     tab.get_by_role("link", name="val_auc", exact=True).click()
     tab.wait_for_url("**/metric?**")
     for run in three:
@@ -229,18 +229,22 @@ def compared(tab: Page, what: str) -> Locator:
     return tab.get_by_role("row").filter(has=header).get_by_role("cell")
 
 
-def scroll_through_metrics(tab: Page) -> None:
-    """Scroll to the end of the compare page's metrics, since the page has only the lines in sight.
+def scroll_to_metric(tab: Page, metric: str) -> None:
+    """Scroll the compare page's metrics until the name of one is in sight, since the page has few other lines.
 
     The steps are small, since the names, which link to the charts, follow the values one step behind.
     """
     tab.get_by_role("grid").last.evaluate(
-        """async values => {
+        """async (values, metric) => {
+            const bottom = values.getBoundingClientRect().bottom;
+            const isInSight = link => link.textContent.trim() === metric && link.getBoundingClientRect().bottom < bottom - 40;
             for (let top = 0; top < values.scrollHeight; top += 20) {
                 values.scrollTop = top;
                 await new Promise(requestAnimationFrame);
+                if ([...document.querySelectorAll("a")].some(isInSight)) return;
             }
-        }"""
+        }""",
+        metric,
     )
 
 
