@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = [
+    "tests.support.in_process",
     "tests.support.places",
     "tests.support.mlflow_server",
     "tests.support.postgres",
@@ -27,8 +30,40 @@ ARCHIVE = "PNEUMO_TEST_ARCHIVE"
 
 DEFAULT_ARCHIVE = ROOT.parent / "shared" / "data" / "chest-xray-pneumonia.zip"
 
+LONGEST = (
+    "engines/test_contract.py",
+    "promote/test_promote.py",
+    "search/test_drills.py",
+    "search/test_drills_server.py",
+    "search/test_drills_trials.py",
+    "search/test_drills_disk.py",
+    "search/test_article.py",
+    "promote/test_no_comparison.py",
+    "search/test_engines.py",
+    "search/test_search.py",
+    "replay/test_replay.py",
+    "search/test_odd_places.py",
+    "search/test_search_ends.py",
+    "search/test_integrity.py",
+    "tracking/test_pages.py",
+    "training/test_trial_resume.py",
+    "project/test_wheel.py",
+    "search/test_loop.py",
+    "tracking/test_location.py",
+    "promote/test_promoted_ensemble.py",
+    "cnn/test_export.py",
+    "cnn/test_checkpoint.py",
+    "tracking/test_served.py",
+    "tracking/test_model.py",
+)
+"""Files of tests that take long, fast or slow ones. `make test` starts with them."""
+
 # TensorFlow reads this when it is imported. Worker processes inherit it.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# A busy machine is no failure. Hypothesis would fail an example that takes more than 0.2 seconds.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 # A shell starts background jobs with Ctrl-C ignored, and the programs that the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -60,3 +95,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return an empty folder, the current one: `mlflow.db` and `mlruns/` are written there, as in a user's project."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first, then those with most tests: at the end both processes of `make test` are busy."""
+    places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (places.get(item.path, len(places)), -tests[item.path], item.path))
