@@ -162,7 +162,7 @@ def test_the_ensemble_is_exported_to_onnx(promoted: Promoted) -> None:
     inputs = {}
     for needed in session.get_inputs():
         _, side, _, channels = needed.shape
-        squares = [decode((folder / f"{n}.jpeg").read_bytes(), (side,), "").squares[0] for n in range(SERVED)]
+        squares = [decode((folder / f"{n}.jpeg").read_bytes(), (side,)).squares[0] for n in range(SERVED)]
         grey = np.stack(squares).astype(np.float32)[..., None]
         inputs[needed.name] = np.repeat(grey, channels, axis=-1)
     (answers,) = session.run(None, inputs)
