@@ -13,6 +13,9 @@ from typing import Literal
 SUITE = "stress-1"
 """Name and version of the suite. A change of a transform or its strength is a new version."""
 
+FRAME = 0.15
+"""Width of a picture's frame on each side, as a share of the side."""
+
 ChangeKind = Literal["geometry", "photometry", "frame"]
 
 
@@ -41,7 +44,9 @@ CHANGES: tuple[Change, ...] = (
     Change("gamma_low", "photometry", "gamma .67"),
     Change("blur", "photometry", "binomial 3 x 3 blur, twice"),
     Change("noise", "photometry", "normal noise of 12 grey levels"),
-    Change("frame", "frame", "the outer 15 % on each side replaced by that of a picture of the other class"),
+    Change(
+        "frame", "frame", f"the outer {100 * FRAME:.0f} % on each side replaced by that of a picture of the other class"
+    ),
 )
 """The changes of the suite, in the order in which their figures are listed."""
 

@@ -1,11 +1,11 @@
-"""Shortcuts: how well the class can be told from what is no lung.
+"""Shortcuts: how well the class can be predicted without looking at the lungs.
 
-A network learns whatever tells the classes apart, also a hospital's marker in a corner or the way its scanner crops (Zech et
-al. 2018, doi:10.1371/journal.pmed.1002683; DeGrave et al. 2021, doi:10.1038/s42256-021-00338-7). Three small models are given
-no lung to look at: `files` sees how a picture is stored, `brightness` two numbers, and `frame` the margin. Each predicts
-pictures of patients that it was not fitted on. A network may find more than such a model does, so a low figure proves nothing.
-A disease may change these features too, so a high one is a reason to look, and no fault. Only the training pool is used: no
-model is fitted to the sealed test pictures.
+A network learns whatever separates the classes, even a hospital's marker in a corner or the way its scanner crops (Zech et al.
+2018, doi:10.1371/journal.pmed.1002683; DeGrave et al. 2021, doi:10.1038/s42256-021-00338-7). Three small models do not see the
+lungs: `files` sees how a picture is stored, `brightness` two numbers, and `frame` the margin. Each model predicts pictures of
+patients that it was not fitted on. A network may find more than such a model, so a low AUC proves nothing. A disease may change
+these features too, so a high AUC is a reason to look, and not a fault. Only the training pool is used: no model is fitted to
+the sealed test pictures.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pneumo.data.audit.findings import Finding, Shortcut
 from pneumo.data.audit.measure import THUMBNAIL, Measurements
 from pneumo.data.pictures import Picture
+from pneumo.spec.stress import FRAME
 
 SUSPICIOUS = 0.6
 """A warning is given if the whole interval of an AUC is above this."""
@@ -27,9 +28,6 @@ FEWEST = 20
 """Fewest patients of each class. With fewer, the interval is too wide to say anything."""
 
 FOLDS = 5
-
-FRAME = 0.15
-"""Width of the margin as a share of the side."""
 
 SEEN = {
     "files": "width, height, shape, mode and bytes per pixel",
@@ -42,13 +40,13 @@ _SIDE = 32
 """Side in pixels of the thumbnails whose margin is looked at."""
 
 _TYPICAL = 6
-"""Pictures of each class that a finding names."""
+"""Number of pictures of each class that a finding names."""
 
 
 def find_shortcuts(
     pictures: Sequence[Picture], measurements: Measurements
 ) -> tuple[tuple[Shortcut, ...], list[Finding]]:
-    """Return how well each model tells the class, and a warning for each that tells it well.
+    """Return how well each model predicts the class, and a warning for each that predicts it well.
 
     Args:
         pictures: The pictures of the training pool: the first ones that were measured.
@@ -66,14 +64,14 @@ def find_shortcuts(
         return (), []
     shortcuts, findings = [], []
     with threadpool_limits(1):  # more threads hardly help at this size, and they wait for each other on a busy machine
-        for name, (model, features) in _probes(measurements, rows).items():
+        for name, (model, features) in _models(measurements, rows).items():
             scores = _predict_apart(model, features, labels, patients)
             auc, low, high = clustered_auc(labels, scores, patients)
             shortcuts.append(Shortcut(name, SEEN[name], auc, low, high))
             if low > SUSPICIOUS:
                 message = (
-                    f"the class can be told with an AUC of {auc:.3f} (95 % interval {low:.3f} to {high:.3f}; chance is 0.5) "
-                    f"from {SEEN[name]} alone: a network may learn that and not the lungs"
+                    f"{SEEN[name]}: enough to predict the class with an AUC of {auc:.3f} (95 % interval {low:.3f} to "
+                    f"{high:.3f}; chance is 0.5), so a network may learn that and ignore the lungs"
                 )
                 typical = tuple(pictures[rows[n]].name for n in _typical(labels, scores))
                 findings.append(Finding(f"shortcut-{name}", "warning", message, typical))
@@ -83,31 +81,30 @@ def find_shortcuts(
 def clustered_auc(
     labels: NDArray[np.int64], scores: NDArray[np.float64], patients: NDArray[np.int64]
 ) -> tuple[float, float, float]:
-    """Return the area under the ROC curve and its 95 % interval, if a patient may have several pictures.
+    """Return the area under the ROC curve and its 95 % interval, which allows for several pictures of one patient.
 
-    Source of the variance: Obuchowski 1997, Biometrics 53:567-578.
+    The variance is that of Obuchowski 1997, Biometrics 53:567-578.
 
     Args:
         labels: 0 or 1, (n,). Both occur.
         scores: Higher for class 1, (n,).
-        patients: Numbers of the patients from 0, (n,).
+        patients: Numbers of the patients, (n,): each from 0 to the largest occurs.
     """
     from scipy.stats import rankdata
 
     is_positive = labels == 1
     positives, negatives = int(is_positive.sum()), int((~is_positive).sum())
-    # For each picture, the share of the other class that it is ranked rightly against; a tie counts half.
+    # For each picture, the share of the other class that it is ranked on the right side of. A tie counts half.
     within = np.empty(len(scores))
     within[is_positive], within[~is_positive] = rankdata(scores[is_positive]), rankdata(scores[~is_positive])
     below = rankdata(scores) - within
     share = np.where(is_positive, below / negatives, 1 - below / positives)
     auc = float(share[is_positive].mean())
-    count = patients.max() + 1
+    all_groups = int(patients.max()) + 1
     sums, groups = [], []
     for selected in (is_positive, ~is_positive):
-        sums.append(np.bincount(patients[selected], share[selected] - auc, count))
+        sums.append(np.bincount(patients[selected], share[selected] - auc, all_groups))
         groups.append(len(np.unique(patients[selected])))
-    all_groups = len(np.unique(patients))
     variance = (
         groups[0] / (groups[0] - 1) * (sums[0] ** 2).sum() / positives**2
         + groups[1] / (groups[1] - 1) * (sums[1] ** 2).sum() / negatives**2
@@ -117,7 +114,7 @@ def clustered_auc(
     return auc, max(auc - error, 0.0), min(auc + error, 1.0)
 
 
-def _probes(measurements: Measurements, rows: NDArray[np.int64]) -> dict[str, tuple[Any, NDArray[np.float64]]]:
+def _models(measurements: Measurements, rows: NDArray[np.int64]) -> dict[str, tuple[Any, NDArray[np.float64]]]:
     """Return the models with their features, by name."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.tree import DecisionTreeClassifier
