@@ -37,6 +37,7 @@ LONGEST = (
     "search/test_drills_server.py",
     "search/test_drills_trials.py",
     "search/test_drills_disk.py",
+    "search/test_whole_way.py",
     "search/test_article.py",
     "promote/test_no_comparison.py",
     "search/test_engines.py",
@@ -56,7 +57,7 @@ LONGEST = (
     "tracking/test_served.py",
     "tracking/test_model.py",
 )
-"""Files of tests that take long, fast or slow ones. `make test` starts with them."""
+"""The test files that take longest, in `make test` or in `make test-slow`. Both start with them."""
 
 # TensorFlow reads this when it is imported. Worker processes inherit it.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -99,7 +100,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first, then those with most tests: at the end both processes of `make test` are busy."""
+    """Put the longest files first, then the files with most tests, so that both processes end at about the same time."""
     places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
     tests = Counter(item.path for item in items)
     items.sort(key=lambda item: (places.get(item.path, len(places)), -tests[item.path], item.path))

@@ -250,8 +250,8 @@ def _create(path: Path) -> None:
     """Create MLflow's tables in an SQLite database in one transaction.
 
     MLflow takes many transactions. If it is killed between two of them, it cannot continue ("table issues already exists").
-    So it creates the tables in a database in memory, which is copied here in one transaction. There the disk does not delay
-    the about thousand commits either.
+    So it creates the tables in a database in memory, which is copied here in one transaction. In memory, its thousand or so
+    commits do not wait for the disk.
     """
     memory = f"file:pneumo-{uuid.uuid4().hex}?mode=memory&cache=shared"
     with closing(sqlite3.connect(memory, uri=True)) as source, closing(sqlite3.connect(path, timeout=60)) as target:

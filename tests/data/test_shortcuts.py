@@ -1,4 +1,4 @@
-"""Shortcuts: planted ones are found, and labels that nothing tells stay unexplained."""
+"""Shortcuts: planted ones are found, and labels at random give no warning."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def audit_of(
     alike: int = 1,
     taller: int = 0,
 ) -> Audit:
-    """Audit pictures of noise that nothing but `change` tells apart.
+    """Audit pictures of noise whose classes differ in nothing but `change` and the height.
 
     Args:
         tmp_path: Where the zip is written.
@@ -117,7 +117,7 @@ def test_a_planted_shortcut_is_found(
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_labels_that_nothing_tells_give_no_warning(tmp_path: Path, seed: int) -> None:
+def test_labels_at_random_give_no_warning(tmp_path: Path, seed: int) -> None:
     audit = audit_of(tmp_path, seed=seed)
     assert [shortcut.name for shortcut in audit.shortcuts] == ["files", "brightness", "frame"]
     assert shortcuts_found(audit) == set()
@@ -125,7 +125,7 @@ def test_labels_that_nothing_tells_give_no_warning(tmp_path: Path, seed: int) ->
 
 
 def test_a_patient_who_is_recognized_is_no_shortcut(tmp_path: Path) -> None:
-    """Pictures of a patient look alike. If the folds cut patients apart, that tells nothing."""
+    """Pictures of one patient look alike. That does not help if a patient is in one fold only."""
     audit = audit_of(tmp_path, alike=4, patients=30)
     assert shortcuts_found(audit) == set()
     assert max(shortcut.low for shortcut in audit.shortcuts) < SUSPICIOUS

@@ -1,7 +1,7 @@
 """Run a verb in the process of the tests, for requests that end before a search, a training or a server starts.
 
-A process of its own needs one to three seconds for its imports. Each verb has tests with one, which show that errors and exit
-statuses leave the process too.
+A new process needs one to three seconds for its imports. Other tests of each verb start one, and so check that errors and exit
+statuses reach the shell.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def end(program: subprocess.Popen[str], target: str, number: signal.Signals) -> 
 
 
 def curves(folder: Path, run: Run) -> dict[str, list[tuple[int, float]]]:
-    """Return the steps and values of every metric of a run, without those that depend on time."""
+    """Return the steps and values of each metric of a run, except for the metrics that depend on time."""
     store = client(folder)
     names = [name for name in run.data.metrics if not name.startswith(TIME_METRICS)]
     return {name: [(m.step, m.value) for m in store.get_metric_history(run.info.run_id, name)] for name in names}

@@ -1,4 +1,4 @@
-"""New local MLflow stores. MLflow needs a second of computing for the tables of each, so they are copied here."""
+"""New local MLflow stores. MLflow needs a second to create the tables of one, so they are copied from a template."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pneumo.tracking.store import Store, connect
 
 
 def new_store(folder: Path) -> Store:
-    """Create `mlflow.db` in a folder, and connect to it. In MLflow it is as new as one that MLflow created."""
+    """Create `mlflow.db` in a folder and connect to it. MLflow finds it as empty as one that it created itself."""
     new_database(folder / "mlflow.db")
     return connect(f"sqlite:///{folder.absolute()}/mlflow.db")
 
 
 def new_database(file: Path) -> None:
-    """Create MLflow's database. It has the tables only: MLflow adds the experiment `Default` when it opens it."""
+    """Create MLflow's database with nothing but its tables. MLflow adds the experiment `Default` when it opens the file."""
     file.write_bytes(_tables())
 
 

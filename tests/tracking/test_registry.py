@@ -18,7 +18,7 @@ from tests.support.new_stores import new_store
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """Return one store for the module. Each test has a model of its own."""
+    """Return a store that all tests of the module share. Each test uses its own model."""
     folder = tmp_path_factory.mktemp("registry")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -66,7 +66,7 @@ class ClassStatistics:
 
 @dataclass(frozen=True)
 class Shortcut:
-    """How well a small model tells the class of the training pool's pictures from what is no lung.
+    """How well a small model predicts the class of the training pool's pictures without seeing the lungs.
 
     Attributes:
         name: `files`, `brightness` or `frame`.

@@ -48,7 +48,7 @@ HEAD = (
 )
 """Header of the table of parts and classes."""
 
-SHORTCUTS = "How well the class of a training picture can be told from what is no lung (other patients; chance is 0.5):"
+SHORTCUTS = "How well the class can be predicted without the lungs (training pictures, cross-validated by patient):"
 """Caption of the table of shortcuts."""
 
 SHORTCUT_HEAD = ("seen", "AUC", "95 % interval")
