@@ -6,14 +6,14 @@ import io
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from tests.support.in_process import RunHere
 from tests.support.pictures import archive_files, write_zip
-from tests.support.program import LONGEST, client, command, runs, search, write
+from tests.support.program import client, command, runs, search, write
 
 TRAIN, TEST = "train/NORMAL/IM-0001-0001.jpeg", "test/NORMAL/IM-9009-0001.jpeg"
 
@@ -23,17 +23,12 @@ def experiment(tmp_path: Path) -> Path:
     return write(tmp_path, data={"source": "kaggle", "validation": 0.3}, search={"trials": 1})
 
 
-def audit(path: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    arguments = [sys.executable, "-m", "pneumo.data", "audit", str(path)]
-    return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=LONGEST, check=False)
-
-
 def test_a_study_on_leaking_pictures_is_refused_unless_the_experiment_says_why(
-    tmp_path: Path, experiment: Path
+    tmp_path: Path, experiment: Path, run_here: RunHere
 ) -> None:
     files = archive_files(6, 2)
     path = write_zip(tmp_path / "planted.zip", files | {TEST: files[TRAIN]})
-    refused = search(experiment, "--data", path, folder=tmp_path)
+    refused = run_here("search", experiment, "--data", path, folder=tmp_path)
     assert refused.returncode == 2
     (line,) = refused.stderr.splitlines()
     assert TRAIN in line
@@ -55,20 +50,20 @@ def test_a_study_on_leaking_pictures_is_refused_unless_the_experiment_says_why(
     assert [{TRAIN, TEST} <= set(fault["pictures"]) for fault in faults] == [True]
 
 
-def test_the_search_uses_the_findings_of_a_full_audit(tmp_path: Path, experiment: Path) -> None:
+def test_the_search_uses_the_findings_of_a_full_audit(tmp_path: Path, experiment: Path, run_here: RunHere) -> None:
     """A copy that was encoded again has another digest, so only the full audit finds it. The search knows of it afterwards."""
     files = archive_files(6, 2)
     copy = io.BytesIO()
     Image.open(io.BytesIO(files[TRAIN])).save(copy, "JPEG", quality=60)
     path = write_zip(tmp_path / "planted.zip", files | {TEST: copy.getvalue()})
-    before = search(experiment, "--data", path, "--dry-run", folder=tmp_path)
+    before = run_here("search", experiment, "--data", path, "--dry-run", folder=tmp_path)
     assert before.returncode == 0, before.stderr
 
-    audited = audit(path, tmp_path)
+    audited = run_here("data", "audit", path, folder=tmp_path)
     assert audited.returncode == 1, audited.stderr
     assert TRAIN in audited.stdout
     assert TEST in audited.stdout
-    refused = search(experiment, "--data", path, folder=tmp_path)
+    refused = run_here("search", experiment, "--data", path, folder=tmp_path)
     assert refused.returncode == 2
     assert TRAIN in refused.stderr
     assert TEST in refused.stderr

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
+from tests.support.in_process import RunHere
 from tests.support.program import LONGEST, check_study, check_trial, client, command, runs, search, write
 
 
@@ -67,20 +68,24 @@ def test_a_study_that_was_killed_before_it_was_closed_is_closed(study: tuple[Pat
     assert {run.info.status for run in runs(folder, "small")[1]} == {"FINISHED"}
 
 
-def test_a_changed_study_is_refused_with_the_difference(study: tuple[Path, Path, str]) -> None:
+def test_a_changed_study_is_refused_with_the_difference(study: tuple[Path, Path, str], run_here: RunHere) -> None:
     folder, experiment, _ = study
-    space = search(experiment, "--trials", 9, "--set", "layers=[1, 3]", folder=folder)
+    space = run_here("search", experiment, "--trials", 9, "--set", "layers=[1, 3]", folder=folder)
     assert space.returncode == 2
     assert "hyperparameters.layers was [1, 2], now [1, 3]" in space.stderr
     assert "; with --set search.from=small the new study learns from the trials of this one" in space.stderr
-    pictures = search(experiment, "--trials", 9, "--set", "data.phantom.seed=1", folder=folder)
+    pictures = run_here("search", experiment, "--trials", 9, "--set", "data.phantom.seed=1", folder=folder)
     assert pictures.returncode == 2
     assert "data.phantom was" in pictures.stderr
     assert "search.from" not in pictures.stderr  # it refuses other validation pictures
-    store = search(experiment, "--trials", 9, folder=folder, MLFLOW_TRACKING_URI=f"sqlite:///{folder}/other.db")
+    store = run_here(
+        "search", experiment, "--trials", 9, folder=folder, MLFLOW_TRACKING_URI=f"sqlite:///{folder}/other.db"
+    )
     assert store.returncode == 2
     assert "not in this MLflow store" in store.stderr
-    database = search(experiment, "--trials", 9, "--storage", f"sqlite:///{folder}/other-studies.db", folder=folder)
+    database = run_here(
+        "search", experiment, "--trials", 9, "--storage", f"sqlite:///{folder}/other-studies.db", folder=folder
+    )
     assert database.returncode == 2
     assert "whose trials are in another database" in database.stderr
 
