@@ -149,7 +149,8 @@ def main() -> int:
 try:
     run_command(app, "search")
 except SystemExit as end:
-    Path("status").write_text(str(end.code))
+    Path("status.part").write_text(str(end.code))
+    Path("status.part").rename("status")
 """
 """A command that shows a bar until it is interrupted, then says so, ends cleanly and leaves a file with its exit status."""
 
