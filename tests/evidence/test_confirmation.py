@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from pneumo.evidence.confirmation import confirmation_figure, confirmation_sentences
+
 from pneumo.evidence.tables import confirm_csv
 from pneumo.spec.selection import Confirmation
 

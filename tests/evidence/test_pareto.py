@@ -9,8 +9,8 @@ import optuna
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import create_trial
-
 from pneumo.evidence.pareto import axis_settings, format_cell, front_table, pareto_figure
+
 from pneumo.evidence.tables import pareto_csv
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.objective import OBJECTIVES

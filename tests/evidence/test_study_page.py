@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import optuna
 import pytest
-
 from pneumo.evidence.study_page import study_page
+
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.hyperparameters import Value
 from pneumo.spec.result import Trial, TrialResult
