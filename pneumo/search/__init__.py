@@ -8,6 +8,7 @@ recorder     the study's run in MLflow and the runs of its trainings; descriptio
 flush        send the outbox to MLflow and wait for it
 preflight    what is checked before a study starts or is resumed
 screen       what is shown of the trials; summary what is said at the end; dry_run shows what would run
+comparison   the best trial and the tutorial's network, compared with an interval
 retention    which models are kept
 integrity    --check: is the record of a study complete?
 """

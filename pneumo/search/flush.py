@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -97,6 +97,14 @@ class Flush:
         for run in trial_runs(self.store, study):
             if key := run.tags.get(Tags.KEY):
                 self.outbox.store_run_id(key, run.run_id)
+
+    def with_run_ids(self, finished_trials: Sequence[Trial]) -> list[Trial]:
+        """Return the trials with the ids that MLflow gave to their runs, where those are known."""
+        ids = [self.outbox.run_id(trial.result.run_id) or trial.result.run_id for trial in finished_trials]
+        return [
+            replace(trial, result=replace(trial.result, run_id=run_id))
+            for trial, run_id in zip(finished_trials, ids, strict=True)
+        ]
 
     def report_unsent(self, command: TypedCommand, *, interrupted: bool) -> int:
         """Say how much was not sent, where it is and how to send it. Return the exit status."""

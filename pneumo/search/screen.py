@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +13,7 @@ from rich.text import Text
 from pneumo.console.display import TrainingProgress, say
 from pneumo.search.loop import Training
 from pneumo.spec.best import baseline_trial, best_first, best_metric
+from pneumo.spec.comparison import Comparison
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.names import Metrics
 from pneumo.spec.objective import epoch_metric
@@ -151,9 +152,21 @@ def show_header(
 
 
 def show_results(
-    console: Console, experiment: Experiment, finished_trials: Sequence[Trial], confirmed: Sequence[Confirmation] = ()
+    console: Console,
+    experiment: Experiment,
+    finished_trials: Sequence[Trial],
+    confirmed: Sequence[Confirmation] = (),
+    compare: Callable[[Trial, Trial], Comparison | None] = lambda best, baseline: None,
 ) -> None:
-    """Show the best trials or the Pareto front, the confirmations, and the gain over the tutorial's network."""
+    """Show the best trials or the Pareto front, the confirmations, and the gain over the tutorial's network.
+
+    Args:
+        console: Where the lines go.
+        experiment: The study's experiment.
+        finished_trials: Its finished trials.
+        confirmed: The confirmed trials, best first.
+        compare: Returns the difference between the best trial and the baseline with its interval, if there is one.
+    """
     objectives, rule = experiment.search.objectives, experiment.promote.rule
     best = best_first(finished_trials, experiment, confirmed)
     if len(objectives) > 1:
@@ -178,7 +191,7 @@ def show_results(
         say(console, describe_confirmation(confirmed[0], experiment))
     baseline = baseline_trial(finished_trials, experiment)
     if best and baseline and len(objectives) == 1:
-        say(console, describe_gain(best[0], baseline, objectives[0]))
+        say(console, describe_gain(best[0], baseline, objectives[0], compare(best[0], baseline)))
     if best and (stress := describe_stress(best[0])):
         say(console, stress)
 

@@ -146,9 +146,15 @@ def _run_steps(request: SearchRequest, place: Place, plan: WorkerPlan) -> int:
         return flush.report_unsent(command, interrupted=False)
     study = _open_study(request, flush, interruption)
     if (confirmed := _confirmed_if_complete(study, request)) is not None:
-        skipped = study.engine.skipped()
         return summarize(
-            experiment, study.finished_trials, study.store, command, console, confirmed=confirmed, skipped=skipped
+            experiment,
+            flush.with_run_ids(study.finished_trials),
+            study.store,
+            command,
+            console,
+            request.source.classes,
+            confirmed=confirmed,
+            skipped=study.engine.skipped(),
         )
     finished = len(study.finished_trials)
     place.start(experiment.search.trials - finished)  # they import TensorFlow while the pictures are prepared here
@@ -163,10 +169,11 @@ def _run_steps(request: SearchRequest, place: Place, plan: WorkerPlan) -> int:
         say(console, f"Ended: {outcome.ending.reason}.")
     return summarize(
         experiment,
-        outcome.finished_trials,
+        flush.with_run_ids(outcome.finished_trials),
         study.store,
         command,
         console,
+        request.source.classes,
         outcome.ending,
         outcome.confirmed,
         outcome.skipped,

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from pneumo.console.command import INTERRUPTED, NOTHING_FIT, OK, TypedCommand, program_path
 from pneumo.console.display import say
+from pneumo.search.comparison import compare_with_baseline
 from pneumo.search.loop import Ending
 from pneumo.search.screen import show_results
 from pneumo.spec.candidate import SkipReason
@@ -31,6 +32,7 @@ def summarize(
     store: Store,
     command: TypedCommand,
     console: Console,
+    classes: Sequence[str],
     ending: Ending | None = None,
     confirmed: Sequence[Confirmation] = (),
     skipped: Mapping[SkipReason, int] | None = None,
@@ -39,17 +41,25 @@ def summarize(
 
     Args:
         experiment: The study's experiment.
-        finished_trials: Its finished trials.
+        finished_trials: Its finished trials, with the ids of their runs in MLflow.
         store: The MLflow store that holds its runs.
         command: The search as it was typed.
         console: Where the lines go.
+        classes: Names of the two classes.
         ending: Why the search ended; None if the study was complete before.
         confirmed: The confirmed trials, best first.
         skipped: How many proposals were not trained, by reason.
     """
     is_any_complete = any(trial.result.state == "complete" for trial in finished_trials)
     if is_any_complete:
-        show_results(console, experiment, finished_trials, confirmed)
+        objective = experiment.search.objectives[0]
+        show_results(
+            console,
+            experiment,
+            finished_trials,
+            confirmed,
+            lambda best, baseline: compare_with_baseline(store, best, baseline, objective, classes),
+        )
     for line in describe_skipped(skipped or {}):
         say(console, line)
     if ending and ending.interrupted:
