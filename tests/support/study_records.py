@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import io
+import json
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
+from pneumo.evidence.plots import trial_plots
+from pneumo.evidence.tables import predictions_csv
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.hyperparameters import Value
 from pneumo.spec.result import State, Trial, TrialResult
 from pneumo.spec.run import RecordedRun
 from pneumo.spec.study_record import RecordedFinding, StudyRecord
+from pneumo.tracking.outbox import open_outbox
+from pneumo.tracking.store import Store, connect
+from pneumo.tracking.study import DatasetPart, end_study, end_trial, start_trial
+from pneumo.tracking.trial_log import TrialLog
+from tests.support.outboxes import send
+from tests.support.recorded import begun
 
 START = 1_767_268_800.0  # 1 January 2026, 12:00 UTC
 
@@ -122,3 +133,62 @@ def png(width: int, height: int) -> bytes:
     out = io.BytesIO()
     Image.new("RGB", (width, height), "#dde3ea").save(out, "PNG")
     return out.getvalue()
+
+
+def write_trials(folder: Path, made: Experiment, trials: list[Trial], *, plotted: Collection[int] = ()) -> Store:
+    """Write a study with these trials into the MLflow of a folder, the current one, as a search writes it.
+
+    Args:
+        folder: The folder.
+        made: The experiment.
+        trials: The trials.
+        plotted: Numbers of the complete trials that have real plots, which take a second. Others have an empty picture.
+    """
+    store = connect(f"sqlite:///{folder}/mlflow.db")
+    outbox = open_outbox(Path("mlruns", "outbox", made.name))
+    tags = {"pneumo.data.patients": "told by the generator", "pneumo.data.validation": "0123"}
+    study = begun(store, made.name, outbox, experiment_yaml=made.to_yaml(), tags=tags)
+    findings = [
+        {"kind": "outlier", "severity": "warning", "message": "a.png differs from all others", "pictures": ["a.png"]}
+    ]
+    outbox.append_files(study.run_id, {"audit.json": json.dumps({"findings": findings})})
+    counts = {"num_rows": 60, "patients": 30, "NORMAL": 25, "PNEUMONIA": 35}
+    parts = [DatasetPart("validation", "phantoms", "ab" * 16, "phantom:seed=0", counts)]
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 60)
+    pixels = rng.integers(0, 255, (60, 64, 64), np.uint8)
+    names, patients = [f"{n}.png" for n in range(60)], [f"p{n // 2}" for n in range(60)]
+    for trial in trials:
+        result = trial.result
+        key = start_trial(study, trial.number, trial.candidate.hyperparameters, 7, parts)
+        log = TrialLog(outbox, key)
+        for epoch, value in enumerate(result.history, start=1):
+            log.epoch({"val_auc": value, "loss": 1 / epoch}, epoch)
+        best = {} if result.value is None else {"best_val_auc": result.value}
+        log.finish({**result.metrics, **best, "epochs_trained": float(len(result.history))})
+        if result.state == "complete":
+            guesses = 1 / (1 + np.exp(-6 * (labels - 0.5) * (result.value or 0) - rng.normal(size=60)))
+            stress = "".join(f"change_{k},geometry,0.9,0.8,0.7,0.6\n" for k in range(16))
+            drawn = {"roc.png": png(640, 480)}
+            if trial.number in plotted:
+                drawn = trial_plots(
+                    title=f"{made.name} trial {trial.number}",
+                    history=[{"epoch": k, "val_auc": v} for k, v in enumerate(result.history, start=1)],
+                    best_epoch=1,
+                    labels=labels,
+                    probabilities=guesses,
+                    names=names,
+                    pixels=pixels,
+                    threshold=0.5,
+                )
+            log.artifacts(
+                {
+                    **{f"plots/{name}": content for name, content in drawn.items()},
+                    "predictions.csv": predictions_csv(names, patients, labels, guesses),
+                    "stress.csv": "change,kind,auc,accuracy,sensitivity,specificity\n" + stress,
+                }
+            )
+        end_trial(study, key, result.state, result.error)
+    end_study(study, "FINISHED", metrics={}, artifacts={}, reason="all trials ended")
+    send(outbox, store)
+    return store

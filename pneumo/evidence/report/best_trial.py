@@ -36,14 +36,20 @@ _WIDE = ("mistakes", "attention", "grad_cam", "stress")
 
 
 def plots_of(files: Mapping[str, bytes]) -> list[dict[str, Any]]:
-    """Return the plots among the artifacts of a run, in the order of the page, each as a picture in a URL."""
+    """Return the plots among the artifacts of a run, in the order of the page, each as a picture in a URL.
+
+    A file that is no picture is left out.
+    """
     folder = Artifacts.plot("")
     names = [path.removeprefix(folder).rpartition(".") for path in files if path.startswith(folder)]
     stems = [stem for stem, _, ending in names if ending == "png"]
     order = [*(name for name in _CAPTIONS if name in stems), *sorted(set(stems) - set(_CAPTIONS))]
     plots = []
     for stem in order:
-        kind, content, width, height = _small(files[f"{folder}{stem}.png"])
+        try:
+            kind, content, width, height = _small(files[f"{folder}{stem}.png"])
+        except OSError:  # not a picture
+            continue
         caption = _CAPTIONS.get(stem, stem.replace("_", " ").capitalize() + ".")
         plots.append(
             {
@@ -67,11 +73,14 @@ def _small(png: bytes) -> tuple[str, bytes, int, int]:
 
 
 def stress_rows(stress_csv: str) -> list[dict[str, str]]:
-    """Return a row for each change of the stress suite, given the text of `stress.csv`."""
+    """Return a row for each change of the stress suite, given the text of `stress.csv`; none if it is damaged."""
     effects = {change.name: change.effect for change in CHANGES}
     rows = []
     for row in csv.DictReader(io.StringIO(stress_csv)):
-        figures = {key: f"{float(row[key]):.4f}" for key in ("auc", "accuracy", "sensitivity", "specificity")}
+        try:
+            figures = {key: f"{float(row[key]):.4f}" for key in ("auc", "accuracy", "sensitivity", "specificity")}
+        except (KeyError, TypeError, ValueError):
+            return []
         rows.append({"change": row["change"], "kind": row["kind"], "effect": effects.get(row["change"], "")} | figures)
     return rows
 
@@ -86,7 +95,7 @@ def _values(record: StudyRecord) -> Mapping[str, Any] | None:
     return {
         "trial": best,
         "plots": plots_of(files),
-        "stress": stress_rows(stress.decode()) if stress else [],
+        "stress": stress_rows(stress.decode(errors="replace")) if stress else [],
         "changed": [
             (name, format_hyperparameter(value), format_hyperparameter(getattr(TUTORIAL, name)))
             for name, value in values.items()
