@@ -81,7 +81,7 @@ anything about patients.</p>{% endif %}
 {% if space %}<div class="wide"><table>
 <thead><tr><th>hyperparameter</th><th>values searched</th><th>tutorial</th><th>what it is</th></tr></thead>
 <tbody>{% for name, values, tutorial, description in space %}<tr><td><code>{{ name }}</code></td><td>{{ values }}</td>
-<td>{{ tutorial }}</td><td class="text">{{ description or '' }}</td></tr>{% endfor %}</tbody></table></div>
+<td>{{ tutorial }}</td><td class="long">{{ description or '' }}</td></tr>{% endfor %}</tbody></table></div>
 {% else %}<p>No hyperparameter is searched.</p>{% endif %}
 """,
 )

@@ -246,11 +246,11 @@ def timeline_figure(trials: Sequence[Trial]) -> Figure | str:
                     "width": 0.8,
                 }
             )
-    height = min(620, max(200, 120 + 9 * len(timed)))
+    height = min(620, 130 + max(9, 26 - len(timed) // 2) * len(timed))
     return make_figure(
         traces,
         height,
-        xaxis=make_axis("time (UTC)", type="date"),
+        xaxis=make_axis("time (UTC)", type="date", nticks=5, tickangle=0),
         yaxis=make_axis("trial", autorange="reversed", **whole_ticks(max(trial.number for trial in timed))),
         barmode="overlay",
         showlegend=True,

@@ -14,7 +14,7 @@ from pneumo.spec.names import Metrics
 from pneumo.spec.result import CLASSES, Trial
 from pneumo.spec.selection import metric_value
 from pneumo.spec.study_record import StudyRecord
-from pneumo.spec.wording import describe_confirmation, describe_gain, describe_interval, describe_stress, format_value
+from pneumo.spec.wording import count_of, describe_gain, describe_interval, describe_stress, format_value
 
 _SHOWN = (
     Metrics.VAL_AUC,
@@ -73,7 +73,7 @@ def comparison_figure(comparisons: Sequence[Comparison]) -> Figure:
     return make_figure(
         [trace],
         90 + 50 * len(comparisons),
-        xaxis=make_axis("AUC of the best trial minus that of the baseline", range=[min(ends) - pad, max(ends) + pad]),
+        xaxis=make_axis("difference in AUC (best - baseline)", range=[min(ends) - pad, max(ends) + pad]),
         yaxis=make_axis("", type="category", autorange="reversed"),
         shapes=[zero | {"line": {"color": GREY, "width": 1.5, "dash": "dash"}}],
     )
@@ -90,8 +90,6 @@ def _values(record: StudyRecord) -> Mapping[str, Any]:
     comparisons = comparisons_of(record)
     of_objective = next((each for each in comparisons if each.metric == objectives[0]), None)
     sentences = [describe_gain(best, baseline, objectives[0], of_objective)] if baseline else []
-    if record.confirmed and record.confirmed[0].number == best.number:
-        sentences.append(describe_confirmation(record.confirmed[0], record.experiment))
     if stress := describe_stress(best):
         sentences.append(stress)
     other = baseline if baseline and baseline.number != best.number else None
@@ -121,6 +119,10 @@ def _tiles(
     tiles = [(f"best {name}", format_value(_value(best, name, record)), f"trial {best.number}")]
     if baseline:
         tiles.append(("the tutorial's network", format_value(_value(baseline, name, record)), "trial 0"))
+    if record.confirmed and record.confirmed[0].number == best.number:
+        mean = record.confirmed[0]
+        remark = f"95 % interval {format_value(mean.low)} to {format_value(mean.high)}" if mean.low is not None else ""
+        tiles.append((f"mean over {count_of(len(mean.values), 'other seed')}", format_value(mean.mean), remark))
     for each in comparisons:
         remark = f"95 % interval {each.low:+.4f} to {each.high:+.4f}"
         tiles.append((f"difference in AUC, {_row_name(each)} pictures", f"{each.difference:+.4f}", remark))

@@ -18,6 +18,7 @@ from pneumo.evidence.report.charts import (
     make_axis,
     make_figure,
     scale_settings,
+    whole_ticks,
 )
 from pneumo.evidence.report.importance import FEW_TRIALS, Importances, compute_importances
 from pneumo.evidence.report.section import Section
@@ -29,7 +30,12 @@ from pneumo.spec.study_record import StudyRecord
 from pneumo.spec.wording import format_hyperparameter
 
 BEST = 10
-"""Number of trials that are called the best ones."""
+"""Largest number of trials that are called the best ones."""
+
+
+def best_trials(record: StudyRecord) -> Sequence[Trial]:
+    """Return the best `BEST` trials, but at most a third of the complete ones."""
+    return record.ranking[: min(BEST, max(1, len(record.ranking) // 3))]
 
 
 def importance_figure(importances: Importances | str) -> Figure | str:
@@ -87,6 +93,8 @@ def slice_figure(dimension: Searched, record: StudyRecord) -> Figure | str:
         settings["categoryarray"] = [format_hyperparameter(level) for level in levels]
     elif _is_log(dimension):
         settings = scale_settings([float(value) for value in x])
+    elif dimension.integer:
+        settings |= whole_ticks(max(map(float, x)) - min(map(float, x)))
     trace = {
         "type": "scatter",
         "mode": "markers",
@@ -116,7 +124,7 @@ def parallel_figure(record: StudyRecord) -> Figure | str:
         _column(d.name, [t.candidate.hyperparameters.get(d.name) for t in complete], _is_log(d)) for d in dimensions
     ]
     columns.append(_column(record.metric, [_value(t, record) for t in complete], log=False))
-    best = {trial.number for trial in record.ranking[:BEST]}
+    best = {trial.number for trial in best_trials(record)}
     traces = []
     for name, colour, width, opacity, members in (
         ("other trials", GREY, 1.0, 0.55, [k for k, t in enumerate(complete) if t.number not in best]),
@@ -190,7 +198,7 @@ def _column(name: str, values: Sequence[Value | None], log: bool) -> _Column:
 
 def common_rows(record: StudyRecord) -> list[dict[str, str]]:
     """Return a row for each searched hyperparameter: its values among the best trials, and among all complete ones."""
-    best, complete = record.ranking[:BEST], record.of_state("complete")
+    best, complete = best_trials(record), record.of_state("complete")
     rows = []
     for dimension in record.experiment.space.searched:
         of_best, of_all = _present(dimension.name, best), _present(dimension.name, complete)
@@ -277,7 +285,7 @@ def _values(record: StudyRecord) -> Mapping[str, Any] | None:
         ],
         "still": [dimension.name for dimension in searched if dimension not in varied],
         "rows": common_rows(record) if len(complete) > BEST else [],
-        "best": min(BEST, len(record.ranking)),
+        "best": len(best_trials(record)),
         "parallel": parallel_figure(record),
     }
 

@@ -17,6 +17,7 @@ def changed_settings(experiment: Experiment) -> list[tuple[str, str, str]]:
     default = dict(_flatten(yaml.safe_load(Experiment(name=experiment.name).to_yaml())))
     own = dict(_flatten(yaml.safe_load(experiment.to_yaml())))
     keys = [key for key in dict.fromkeys((*own, *default)) if own.get(key) != default.get(key)]
+    keys = [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)]  # null instead of a block
     return [(key, own.get(key, "-"), default.get(key, "-")) for key in keys]
 
 
