@@ -67,6 +67,12 @@ def test_the_real_archive_has_exact_copies_and_no_leak(archive: Path) -> None:
     assert notes["not-taken"] == f"34 files not taken: {others}"
     assert "PNEUMONIA is 76% of train and 62% of test" in notes["class-balance"]
     assert len(of_kind(result, "outlier")) == 5
+    # The margin shows shoulders and belly, which children of a year and of five do not have in the same place.
+    assert {shortcut.name: round(shortcut.auc, 2) for shortcut in result.shortcuts} == {
+        "files": 0.89,
+        "brightness": 0.76,
+        "frame": 0.96,
+    }
     assert [finding.message for finding in quick_findings(source) if finding.kind == "copies"] == [
         finding.message for finding in result.findings if finding.kind == "copies"
     ]

@@ -21,7 +21,7 @@ from pneumo.data.split import FEWEST_TO_CHOOSE_BY
 if TYPE_CHECKING:
     from pneumo.data.audit.measure import Measurements
 
-RECIPE = 2
+RECIPE = 3
 """Version of the audit. Increase it when an audit of the same pictures would have another result."""
 
 _NOT_TAKEN = "not-taken"
@@ -95,6 +95,7 @@ def _audit(source: Source, measurements: Measurements) -> Audit:
     from pneumo.data.audit.copies import METHOD, copy_findings, exact_groups, near_pairs
     from pneumo.data.audit.patients import patient_findings
     from pneumo.data.audit.shift import balance_findings, class_statistics, outlier_findings, shift_findings
+    from pneumo.data.audit.shortcuts import find_shortcuts
 
     pictures, parts, has_val = all_pictures(source), parts_by_name(source), bool(source.validation)
     digests = measurements.digests
@@ -104,6 +105,7 @@ def _audit(source: Source, measurements: Measurements) -> Audit:
     near = [(pictures[first], pictures[second]) for first, second, _ in pairs]
     rows = class_statistics(pictures, parts, source.classes, measurements)
     copied = _patients_with_copies([*exact, *near], parts)
+    shortcuts, shortcut_findings = find_shortcuts(source.pictures, measurements)
     findings = [
         *copy_findings(exact, parts, source.classes, has_val),
         *copy_findings(near, parts, source.classes, has_val, [r for _, _, r in pairs]),
@@ -115,9 +117,10 @@ def _audit(source: Source, measurements: Measurements) -> Audit:
         *outlier_findings(pictures, measurements),
         *shift_findings(pictures, parts, source.classes, measurements),
         *balance_findings(rows),
+        *shortcut_findings,
         *_source_findings(source),
     ]
-    return Audit(source.description, METHOD, tuple(rows), _by_severity(findings))
+    return Audit(source.description, METHOD, tuple(rows), _by_severity(findings), shortcuts)
 
 
 def _source_findings(source: Source) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""The result of an audit: findings and a table of the classes, and their JSON."""
+"""The result of an audit: findings, a table of the classes, shortcuts, and their JSON."""
 
 from __future__ import annotations
 
@@ -65,13 +65,40 @@ class ClassStatistics:
 
 
 @dataclass(frozen=True)
+class Shortcut:
+    """How well a small model tells the class of the training pool's pictures from what is no lung.
+
+    Attributes:
+        name: `files`, `brightness` or `frame`.
+        seen: What the model sees, for people.
+        auc: Area under the ROC curve on pictures of patients that the model was not fitted on.
+        low: Lower end of its 95 % interval over patients; `high` the upper one.
+    """
+
+    name: str
+    seen: str
+    auc: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Audit:
-    """The result of a full audit of one source. `method` describes how near copies were found."""
+    """The result of a full audit of one source.
+
+    Attributes:
+        description: The source, for people.
+        method: How near copies were found.
+        rows: The table of parts and classes.
+        findings: What is wrong, or worth knowing, the gravest first.
+        shortcuts: What each small model found; empty if there are too few patients.
+    """
 
     description: str
     method: str
     rows: tuple[ClassStatistics, ...]
     findings: tuple[Finding, ...]
+    shortcuts: tuple[Shortcut, ...] = ()
 
     @property
     def faults(self) -> tuple[Finding, ...]:
@@ -98,7 +125,7 @@ def all_pictures(source: Source) -> list[Picture]:
 
 
 def to_json(audit: Audit) -> str:
-    """Return the audit as JSON: description, method, rows, findings."""
+    """Return the audit as JSON: description, method, rows, findings, shortcuts."""
     return json.dumps(asdict(audit), indent=1)
 
 
@@ -110,4 +137,5 @@ def from_json(text: str) -> Audit:
         document["method"],
         tuple(ClassStatistics(**row) for row in document["rows"]),
         tuple(Finding(**row | {"pictures": tuple(row["pictures"])}) for row in document["findings"]),
+        tuple(Shortcut(**row) for row in document["shortcuts"]),
     )

@@ -1,4 +1,4 @@
-"""The measurements of every picture: file digest, size, brightness, contrast, sharpness, and a thumbnail.
+"""The measurements of every picture: file digest and size, width and height, brightness, contrast, sharpness, and a thumbnail.
 
 They are cached by the pictures' content, so that a second audit decodes nothing.
 """
@@ -39,6 +39,7 @@ class Measurements:
 
     Attributes:
         digests: SHA-256 digests of the files' bytes; "" for a file that cannot be read.
+        file_sizes: Bytes of the files, int64 (n,); 0 for a file that cannot be read.
         sizes: Widths and heights in pixels, int64 (n, 2).
         modes: The pictures' modes, as the decoder names them.
         statistics: Brightness, contrast and sharpness, float64 (n, 3). Brightness and contrast are mean and standard
@@ -48,6 +49,7 @@ class Measurements:
     """
 
     digests: tuple[str, ...]
+    file_sizes: NDArray[np.int64]
     sizes: NDArray[np.int64]
     modes: tuple[str, ...]
     statistics: NDArray[np.float64]
@@ -60,6 +62,7 @@ class _Measurement:
     """The measurements of one picture."""
 
     digest: str = ""
+    file_size: int = 0
     size: tuple[int, int] = (0, 0)
     mode: str = ""
     statistics: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -93,6 +96,7 @@ def measure(source: Source, folder: Path, progress: Callable[[int, int], None]) 
     black = np.zeros((THUMBNAIL, THUMBNAIL), np.uint8)
     measurements = Measurements(
         digests=tuple(m.digest for m in measured),
+        file_sizes=np.array([m.file_size for m in measured], np.int64),
         sizes=np.array([m.size for m in measured], np.int64).reshape(-1, 2),
         modes=tuple(m.mode for m in measured),
         statistics=np.array([m.statistics for m in measured], np.float64).reshape(-1, 3),
@@ -109,16 +113,16 @@ def measure(source: Source, folder: Path, progress: Callable[[int, int], None]) 
 
 
 def _measure_picture(source: Source, picture: Picture) -> _Measurement:
-    digest = ""
+    digest, file_size = "", 0
     try:
         encoded = source.encoded(picture)
-        digest = sha256(encoded).hexdigest()
+        digest, file_size = sha256(encoded).hexdigest(), len(encoded)
         decoded = decode(encoded, (THUMBNAIL, SHARPNESS_SIZE), picture.name)
     except UnreadableError as error:
-        return _Measurement(digest, unreadable=" ".join(str(error).split()))
+        return _Measurement(digest, file_size, unreadable=" ".join(str(error).split()))
     thumbnail, square = decoded.squares
     statistics = (float(thumbnail.mean()), float(thumbnail.std()), _sharpness(square))
-    return _Measurement(digest, (decoded.width, decoded.height), decoded.mode, statistics, thumbnail)
+    return _Measurement(digest, file_size, (decoded.width, decoded.height), decoded.mode, statistics, thumbnail)
 
 
 def _sharpness(square: NDArray[np.uint8]) -> float:
@@ -134,6 +138,7 @@ def _to_arrays(measurements: Measurements) -> dict[str, Any]:
         "unreadable": measurements.unreadable,
     }
     return {
+        "file_sizes": measurements.file_sizes,
         "sizes": measurements.sizes,
         "figures": measurements.statistics,
         "thumbnails": measurements.thumbnails,
@@ -145,6 +150,7 @@ def _from_arrays(arrays: Any) -> Measurements:
     texts = json.loads(arrays["texts"].tobytes())
     return Measurements(
         digests=tuple(texts["contents"]),
+        file_sizes=arrays["file_sizes"],
         sizes=arrays["sizes"],
         modes=tuple(texts["modes"]),
         statistics=arrays["figures"],

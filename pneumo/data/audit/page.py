@@ -11,7 +11,7 @@ from PIL import Image
 
 from pneumo.data.audit.findings import Audit, all_pictures
 from pneumo.data.audit.measure import Measurements
-from pneumo.data.audit.report import ADVICE, HEAD, format_row
+from pneumo.data.audit.report import ADVICE, HEAD, SHORTCUT_HEAD, SHORTCUTS, format_row, format_shortcut
 from pneumo.data.pictures import Source
 
 MOST_THUMBNAILS = 600
@@ -50,7 +50,11 @@ figcaption, .of1 p, .of2 p { font-size: 12px; overflow-wrap: anywhere }
 <div class="wide"><table><tr>{% for name in head %}<th>{{ name }}</th>{% endfor %}</tr>
 {% for cells in rows %}<tr>{% for cell in cells %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</table></div>
-<p class="how">{{ audit.method }}</p>
+{% if audit.shortcuts %}<p>{{ shortcuts_title }}</p>
+<div class="wide"><table><tr>{% for name in shortcut_head %}<th>{{ name }}</th>{% endfor %}</tr>
+{% for cells in shortcuts %}<tr>{% for cell in cells %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table></div>
+{% endif %}<p class="how">{{ audit.method }}</p>
 {% for title, kinds in severities %}<h2>{{ title }}</h2>
 {% for kind, advice, severity, findings in kinds %}<section class="{{ severity }}"><h3>{{ kind }}</h3>
 {% if advice %}<p class="how">{{ advice }}</p>{% endif %}
@@ -98,6 +102,9 @@ def audit_page(audit: Audit, source: Source, measurements: Measurements) -> str:
         audit=audit,
         head=HEAD,
         rows=[format_row(row) for row in audit.rows],
+        shortcuts_title=SHORTCUTS,
+        shortcut_head=SHORTCUT_HEAD,
+        shortcuts=[format_shortcut(shortcut) for shortcut in audit.shortcuts],
         severities=severities,
         counts="Faults found." if audit.faults else "No fault found.",
     )

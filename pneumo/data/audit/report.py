@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pneumo.data.audit.findings import Audit, ClassStatistics, Finding
+from pneumo.data.audit.findings import Audit, ClassStatistics, Finding, Shortcut
 
 MOST = 15
 """Findings of one kind that are printed. `audit.json` has all."""
@@ -28,6 +28,9 @@ ADVICE = {
     "patients-unknown": "state them, if you know them: a split by picture makes figures too good and intervals too narrow",
     "outlier": "look at them",
     "shift": "mention it beside a test figure",
+    "shortcut-files": "write all pictures in one size, mode and format; hyperparameters that help: crop, blur, noise",
+    "shortcut-brightness": "hyperparameters that help: normalization: standardize, brightness, contrast, gamma",
+    "shortcut-frame": "cut margins and markers off, if you can; hyperparameters that help: crop, frame_exchange, erase",
 }
 """What to do about findings, by kind."""
 
@@ -45,12 +48,21 @@ HEAD = (
 )
 """Header of the table of parts and classes."""
 
+SHORTCUTS = "How well the class of a training picture can be told from what is no lung (other patients; chance is 0.5):"
+"""Caption of the table of shortcuts."""
+
+SHORTCUT_HEAD = ("seen", "AUC", "95 % interval")
+"""Header of the table of shortcuts."""
+
 _TITLES = {"fault": "FAULTS", "warning": "Warnings", "note": "Notes"}
 
 
 def format_report(audit: Audit) -> str:
-    """Return the report: the table, then faults, warnings and notes, each kind with advice."""
-    lines = [f"Audit of {audit.description}", "", *_table(audit.rows)]
+    """Return the report: the tables, then faults, warnings and notes, each kind with advice."""
+    lines = [f"Audit of {audit.description}", "", *_aligned([HEAD, *(format_row(row) for row in audit.rows)])]
+    if audit.shortcuts:
+        rows = [SHORTCUT_HEAD, *(format_shortcut(shortcut) for shortcut in audit.shortcuts)]
+        lines += ["", SHORTCUTS, *(f"  {line}" for line in _aligned(rows))]
     for severity, title in _TITLES.items():
         findings = [finding for finding in audit.findings if finding.severity == severity]
         if not findings:
@@ -74,10 +86,9 @@ def _summary(audit: Audit) -> str:
     return f"{'Faults found' if audit.faults else 'No fault found'}: {counted}."
 
 
-def _table(rows: Sequence[ClassStatistics]) -> list[str]:
-    lines = [HEAD, *(format_row(row) for row in rows)]
-    widths = [max(len(cells[column]) for cells in lines) for column in range(len(HEAD))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip() for cells in lines]
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(cells[column]) for cells in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip() for cells in rows]
 
 
 def format_row(row: ClassStatistics) -> tuple[str, ...]:
@@ -87,3 +98,8 @@ def format_row(row: ClassStatistics) -> tuple[str, ...]:
     patients = "not known" if row.unknown == row.pictures else f"{row.patients:,}"
     counts = (f"{row.pictures:,}", f"{row.share:.0%}", patients, f"{row.width:.0f} x {row.height:.0f}")
     return (row.part, row.label, *counts, modes, *statistics)
+
+
+def format_shortcut(shortcut: Shortcut) -> tuple[str, ...]:
+    """Return the cells of one row of the table of shortcuts."""
+    return (shortcut.seen, f"{shortcut.auc:.3f}", f"{shortcut.low:.3f} to {shortcut.high:.3f}")
