@@ -20,6 +20,7 @@ from pneumo.search.confirm import confirm_best, missing_confirmations
 from pneumo.search.flush import Flush
 from pneumo.search.loop import Ending, TrainingLoop
 from pneumo.search.preflight import (
+    audit_command,
     check_databases,
     check_disk,
     check_earlier_study,
@@ -31,13 +32,14 @@ from pneumo.search.preflight import (
 from pneumo.search.recorder import StudyRecorder
 from pneumo.search.schedule import Study
 from pneumo.search.screen import TrialListener, show_header
-from pneumo.search.summary import describe_resume, summarize
+from pneumo.search.summary import say_resume, summarize
 from pneumo.spec.best import rank_confirmed_trials
 from pneumo.spec.candidate import SkipReason
 from pneumo.spec.errors import FullDiskError, RequestError
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.result import Trial
 from pneumo.spec.selection import Confirmation
+from pneumo.spec.wording import count_of
 
 if TYPE_CHECKING:
     from pneumo.data.audit import Finding
@@ -117,14 +119,14 @@ def run_search(request: SearchRequest) -> int:
         try:
             return _run_steps(request, place, plan)
         except KeyboardInterrupt:
-            say(console, f"\nInterrupted. {describe_resume(command)}")
+            say_resume(console, "\nInterrupted.", command)
             return INTERRUPTED
         except PlaceError as error:
             raise RequestError(str(error)) from error
         except service_errors() as error:
             with contextlib.suppress(OSError):  # standard output may be a file on the full disk
                 print(f"pneumo.search: {_describe_failure(error)}", file=sys.stderr)
-                say(console, describe_resume(command))
+                say_resume(console, "", command)
             return NOTHING_FIT
         finally:
             place.close()
@@ -159,7 +161,15 @@ def _run_steps(request: SearchRequest, place: Place, plan: WorkerPlan) -> int:
     finished = len(study.finished_trials)
     place.start(experiment.search.trials - finished)  # they import TensorFlow while the pictures are prepared here
     data = _prepare(request, study)
-    show_header(console, experiment, _describe_data(data), study.store.display_uri, study.finished_trials)
+    show_header(
+        console,
+        experiment,
+        _describe_data(data),
+        study.store.display_uri,
+        study.finished_trials,
+        request.findings,
+        audit_command(experiment),
+    )
     if line := plan.describe(count_trainings(experiment, finished)):
         say(console, line)
     outcome = _train(request, study, data, place, interruption)
@@ -233,7 +243,8 @@ def _confirmed_if_complete(study: OpenStudy, request: SearchRequest) -> list[Con
         return None
     say(
         request.console,
-        f"Study {experiment.name} has its {len(finished_trials)} trials already; --trials N with a larger N runs more.",
+        f"Study {experiment.name} has its {count_of(len(finished_trials), 'trial')} already; --trials N with a larger N runs "
+        "more.",
     )
     remove_models(study.store, study.flush.outbox, experiment, finished_trials, [run.number for run in runs])
     return rank_confirmed_trials(finished_trials, experiment, runs)
@@ -250,15 +261,24 @@ def _prepare(request: SearchRequest, study: OpenStudy) -> Prepared:
 
     experiment, finished = request.experiment, len(study.finished_trials)
     check_disk(experiment, request.source, finished)
-    with progress_bar("decoding pictures, once", request.console) as progress:
+    is_decoded = False
+
+    def show_decoding(done: int, total: int) -> None:
+        nonlocal is_decoded
+        is_decoded = True
+        show_bar(done, total)
+
+    with progress_bar("decoding pictures, once", request.console) as show_bar:
         data = prepare(
             request.source,
             experiment.image_sizes,
             experiment.data.validation,
             experiment.search.seed,
-            progress=progress,
+            progress=show_decoding,
             say=lambda line: print(line, file=sys.stderr),
         )
+    if not is_decoded:
+        say(request.console, f"The {len(data.names):,} decoded pictures come from the cache ({data.folder}).")
     # Decoding takes minutes. Meanwhile another machine, with a database of its own, may have begun a study of this name.
     record = read_study(study.store, experiment.name, study.engine.id)
     check_same_study(study.store, record, experiment.name, study.engine, finished)
