@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.cells import cell_len
@@ -68,34 +68,47 @@ def _breaks(line: str, width: int, later_width: int) -> list[int]:
     return starts
 
 
-@contextmanager
-def progress_bar(description: str, console: Console | None = None) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar from the first item to the last, if the console is a terminal. The default console is standard error.
+class Bar:
+    """A bar from the first item to the last. Call it with how many items are done and how many there are in all.
 
-    The context gives a function that takes how many items are done and how many there are in all. Before the first and after
-    the last item there is no bar, so that lines on another stream do not break it.
+    Before the first and after the last item nothing is shown, so that lines on another stream do not break the bar.
+
+    Attributes:
+        was_used: Whether it was called: nothing was done if not, because a cache had it.
     """
-    console = console or open_console(stderr=True)
-    bar = Progress(
-        TextColumn(f"  {description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    task = bar.add_task("", total=None)
 
-    def show(done: int, total: int) -> None:
-        bar.update(task, completed=done, total=total)
+    def __init__(self, description: str, console: Console) -> None:
+        self.was_used = False
+        self._progress = Progress(
+            TextColumn(f"  {description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("", total=None)
+
+    def __call__(self, done: int, total: int) -> None:
+        self.was_used = True
+        self._progress.update(self._task, completed=done, total=total)
         if done < total:
-            bar.start()
-        elif bar.live.is_started:
-            bar.stop()
+            self._progress.start()
+        else:
+            self.close()
 
+    def close(self) -> None:
+        """Remove the bar from the terminal."""
+        if self._progress.live.is_started:
+            self._progress.stop()
+
+
+@contextmanager
+def progress_bar(description: str, console: Console | None = None) -> Iterator[Bar]:
+    """Show a bar while the context lasts, if the console is a terminal. The default console is standard error."""
+    bar = Bar(description, console or open_console(stderr=True))
     try:
-        yield show
+        yield bar
     finally:
-        if bar.live.is_started:
-            bar.stop()
+        bar.close()

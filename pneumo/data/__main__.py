@@ -140,6 +140,8 @@ def audit_command(
     with progress_bar("looking at pictures") as progress:
         audit, measurements = audit_source(pictures, progress)
     print(format_report(audit))
+    if not progress.was_used:
+        print("The pictures were looked at by an earlier command; what it measured comes from the cache.")
     documents = {"audit.json": to_json(audit), "audit.html": audit_page(audit, pictures, measurements)}
     try:
         to.mkdir(parents=True, exist_ok=True)
@@ -171,7 +173,8 @@ def prepare_command(
             pictures, pixels, VALIDATION_SHARE, SPLIT_SEED, progress, lambda line: print(line, file=sys.stderr)
         )
     listed = ", ".join(map(str, data.sizes))
-    print(f"{len(data.names):,} pictures of {data.description} at {listed} pixels: {data.folder}")
+    cached = "" if progress.was_used else "; an earlier command decoded them"
+    print(f"{len(data.names):,} pictures of {data.description} at {listed} pixels: {data.folder}{cached}")
     return OK
 
 

@@ -160,11 +160,11 @@ def _run_steps(request: SearchRequest, place: Place, plan: WorkerPlan) -> int:
         )
     finished = len(study.finished_trials)
     place.start(experiment.search.trials - finished)  # they import TensorFlow while the pictures are prepared here
-    data = _prepare(request, study)
+    data, is_cached = _prepare(request, study)
     show_header(
         console,
         experiment,
-        _describe_data(data),
+        _describe_data(data, is_cached=is_cached),
         study.store.display_uri,
         study.finished_trials,
         request.findings,
@@ -250,8 +250,8 @@ def _confirmed_if_complete(study: OpenStudy, request: SearchRequest) -> list[Con
     return rank_confirmed_trials(finished_trials, experiment, runs)
 
 
-def _prepare(request: SearchRequest, study: OpenStudy) -> Prepared:
-    """Decode the pictures, and let a new study learn from an earlier one.
+def _prepare(request: SearchRequest, study: OpenStudy) -> tuple[Prepared, bool]:
+    """Decode the pictures, and let a new study learn from an earlier one. Return them, and whether they were in the cache.
 
     Raises:
         RequestError: The disk is too small, or the pictures are not those that the study began with.
@@ -261,31 +261,22 @@ def _prepare(request: SearchRequest, study: OpenStudy) -> Prepared:
 
     experiment, finished = request.experiment, len(study.finished_trials)
     check_disk(experiment, request.source, finished)
-    is_decoded = False
-
-    def show_decoding(done: int, total: int) -> None:
-        nonlocal is_decoded
-        is_decoded = True
-        show_bar(done, total)
-
-    with progress_bar("decoding pictures, once", request.console) as show_bar:
+    with progress_bar("decoding pictures, once", request.console) as progress:
         data = prepare(
             request.source,
             experiment.image_sizes,
             experiment.data.validation,
             experiment.search.seed,
-            progress=show_decoding,
+            progress=progress,
             say=lambda line: print(line, file=sys.stderr),
         )
-    if not is_decoded:
-        say(request.console, f"The {len(data.names):,} decoded pictures come from the cache ({data.folder}).")
     # Decoding takes minutes. Meanwhile another machine, with a database of its own, may have begun a study of this name.
     record = read_study(study.store, experiment.name, study.engine.id)
     check_same_study(study.store, record, experiment.name, study.engine, finished)
     check_same_data(record, data, experiment.name, finished)
     if experiment.search.from_ and not finished:
         _learn(request, study, data, experiment.search.from_)
-    return data
+    return data, not progress.was_used
 
 
 def _learn(request: SearchRequest, study: OpenStudy, data: Prepared, earlier: str) -> None:
@@ -304,10 +295,11 @@ def _learn(request: SearchRequest, study: OpenStudy, data: Prepared, earlier: st
     )
 
 
-def _describe_data(data: Prepared) -> str:
+def _describe_data(data: Prepared, *, is_cached: bool) -> str:
     from pneumo.data.split import describe_split
 
-    return describe_split(data.description, data.counts, data.classes, data.patients_known)
+    description = describe_split(data.description, data.counts, data.classes, data.patients_known)
+    return description + ("\n  decoded by an earlier command, and read from the cache" if is_cached else "")
 
 
 def _train(
