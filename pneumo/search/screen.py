@@ -89,7 +89,7 @@ class TrialListener:
 
     def run_again(self, number: int, training: Training, reason: str) -> None:
         self._stop(number)
-        line = Text(f"{'':<{TRIAL_INDENT}}{self._name(training):<10}")
+        line = Text(f"{'':<{TRIAL_INDENT}}{self._name(training)} ".ljust(TRIAL_INDENT + 10))
         line.append("again    ", style="yellow")
         line.append(reason)
         say(self._console, line, indent=TRIAL_INDENT)
@@ -202,7 +202,7 @@ def trial_line(
         seconds: How long it took; None if that is not known.
     """
     candidate, result = trial.candidate, trial.result
-    line = Text(f"{count}  {name:<10}")
+    line = Text(f"{count}  {name} ".ljust(len(count) + 12))
     line.append(f"{result.state:<9}", style=COLOURS[result.state])
     values = (format_value(metric_value(result, objective, objectives)) for objective in objectives)
     line.append(f"{' '.join(values):>9}  ")

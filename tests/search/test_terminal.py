@@ -12,21 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.program import command, search, write
+from tests.support.spaces import TEN_SEARCHED as SPACE
 from tests.support.terminal import in_terminal
-
-SPACE = {
-    "layers": [1, 2],
-    "filters": [8, 16],
-    "filter_growth": {"low": 1.0, "high": 1.5},
-    "kernel_size": [3, 5],
-    "dense_units": [8, 16],
-    "dropout": {"low": 0.0, "high": 0.5},
-    "learning_rate": {"low": 0.001, "high": 0.01, "log": True},
-    "weight_decay": {"low": 0.0, "high": 0.001},
-    "batch_size": [2, 4],
-    "zoom": {"low": 0.0, "high": 0.3},
-}
-"""Ten hyperparameters."""
 
 EPOCHS = 30
 """Enough of them that a trial is seen in the middle."""
