@@ -27,6 +27,7 @@ class Tags:
     DATA_PATIENTS = "pneumo.data.patients"  # how the patients are known
     BEST_RUN = "pneumo.best_run"
     ENDED = "pneumo.ended"  # why the last search ended
+    SEARCH_STARTED = "pneumo.search_started"  # when the last search began to train, in seconds since 1970
     TEST_OPENING = "pneumo.test_opening."  # followed by a number: one opening of the test pictures, JSON
 
     # The run of a trial or a confirmation.
