@@ -2,6 +2,6 @@
 
 - figures: `metrics`, `scaling` (temperature), `intervals` (bootstrap, McNemar's test), `comparison`
   (a trial and the baseline), `gate` (the decision to promote)
-- pictures and pages: `plots` (of a trial or a promotion), `overlay` (a heat map over a picture), `study_page` (of a study,
-  with its sections in `pareto` and `confirmation`), `model_card` (of a registered model), `tables` (CSV)
+- pictures and pages: `plots` (of a trial or a promotion), `overlay` (a heat map over a picture), `report` (of a
+  study, or of several side by side), `model_card` (of a registered model), `tables` (CSV)
 """

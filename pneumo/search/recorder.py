@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -11,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pneumo import __version__
+from pneumo.console.command import describe_error
 from pneumo.search.description import describe_study, severity_counts
 from pneumo.search.loop import Ending, Training
 from pneumo.search.retention import removable_models
 from pneumo.spec.best import best_first, best_metric
 from pneumo.spec.candidate import SKIP_REASONS, SkipReason
+from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.names import Artifacts, Metrics, Params, Tags
 from pneumo.spec.objective import objective_metric
@@ -192,7 +195,7 @@ class StudyRecorder:
             self._run,
             "KILLED" if ending.interrupted else "FINISHED" if best else "FAILED",
             metrics=metrics,
-            artifacts=self._artifacts(trials, confirmed),
+            artifacts=self._artifacts(trials, confirmed) | self._report(trials, metrics, ending.reason),
             description=describe_study(self._experiment, self._data, self._findings, trials, confirmed, skipped),
             best_run_id=best[0].result.run_id if best else None,
             reason=ending.reason,
@@ -251,31 +254,47 @@ class StudyRecorder:
                 self._runs_without_model.add(run_id)
 
     def _artifacts(self, trials: Sequence[Trial], confirmed: Sequence[Confirmation]) -> dict[str, str | bytes]:
-        from pneumo.evidence.study_page import study_page
         from pneumo.evidence.tables import confirm_csv, pareto_csv, trials_csv
 
         if not trials:
             return {}
         objectives = self._experiment.search.objectives
-        page = study_page(
-            trials,
-            objectives=objectives,
-            space=self._experiment.space,
-            title=self._experiment.name,
-            phantom=self._data.kind == "phantom",
-            confirmed=confirmed,
-            best=next(iter(best_first(trials, self._experiment, confirmed)), None),
-        )
-        files: dict[str, str | bytes] = {
-            Artifacts.STUDY_PAGE: page,
-            Artifacts.TRIALS: trials_csv([_trial_row(t) for t in trials]),
-        }
+        files: dict[str, str | bytes] = {Artifacts.TRIALS: trials_csv([_trial_row(t) for t in trials])}
         if len(objectives) > 1:
             files[Artifacts.PARETO] = pareto_csv(trials, objectives)
         if confirmed:
             metric = objective_metric(best_metric(self._experiment)[0])
             files[Artifacts.CONFIRM] = confirm_csv([_confirmation_row(run, metric) for run in self.confirmations()])
         return files
+
+    def _report(self, trials: Sequence[Trial], metrics: Mapping[str, float], reason: str) -> dict[str, str | bytes]:
+        """Return the report by its path in the study's run. Without it, the study is complete all the same.
+
+        Args:
+            trials: The finished trials.
+            metrics: Metrics that the study's run is about to get.
+            reason: Why the search ended.
+        """
+        from pneumo.evidence.report.page import study_report
+        from pneumo.tracking.store import ERRORS
+        from pneumo.tracking.study_record import read_study_record
+
+        if not trials:
+            return {}
+        name = self._experiment.name
+        try:
+            record = read_study_record(self._run.store, name, trials)
+        except (*ERRORS, RequestError) as error:
+            print(
+                f"pneumo.search: {Artifacts.REPORT} could not be made, because MLflow's records could not be read: "
+                f"{describe_error(error)}; python -m pneumo.report {name} makes it",
+                file=sys.stderr,
+            )
+            return {}
+        run = replace(
+            record.run, metrics={**record.run.metrics, **metrics}, tags={**record.run.tags, Tags.ENDED: reason}
+        )
+        return {Artifacts.REPORT: study_report(replace(record, run=run))}
 
 
 def _with_run_id(trial: Trial, run_id: str) -> Trial:

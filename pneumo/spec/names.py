@@ -197,7 +197,7 @@ class Artifacts:
 
     # A study.
     AUDIT = "audit.json"
-    STUDY_PAGE = "study.html"
+    REPORT = "report.html"  # an earlier version wrote study.html
     TRIALS = "trials.csv"
     PARETO = "pareto.csv"
     CONFIRM = "confirm.csv"

@@ -129,6 +129,6 @@ def check_study(folder: Path, study: str, trials: int) -> list[Run]:
     assert [int(run.data.tags["pneumo.trial"]) for run in children] == list(range(trials))
     assert {"best_trial", "best_value", "trials_complete", "trials_pruned", "trials_failed"} <= set(parent.data.metrics)
     files = {file.path for file in client(folder).list_artifacts(parent.info.run_id)}
-    assert {"study.html", "trials.csv", "experiment.yaml"} <= files
+    assert {"report.html", "trials.csv", "experiment.yaml"} <= files
     assert list(client(folder).search_registered_models()) == []
     return children

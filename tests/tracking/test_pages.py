@@ -185,10 +185,10 @@ def test_a_trials_page_shows_its_plots_and_its_model(tab: Page, study: StudyPage
 def test_the_studys_own_plots_draw_inside_mlflow(tab: Page, study: StudyPages) -> None:
     """MLflow shows HTML in a frame that can reach neither the page around it nor another file."""
     visit(tab, study.run_page(study.parent, "/artifacts"))
-    tab.get_by_text("study.html", exact=True).click()
+    tab.get_by_text("report.html", exact=True).click()
     frame = tab.frame_locator("iframe[sandbox=allow-scripts]")
-    expect(frame.get_by_role("heading", name="small (phantoms)")).to_be_visible()
-    for heading in ("Optimization history", "Objective by epoch", "Timeline"):
+    expect(frame.get_by_role("heading", name="Study small (phantoms)")).to_be_visible()
+    for heading in ("Best val_auc so far", "Learning curves", "When each trial ran"):
         section = frame.locator("section").filter(has_text=heading)
         expect(section.locator(".js-plotly-plot .main-svg").first).to_be_visible()
 
