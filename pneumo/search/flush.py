@@ -47,12 +47,14 @@ class Flush:
     def sender(self) -> Sender:
         """Return the thread that sends the outbox to MLflow while its context lasts."""
         from pneumo.tracking.sender import Sender
+        from pneumo.training.drawing import draw_plots
 
         return Sender(
             self.outbox,
             self.store,
             say=self._say,
             complain=lambda line: print(f"pneumo.search: {line}", file=sys.stderr),
+            draw=draw_plots,
         )
 
     def send_left_over(self) -> bool:
