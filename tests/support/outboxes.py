@@ -16,6 +16,7 @@ from pneumo.tracking.store import Store, connect
 from pneumo.tracking.study import DatasetPart, StudyRun, end_study, end_trial, start_trial
 from pneumo.tracking.trial_log import TrialLog
 from pneumo.training.drawing import draw_plots
+from tests.support.new_stores import new_store
 
 PICTURES = [DatasetPart("training", "phantoms", "01" * 16, "phantom:seed=0", {"num_rows": 90})]
 
@@ -24,10 +25,9 @@ PICTURES = [DatasetPart("training", "phantoms", "01" * 16, "phantom:seed=0", {"n
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Return an MLflow for this module's tests. Each test has a study name of its different."""
     folder = tmp_path_factory.mktemp("project")
-    address = f"sqlite:///{folder}/mlflow.db" if request.param == "folder" else request.getfixturevalue("mlflow_server")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)  # MLflow stores artifacts in the current folder
-        return connect(address)
+        return new_store(folder) if request.param == "folder" else connect(request.getfixturevalue("mlflow_server"))
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ from pneumo.tracking.sender import Outage, Sender, check_same_store
 from pneumo.tracking.store import Store, connect
 from pneumo.tracking.study import close_left_over, end_trial, start_trial
 from pneumo.tracking.trial_log import TrialLog
+from tests.support.new_stores import new_store
 from tests.support.outboxes import files, saved_model, send, sent
 from tests.support.postgres import Postgres
 from tests.support.recorded import begun
@@ -77,7 +78,7 @@ def test_a_damaged_model_is_refused_while_the_rest_goes_on(store: Store, outbox:
 
 
 def test_a_model_that_cannot_be_removed_keeps_nobody_waiting(project: Path) -> None:
-    store, outbox = connect(f"sqlite:///{project}/mlflow.db"), open_outbox(project / "outbox")
+    store, outbox = new_store(project), open_outbox(project / "outbox")
     client = store.client
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # nobody listens
