@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = [
+    "tests.support.in_process",
     "tests.support.places",
     "tests.support.mlflow_server",
     "tests.support.postgres",
@@ -29,6 +31,10 @@ DEFAULT_ARCHIVE = ROOT.parent / "shared" / "data" / "chest-xray-pneumonia.zip"
 
 # TensorFlow reads this when it is imported. Worker processes inherit it.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# A busy machine is no failure. Hypothesis would fail an example that takes more than 0.2 seconds.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 # A shell starts background jobs with Ctrl-C ignored, and the programs that the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumo.spec.stress import CHANGES
+from pneumo.spec.stress import CHANGES, FRAME
 
 Pictures = NDArray[np.uint8]
 
-_FRAME = 0.15
 _NOISE = 12.0
 _BLOCK = 32
 """Pictures changed at a time. All at once would need up to 17 times the memory of the pictures."""
@@ -156,7 +155,7 @@ def _exchange_frames(pictures: Pictures, labels: NDArray[np.int64], seed: int) -
             own = labels == label
             partners[own] = others[(draws[own] * len(others)).astype(np.intp)]
     side = pictures.shape[1]
-    width = round(_FRAME * side)
+    width = round(FRAME * side)
     changed = pictures[partners]
     inside = slice(width, side - width)
     changed[:, inside, inside] = pictures[:, inside, inside]

@@ -163,6 +163,28 @@ def predict_labels(probabilities: Array, threshold: float) -> Array:
     return (np.asarray(probabilities) >= threshold).astype(np.int64)
 
 
+def most_confident(labels: Array, probabilities: Array, threshold: float, *, right: bool, most: int) -> Array:
+    """Return the positions of the pictures predicted rightly, or wrongly, the highest probability of that prediction first.
+
+    Of equal ones the first come first.
+
+    Args:
+        labels: Labels of the pictures.
+        probabilities: Their probabilities.
+        threshold: Smallest probability that counts as PNEUMONIA.
+        right: Whether the right predictions are meant.
+        most: Largest number of positions.
+
+    Returns:
+        int64, at most `most` of them.
+    """
+    probabilities = np.asarray(probabilities, np.float64)
+    predicted = predict_labels(probabilities, threshold)
+    chosen = np.flatnonzero((predicted == labels) == right)
+    confidence = np.where(predicted[chosen] == 1, probabilities[chosen], 1 - probabilities[chosen])
+    return chosen[np.argsort(-confidence, kind="stable")][:most]
+
+
 @dataclass(frozen=True)
 class Calibration:
     """The calibration of a network in bins of equal width. Empty bins are left out.

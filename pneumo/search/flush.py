@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from pneumo.console.command import INTERRUPTED, NOTHING_FIT, TypedCommand
-from pneumo.console.display import say
-from pneumo.search.summary import describe_resume
+from pneumo.console.display import say, say_command
+from pneumo.search.summary import say_resume
 from pneumo.spec.names import Tags
 from pneumo.spec.result import Trial
 
@@ -47,12 +47,14 @@ class Flush:
     def sender(self) -> Sender:
         """Return the thread that sends the outbox to MLflow while its context lasts."""
         from pneumo.tracking.sender import Sender
+        from pneumo.training.drawing import draw_plots
 
         return Sender(
             self.outbox,
             self.store,
             say=self._say,
             complain=lambda line: print(f"pneumo.search: {line}", file=sys.stderr),
+            draw=draw_plots,
         )
 
     def send_left_over(self) -> bool:
@@ -112,10 +114,11 @@ class Flush:
             f"{self.outbox.remaining():,} writes that {self.store.display_uri} has not taken are in {self.outbox.path}"
         )
         if interrupted:
-            self._say(f"Interrupted. Nothing is lost: {unsent}. {describe_resume(command)}")
+            say_resume(self.console, f"Interrupted. Nothing is lost: {unsent}.", command)
             return INTERRUPTED
         print(f"pneumo.search: MLflow is away: {unsent}", file=sys.stderr)
-        self._say(f"When MLflow is back, the same command sends them and resumes the study:\n  {command}")
+        self._say("When MLflow is back, the same command sends them and resumes the study:")
+        say_command(self.console, f"  {command}")
         return NOTHING_FIT
 
     def _say(self, line: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -230,6 +231,7 @@ class StudyRecorder:
             Tags.DATA: self._data.kind,
             Tags.DATA_PATIENTS: self._data.patients_known,
             Tags.AUDIT: severity_counts(self._findings),
+            Tags.SEARCH_STARTED: f"{time.time():.3f}",
         }
         if reason := self._experiment.data.allow_leaks:
             tags[Tags.ALLOW_LEAKS] = reason

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from pneumo.console.command import INTERRUPTED, NOTHING_FIT, OK, TypedCommand, program_path
-from pneumo.console.display import say
+from pneumo.console.display import say, say_command
 from pneumo.search.comparison import compare_with_baseline
 from pneumo.search.loop import Ending
-from pneumo.search.screen import show_results
+from pneumo.search.results import show_results
 from pneumo.spec.candidate import SkipReason
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.result import Trial
 from pneumo.spec.selection import Confirmation
 from pneumo.spec.sources import GENERATED_SOURCES
 from pneumo.spec.stopping import common_cause
-from pneumo.spec.wording import describe_skipped
+from pneumo.spec.wording import count_of, describe_skipped
 
 if TYPE_CHECKING:
     from pneumo.tracking.store import Store
@@ -63,16 +63,17 @@ def summarize(
     for line in describe_skipped(skipped or {}):
         say(console, line)
     if ending and ending.interrupted:
-        say(console, f"Interrupted. Everything so far is saved. {describe_resume(command)}")
+        say_resume(console, "Interrupted. Everything so far is saved.", command)
         return INTERRUPTED
     if ending and ending.broken:
         print(f"pneumo.search: {ending.reason}", file=sys.stderr)
-        say(console, f"After you have fixed that, run the same command again to resume the study:\n  {command}")
+        say(console, "After you have fixed that, run the same command again to resume the study:")
+        say_command(console, f"  {command}")
         return NOTHING_FIT
     if not is_any_complete:
         print(f"pneumo.search: {_nothing_complete(finished_trials, ending)}", file=sys.stderr)
         return NOTHING_FIT
-    say(console, f"Compare the trials:  {_mlflow_page(store, experiment.name)}")
+    say_command(console, f"Compare the trials:  {_mlflow_page(store, experiment.name)}")
     if experiment.data.source in GENERATED_SOURCES:
         from pneumo.data.sources import FETCHES
 
@@ -82,17 +83,18 @@ def summarize(
             "second is smaller and needs none):",
         )
         for archive in FETCHES:
-            say(console, f"  {shlex.join([program_path('python'), '-m', 'pneumo.data', 'fetch', archive])}")
+            say_command(console, f"  {shlex.join([program_path('python'), '-m', 'pneumo.data', 'fetch', archive])}")
     elif ending is None or not ending.exhausted:
-        say(console, f"Search further:      {command.with_option('--trials', str(2 * len(finished_trials)))}")
+        say_command(console, f"Search further:      {command.with_option('--trials', str(2 * len(finished_trials)))}")
     promote = shlex.join([program_path("python"), "-m", "pneumo.promote", experiment.name])
-    say(console, f"Promote the best:    {promote}")
+    say_command(console, f"Promote the best:    {promote}")
     return OK
 
 
-def describe_resume(command: TypedCommand) -> str:
-    """Return two lines that say how to resume the study."""
-    return f"To resume the study, run the same command again:\n  {command}"
+def say_resume(console: Console, reason: str, command: TypedCommand) -> None:
+    """Say why a search ended, if there is anything to say, and how to resume the study."""
+    say(console, f"{reason} To resume the study, run the same command again:".lstrip(" "))
+    say_command(console, f"  {command}")
 
 
 def _nothing_complete(finished_trials: Sequence[Trial], ending: Ending | None) -> str:
@@ -100,7 +102,7 @@ def _nothing_complete(finished_trials: Sequence[Trial], ending: Ending | None) -
         return f"no trial was started: {ending.reason if ending else 'the study has none'}"
     errors = [trial.result.error for trial in finished_trials if trial.result.error]
     cause = f"; most often: {common_cause(errors)[0]}" if errors else ""
-    return f"none of {len(finished_trials)} trials completed{cause}"
+    return f"none of {count_of(len(finished_trials), 'trial')} completed{cause}"
 
 
 def _mlflow_page(store: Store, name: str) -> str:

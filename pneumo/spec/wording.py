@@ -66,8 +66,9 @@ def describe_confirmation(best: Confirmation, experiment: Experiment) -> str:
     metric, direction = best_metric(experiment)
     luck = best.luck(direction)
     interval = "" if best.low is None else f" (95 % interval {format_value(best.low)} to {format_value(best.high)})"
+    seeds = count_of(len(best.values), "other seed")
     return (
-        f"Trial {best.number} over {len(best.values)} other seeds: mean {metric} {format_value(best.mean)}{interval}. "
+        f"Trial {best.number} over {seeds}: mean {metric} {format_value(best.mean)}{interval}. "
         f"The search found {format_value(best.first)}, which is {format_value(abs(luck))} "
         f"{'better' if luck >= 0 else 'worse'}."
     )

@@ -8,6 +8,7 @@ import os
 import sqlite3
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -248,11 +249,11 @@ def _is_empty(path: Path) -> bool:
 def _create(path: Path) -> None:
     """Create MLflow's tables in an SQLite database in one transaction.
 
-    MLflow takes seconds and many transactions. If it is killed between two of them, it cannot continue ("table issues
-    already exists"). So it creates the tables in another file, which is copied here in one transaction.
+    MLflow takes many transactions. If it is killed between two of them, it cannot continue ("table issues already exists").
+    So it creates the tables in a database in memory, which is copied here in one transaction. There the disk does not delay
+    the about thousand commits either.
     """
-    with tempfile.TemporaryDirectory(prefix="pneumo-") as folder:
-        complete = Path(folder, "mlflow.db")
-        _client(f"sqlite:///{complete}").search_experiments(max_results=1)
-        with closing(sqlite3.connect(complete)) as source, closing(sqlite3.connect(path, timeout=60)) as target:
-            source.backup(target)
+    memory = f"file:pneumo-{uuid.uuid4().hex}?mode=memory&cache=shared"
+    with closing(sqlite3.connect(memory, uri=True)) as source, closing(sqlite3.connect(path, timeout=60)) as target:
+        _client(f"sqlite:///{memory}&uri=true").search_experiments(max_results=1)
+        source.backup(target)

@@ -21,7 +21,7 @@ from mlflow.types import Schema, TensorSpec
 from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
 
 from pneumo.spec.names import Metrics
-from pneumo.tracking.operations import LogBatch, LogModel, metric_points
+from pneumo.tracking.operations import PLOT_VALUES, DrawPlots, LogBatch, LogModel, metric_points
 from pneumo.tracking.outbox import Outbox
 
 MODEL_PACKAGES = ("tensorflow", "keras", "numpy")
@@ -73,6 +73,11 @@ class TrialLog:
     def artifacts(self, files: Mapping[str, str | bytes]) -> None:
         """Log artifacts, given their contents by path in the run, such as `plots/roc.png`."""
         self.outbox.append_files(self.run, files)
+
+    def plots(self, values: bytes) -> None:
+        """Log plots, given the values that the driver draws them from, see `Sender`."""
+        with self.outbox.append_folder(self.run, DrawPlots()) as folder:
+            (folder / PLOT_VALUES).write_bytes(values)
 
     def model(self, model: Any, example: np.ndarray[Any, np.dtype[np.uint8]]) -> int:
         """Log a Keras model. It is not registered.

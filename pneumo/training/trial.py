@@ -1,7 +1,7 @@
 """The functions that a worker process enters: run a trial, or replay one.
 
 A trial builds its network (`build_network`), trains it (`train`) and logs the result (`record_training`). The worker imports
-TensorFlow, the plots and MLflow while the driver reads the pictures (`warm_up`), so this module imports none of them.
+TensorFlow and MLflow while the driver reads the pictures (`warm_up`), so this module imports none of them.
 """
 
 from __future__ import annotations
@@ -37,11 +37,9 @@ def warm_up() -> None:
 
 
 def _warm_up_recording() -> None:
-    """Prepare the plots and MLflow's list of installed packages."""
-    from pneumo.evidence import plots
+    """Prepare MLflow's list of installed packages."""
     from pneumo.tracking import trial_log
 
-    plots.warm_up()
     trial_log.list_packages()
 
 

@@ -66,12 +66,12 @@ def audited(forms: Path) -> tuple[dict[str, NDArray[np.uint8]], set[str]]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Yield the address of the store of one registered model, whose probability depends on the brightness of a picture."""
-    from pneumo.tracking.store import connect
     from tests.support.networks import brightness_network, register
+    from tests.support.new_stores import new_store
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("model"))
-        store = connect()
+        store = new_store(Path())
         register(store, brightness_network(steepness=10.0), "bright")
         yield store.uri
 

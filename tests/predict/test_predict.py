@@ -28,6 +28,7 @@ from pneumo.predict.pictures import find_pictures
 from pneumo.tracking.served import load_served
 from pneumo.tracking.store import connect
 from tests.support.networks import brightness_network, network, register
+from tests.support.new_stores import new_store
 from tests.support.pictures import encoded
 from tests.support.program import LONGEST
 
@@ -46,7 +47,7 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("ward")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        register(connect(), brightness_network(image_size=SIDE), "bright", threshold=THRESHOLD, temperature=2.0)
+        register(new_store(folder), brightness_network(image_size=SIDE), "bright", threshold=THRESHOLD, temperature=2.0)
         yield folder
 
 
@@ -284,7 +285,7 @@ def test_a_model_keeps_its_decoder_and_predict_says_what_it_reads_otherwise(
     monkeypatch.chdir(project)
     with monkeypatch.context() as patch:
         patch.setattr(decoding, "__file__", str(earlier / "__init__.py"))
-        register(connect(), brightness_network(image_size=SIDE), "before", threshold=THRESHOLD)
+        register(new_store(project), brightness_network(image_size=SIDE), "before", threshold=THRESHOLD)
     pixels = np.full((40, 40), 200, np.uint16)
     for name, values in {"plain.png": pixels.astype(np.uint8), "deep.png": pixels << 4}.items():
         Image.fromarray(values).save(project / name)
@@ -328,7 +329,7 @@ def test_a_model_of_phantoms_is_named_so_and_two_champions_need_a_choice(
     project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     picture = write(project, {"a.png": grey(200)}) / "a.png"
-    register(connect(), network(), "drawn", phantom=True)
+    register(new_store(project), network(), "drawn", phantom=True)
     monkeypatch.setattr(sys, "argv", ["pneumo.predict", str(picture)])
     with pytest.raises(SystemExit):
         run_command(app, "predict")

@@ -23,6 +23,7 @@ import pytest
 from pneumo.engines.storage_url import storage_error
 from pneumo.spec.errors import RequestError
 from tests.conftest import ROOT
+from tests.support.in_process import RunHere
 from tests.support.mlflow_server import serve
 from tests.support.postgres import Postgres
 from tests.support.program import command, search, write
@@ -36,17 +37,19 @@ CODE = {
 
 
 @pytest.mark.parametrize("text", CODE.values(), ids=CODE.keys())
-def test_an_experiment_is_data_never_code(tmp_path: Path, text: str) -> None:
+def test_an_experiment_is_data_never_code(tmp_path: Path, text: str, run_here: RunHere) -> None:
     (tmp_path / "experiment.yaml").write_text(text)
-    done = search("experiment.yaml", folder=tmp_path)
+    done = run_here("search", "experiment.yaml", folder=tmp_path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "not valid YAML" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["experiment.yaml"]
 
 
-def test_a_setting_is_data_never_code(tmp_path: Path) -> None:
+def test_a_setting_is_data_never_code(tmp_path: Path, run_here: RunHere) -> None:
     experiment = write(tmp_path)
-    done = search(experiment, "--set", "layers=!!python/object/apply:os.system ['touch hacked']", folder=tmp_path)
+    done = run_here(
+        "search", experiment, "--set", "layers=!!python/object/apply:os.system ['touch hacked']", folder=tmp_path
+    )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "not valid YAML" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["experiment.yaml"]
@@ -129,8 +132,8 @@ def test_an_artifacts_name_stays_in_its_run(small: Small, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "..", ".hidden", "a\\b", "a b"])
-def test_a_studys_name_is_no_path(tmp_path: Path, name: str) -> None:
-    done = search(write(tmp_path), "--name", name, folder=tmp_path)
+def test_a_studys_name_is_no_path(tmp_path: Path, name: str, run_here: RunHere) -> None:
+    done = run_here("search", write(tmp_path), "--name", name, folder=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["experiment.yaml"]
 

@@ -12,9 +12,10 @@ from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment_file import build_experiment
 from pneumo.spec.run import End, Role
 from pneumo.tracking.promotions import find_request
-from pneumo.tracking.store import Store, connect
+from pneumo.tracking.store import Store
 from pneumo.tracking.study import end_study, end_trial, start_trial, trial_runs
 from pneumo.tracking.trial_log import TrialLog
+from tests.support.new_stores import new_store
 from tests.support.outboxes import send
 from tests.support.recorded import begun
 
@@ -25,7 +26,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     folder = tmp_path_factory.mktemp("choose")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        store = connect(f"sqlite:///{folder}/mlflow.db")
+        store = new_store(folder)
         for name in ("plain", "confirmed"):
             _study(store, name)
         yield store

@@ -12,8 +12,9 @@ from pneumo.evidence.metrics import operating_point
 from pneumo.promote.nominee import Nominee, nominate
 from pneumo.spec.errors import RequestError
 from pneumo.tracking.models import remove
-from pneumo.tracking.store import Store, connect
+from pneumo.tracking.store import Store
 from pneumo.tracking.study import trial_runs
+from tests.support.new_stores import new_store
 from tests.support.promotions import LABELS, NAMES, Recorded, context, record
 
 SEEDS = (1_000_000, 1_000_001, 1_000_002)
@@ -37,7 +38,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     folder = tmp_path_factory.mktemp("ensembles")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        store = connect(f"sqlite:///{folder}/mlflow.db")
+        store = new_store(folder)
         bad, good, other = stressed(BAD, BAD), stressed(GOOD, GOOD), stressed(OTHER, OTHER)
         runs = [
             Recorded(0, GOOD, bad, model=True, value=0.8),

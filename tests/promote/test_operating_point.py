@@ -17,8 +17,9 @@ from pneumo.promote.choose import Chosen
 from pneumo.promote.nominee import Nominee, nominate
 from pneumo.promote.reference import choose_reference
 from pneumo.spec.errors import RequestError
-from pneumo.tracking.store import Store, connect
+from pneumo.tracking.store import Store
 from pneumo.tracking.study import trial_runs
+from tests.support.new_stores import new_store
 from tests.support.promotions import LABELS, PLAIN, STRESSED, Recorded, context, record
 
 
@@ -28,7 +29,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     folder = tmp_path_factory.mktemp("points")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        store = connect(f"sqlite:///{folder}/mlflow.db")
+        store = new_store(folder)
         record(store, "stressed", [Recorded(0, PLAIN, STRESSED, value=0.8), Recorded(1, PLAIN, STRESSED)])
         record(store, "earlier", [Recorded(0, PLAIN, value=0.8), Recorded(1, PLAIN)])
         record(store, "mixed", [Recorded(0, PLAIN, value=0.8), Recorded(1, PLAIN, STRESSED)])

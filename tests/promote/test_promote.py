@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mlflow import MlflowClient
 from mlflow.entities import Run
 from sklearn import metrics
 
 from pneumo.evidence.scaling import scale_probabilities
 from pneumo.spec.errors import RequestError
 from pneumo.spec.promotion import FIGURES
+from tests.support.new_stores import new_database
 from tests.support.program import LONGEST, PHANTOMS, client, command, runs, search, write
 from tests.support.promotions import STUDY, aliases, openings, promote, promotion_runs
 
@@ -278,7 +278,7 @@ def test_a_wrong_request_is_one_line(
 @pytest.fixture(scope="module")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
+    new_database(path)
     return path
 
 

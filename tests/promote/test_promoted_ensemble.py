@@ -15,8 +15,9 @@ from pneumo.data.sources import open_source
 from pneumo.spec.errors import RequestError
 from pneumo.tracking.models import remove
 from pneumo.tracking.served import load_served
-from pneumo.tracking.store import Store, connect
+from pneumo.tracking.store import Store
 from tests.support.networks import brightness_network
+from tests.support.new_stores import new_store
 from tests.support.pictures import encoded
 from tests.support.promotions import Promote, Recorded, aliases, context, openings, promotion_runs, record
 
@@ -32,7 +33,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, 
     folder = tmp_path_factory.mktemp("ensemble")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        store = connect(f"sqlite:///{folder}/mlflow.db")
+        store = new_store(folder)
         runs = [
             Recorded(0, 1 - GOOD, np.stack([1 - GOOD]), brightness_network(2.0, channels=1), value=0.8),
             Recorded(1, GOOD, np.stack([GOOD]), brightness_network(channels=1)),

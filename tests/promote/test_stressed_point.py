@@ -11,8 +11,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from pneumo.tracking.store import connect
 from tests.support.networks import brightness_network
+from tests.support.new_stores import new_store
 from tests.support.promotions import PLAIN, STRESSED, Promote, Recorded, openings, promotion_runs, record
 
 
@@ -22,7 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("stressed")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        store = connect(f"sqlite:///{folder}/mlflow.db")
+        store = new_store(folder)
         baseline, other = brightness_network(2.0, channels=1), brightness_network(channels=1)
         for name, stressed in (("stressed", STRESSED), ("earlier", None)):
             runs = [Recorded(0, PLAIN, stressed, baseline, value=0.8), Recorded(1, PLAIN, stressed, other)]

@@ -17,8 +17,9 @@ from pneumo.spec.errors import RequestError
 from pneumo.tracking.store import connect
 from tests.support.databases import MEMORY
 from tests.support.engine_studies import experiment
+from tests.support.in_process import RunHere
 from tests.support.postgres import Postgres
-from tests.support.program import called, search, write
+from tests.support.program import write
 
 SHARED = {
     "--storage is MLflow's": ({}, "sqlite:///mlflow.db"),
@@ -70,18 +71,18 @@ def test_a_database_in_memory(folder: Path, address: str, of: str, monkeypatch: 
     ],
 )
 def test_the_command_is_refused_before_it_writes(
-    folder: Path, environment: Mapping[str, str], arguments: Sequence[str]
+    folder: Path, environment: Mapping[str, str], arguments: Sequence[str], run_here: RunHere
 ) -> None:
     experiment_file = write(folder)
-    done = search(*arguments, folder=folder, **environment)
+    done = run_here("search", *arguments, folder=folder, **environment)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
     assert sorted(path.name for path in folder.iterdir()) == [experiment_file.name, "link"]
 
 
 @pytest.mark.parametrize("verb", ["predict", "promote", "replay"])
-def test_runs_in_memory_are_refused_by_the_other_verbs(folder: Path, verb: str) -> None:
+def test_runs_in_memory_are_refused_by_the_other_verbs(folder: Path, verb: str, run_here: RunHere) -> None:
     arguments = {"predict": ["a.png"], "replay": ["0" * 32]}
-    done = called(verb, *arguments.get(verb, []), folder=folder, MLFLOW_TRACKING_URI="sqlite://")
+    done = run_here(verb, *arguments.get(verb, []), folder=folder, MLFLOW_TRACKING_URI="sqlite://")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1, done.stderr
 

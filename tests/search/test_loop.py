@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
-import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,6 @@ import pytest
 from rich.console import Console
 
 from pneumo.compute.local import LocalProcesses
-from pneumo.compute.place import Channel
 from pneumo.engines.engine_table import open_engine
 from pneumo.engines.protocol import Engine
 from pneumo.search.loop import Ending, Training, TrainingLoop
@@ -23,30 +19,7 @@ from pneumo.search.screen import TrialListener
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.experiment_file import build_experiment
-from pneumo.spec.result import TrialResult
-
-
-def warm_up() -> None:
-    """Do nothing: these workers import no heavy library."""
-
-
-@contextmanager
-def train(payload: tuple[Candidate, str], channel: Channel) -> Iterator[TrialResult]:
-    yield trained(*payload, channel)
-
-
-def trained(candidate: Candidate, run_id: str, channel: Channel) -> TrialResult:
-    """Return the result of a trial. Its value is the learning rate; two layers make it fail, three kill the process."""
-    layers, rate = candidate.values.layers, candidate.values.learning_rate
-    if layers == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if layers == 2:
-        return TrialResult(candidate.number, run_id, "failed", error="no luck")
-    for epoch in range(1, candidate.epochs + 1):
-        channel.progress(epoch, 1, 1)
-        if not channel.report(epoch, rate * epoch, {"val_auc": rate * epoch}):
-            return TrialResult(candidate.number, run_id, "pruned", rate * epoch)
-    return TrialResult(candidate.number, run_id, "complete", rate)
+from tests.support.made_up_trials import train, warm_up
 
 
 class MemoryRecorder:
@@ -70,8 +43,17 @@ class MemoryRecorder:
 RunSearch = Callable[..., tuple[Ending, Engine, MemoryRecorder, str]]
 
 
+@pytest.fixture(scope="module")
+def places() -> Iterator[dict[int, LocalProcesses]]:
+    """Worker processes by their number. Searches that run to their end use them one after another."""
+    places: dict[int, LocalProcesses] = {}
+    yield places
+    for place in places.values():
+        place.close()
+
+
 @pytest.fixture
-def run_search(tmp_path: Path) -> RunSearch:
+def run_search(tmp_path: Path, places: dict[int, LocalProcesses]) -> RunSearch:
     """Return a function that runs the search of one study, and resumes it if it is called again.
 
     It takes the `hyperparameters` block, `interrupted`, and the settings of the `search` block. It returns the ending, the
@@ -85,13 +67,19 @@ def run_search(tmp_path: Path) -> RunSearch:
         document = {"name": "s", "hyperparameters": {"epochs": 2} | block, "search": search}
         experiment: Experiment = build_experiment(document, "test")
         engine, recorder, output = open_engine(experiment, storage), MemoryRecorder(), io.StringIO()
-        place = LocalProcesses(train, warm_up, experiment.search.workers, ())
-        try:
-            with TrialListener(experiment, Console(file=output, width=200), engine.trials()) as listener:
+        workers = experiment.search.workers
+        place = places.pop(workers, None) or LocalProcesses(train, warm_up, workers, ())
+        with TrialListener(experiment, Console(file=output, width=200), engine.trials()) as listener:
+            try:
                 loop = TrainingLoop(Study(experiment.search, engine), place, recorder, listener)
                 ending = loop.run(interrupted)
-        finally:
+            except BaseException:
+                place.close()
+                raise
+        if ending.interrupted:
             place.close()
+        else:
+            places[workers] = place
         return ending, engine, recorder, output.getvalue()
 
     return run

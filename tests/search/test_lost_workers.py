@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,37 +13,15 @@ import pytest
 from rich.console import Console
 
 from pneumo.compute.local import LocalProcesses
-from pneumo.compute.place import Channel
 from pneumo.engines.engine_table import open_engine
 from pneumo.search.loop import Training, TrainingLoop
 from pneumo.search.schedule import Study
 from pneumo.search.screen import TrialListener
-from pneumo.spec.candidate import Candidate
 from pneumo.spec.experiment_file import build_experiment
-from pneumo.spec.result import TrialResult
+from tests.support.made_up_trials import Killed, train_killed, warm_up
 from tests.support.program import LONGEST, client, command, runs, search, write
 
 EPOCHS = 4
-
-Payload = tuple[Candidate, str, str]
-
-
-def warm_up() -> None:
-    """Do nothing: these workers import no heavy library."""
-
-
-@contextmanager
-def train(payload: Payload, channel: Channel) -> Iterator[TrialResult]:
-    """Report each epoch. The worker is killed in its second epoch, as often as the folder that it is given says."""
-    candidate, run_id, folder = payload
-    rate = candidate.values.learning_rate
-    for epoch in range(1, EPOCHS + 1):
-        channel.report(epoch, rate * epoch, {"val_auc": rate * epoch})
-        kill = next(iter(Path(folder).glob(f"{candidate.number}-*")), None)
-        if epoch == 2 and kill:
-            kill.unlink()
-            os.kill(os.getpid(), signal.SIGKILL)
-    yield TrialResult(candidate.number, run_id, "complete", rate)
 
 
 class Recorder:
@@ -60,7 +34,7 @@ class Recorder:
     def begin(self, training: Training) -> str:
         return f"{training.candidate.number} {len(self.ends)}"
 
-    def task(self, training: Training, run_id: str) -> Payload:
+    def task(self, training: Training, run_id: str) -> Killed:
         return training.candidate, run_id, str(self._kills)
 
     def end(self, run_id: str, state: str, error: str | None = None, output: str = "") -> None:
@@ -86,7 +60,7 @@ def test_a_killed_trial_is_run_again_with_fewer_workers(
         (tmp_path / f"{number}-{index}").touch()
     engine, recorder = open_engine(experiment, f"sqlite:///{tmp_path}/studies.db"), Recorder(tmp_path)
     output = io.StringIO()
-    place = LocalProcesses(train, warm_up, workers, ())
+    place = LocalProcesses(train_killed, warm_up, workers, ())
     try:
         with TrialListener(experiment, Console(file=output, width=200)) as listener:
             ending = TrainingLoop(Study(experiment.search, engine), place, recorder, listener).run(lambda: False)

@@ -18,6 +18,7 @@ from pneumo.tracking.models import logged_models
 from pneumo.tracking.promotions import find_request
 from pneumo.tracking.store import Store, connect
 from pneumo.tracking.study import experiment_id, read_study, trial_runs
+from tests.support.new_stores import new_store
 from tests.support.recorded import begun
 from tests.support.stores import Written, absolute, write_store
 
@@ -126,4 +127,4 @@ def test_a_run_that_was_deleted_for_good(store: Store, written: Written, verb: C
 @VERBS
 def test_another_store(project: Path, verb: Callable[[Store], str | None]) -> None:
     with pytest.raises(RequestError, match=r"not in this MLflow store|neither a study nor a run|no such study"):
-        verb(connect(absolute("sqlite:///other.db")))
+        verb(new_store(project))

@@ -15,6 +15,8 @@ from pneumo.tracking.sender import Sender
 from pneumo.tracking.store import Store, connect
 from pneumo.tracking.study import DatasetPart, StudyRun, end_study, end_trial, start_trial
 from pneumo.tracking.trial_log import TrialLog
+from pneumo.training.drawing import draw_plots
+from tests.support.new_stores import new_store
 
 PICTURES = [DatasetPart("training", "phantoms", "01" * 16, "phantom:seed=0", {"num_rows": 90})]
 
@@ -23,10 +25,9 @@ PICTURES = [DatasetPart("training", "phantoms", "01" * 16, "phantom:seed=0", {"n
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Return an MLflow for this module's tests. Each test has a study name of its different."""
     folder = tmp_path_factory.mktemp("project")
-    address = f"sqlite:///{folder}/mlflow.db" if request.param == "folder" else request.getfixturevalue("mlflow_server")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)  # MLflow stores artifacts in the current folder
-        return connect(address)
+        return new_store(folder) if request.param == "folder" else connect(request.getfixturevalue("mlflow_server"))
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def write_trials(study: StudyRun) -> None:
 def send(outbox: Outbox, store: Store) -> None:
     """Deliver all operations; MLflow must accept each."""
     lines: list[str] = []
-    with Sender(outbox, store, say=lines.append, complain=lines.append) as sender:
+    with Sender(outbox, store, say=lines.append, complain=lines.append, draw=draw_plots) as sender:
         assert sender.flush(0), lines
     assert lines == []
 

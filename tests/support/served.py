@@ -15,9 +15,10 @@ from pneumo.tracking import registry
 from pneumo.tracking.outbox import open_outbox
 from pneumo.tracking.runs import model_of
 from pneumo.tracking.served import Decision, Member, Served, load_served, log_served, model_folder, save_served
-from pneumo.tracking.store import Store, connect
+from pneumo.tracking.store import Store
 from pneumo.tracking.study import start_trial
 from pneumo.tracking.trial_log import TrialLog
+from tests.support.new_stores import new_store
 from tests.support.outboxes import sent
 from tests.support.pictures import encoded
 from tests.support.recorded import begun
@@ -43,7 +44,7 @@ def register(folder: Path, decision: Decision, name: str = "small", seed: int = 
 
     from pneumo.cnn.build import build
 
-    store = connect(f"sqlite:///{folder}/mlflow.db")
+    store = new_store(folder)
     outbox = open_outbox(folder / "outbox")
     key = start_trial(begun(store, name, outbox), 0, {"layers": 1}, seed)
     (member,) = decision.members

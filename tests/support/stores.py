@@ -13,6 +13,7 @@ from pneumo.tracking.outbox import open_outbox
 from pneumo.tracking.store import connect
 from pneumo.tracking.study import end_study, end_trial, start_trial
 from pneumo.tracking.trial_log import TrialLog
+from tests.support.new_stores import new_database
 from tests.support.outboxes import saved_model, sent
 from tests.support.recorded import begun
 
@@ -30,6 +31,8 @@ def write_store(folder: Path, uri: str = "sqlite:///mlflow.db") -> Written:
     folder.mkdir(parents=True, exist_ok=True)
     with chdir(folder), pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", absolute(uri))  # MLflow's registry reads it
+        if not (file := Path(uri.removeprefix("sqlite:///"))).exists():
+            new_database(file)
         store = connect(absolute(uri))
         study = begun(store, "small", open_outbox(Path("mlruns", "outbox", "small")))
         run = start_trial(study, 0, {"layers": 1}, 7, experiment_yaml="name: small\n")

@@ -16,6 +16,7 @@ from pneumo.tracking.runs import model_of
 from pneumo.tracking.store import connect
 from pneumo.tracking.study import start_trial
 from pneumo.tracking.trial_log import TrialLog, list_packages
+from tests.support.new_stores import new_store
 from tests.support.outboxes import sent
 from tests.support.recorded import begun
 
@@ -31,7 +32,7 @@ numpy.save("probabilities.npy", model.predict(numpy.load("pictures.npy")))
 
 
 def test_a_model_says_the_same_in_a_new_process(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    store, outbox = connect(), open_outbox(project / "outbox")
+    store, outbox = new_store(project), open_outbox(project / "outbox")
     key = start_trial(begun(store, "model", outbox), 0, {"layers": 1}, 0)
     keras.utils.set_random_seed(0)
     network = keras.Sequential(

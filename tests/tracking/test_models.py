@@ -9,8 +9,9 @@ import pytest
 
 from pneumo.tracking import models
 from pneumo.tracking.outbox import Outbox, open_outbox
-from pneumo.tracking.store import Store, connect
+from pneumo.tracking.store import Store
 from pneumo.tracking.study import end_trial, start_trial
+from tests.support.new_stores import new_store
 from tests.support.outboxes import saved_model, sent
 from tests.support.recorded import begun
 
@@ -62,7 +63,7 @@ Call = Callable[[Store, str], None]
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("end", [discard, remove])
 def test_a_model_that_is_removed_leaves_no_empty_folder(project: Path, end: Call, state: Call) -> None:
-    store, outbox = connect(), open_outbox(project / "outbox")
+    store, outbox = new_store(project), open_outbox(project / "outbox")
     run_id = trained(store, outbox)
     state(store, run_id)
     end(store, run_id)
@@ -71,7 +72,7 @@ def test_a_model_that_is_removed_leaves_no_empty_folder(project: Path, end: Call
 
 
 def test_the_model_of_a_killed_trial_leaves_no_empty_folder(project: Path) -> None:
-    store, outbox = connect(), open_outbox(project / "outbox")
+    store, outbox = new_store(project), open_outbox(project / "outbox")
     study = begun(store, "s", outbox)
     keys = [start_trial(study, number, {}, 0) for number in range(2)]
     for key in keys:
@@ -85,7 +86,7 @@ def test_the_model_of_a_killed_trial_leaves_no_empty_folder(project: Path) -> No
 
 
 def test_what_is_not_empty_stays(project: Path) -> None:
-    store, outbox = connect(), open_outbox(project / "outbox")
+    store, outbox = new_store(project), open_outbox(project / "outbox")
     run_id = trained(store, outbox)
     (folder,) = project.glob(f"{MODELS}/*")
     (folder / "notes.txt").write_text("mine")

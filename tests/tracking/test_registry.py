@@ -12,16 +12,17 @@ from mlflow.exceptions import MlflowException
 from pneumo.spec.errors import RequestError
 from pneumo.tracking import registry
 from pneumo.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS
-from pneumo.tracking.store import Store, connect
+from pneumo.tracking.store import Store
+from tests.support.new_stores import new_store
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """Return one store for the module, since creating a database takes seconds. Each test has a model of its own."""
+    """Return one store for the module. Each test has a model of its own."""
     folder = tmp_path_factory.mktemp("registry")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        yield connect(f"sqlite:///{folder}/mlflow.db")
+        yield new_store(folder)
 
 
 @pytest.fixture
@@ -206,7 +207,7 @@ def test_a_move_that_died_is_finished_by_the_next(store: Store, model: str, dyin
 
 
 def test_the_only_champion_is_found_and_several_are_named(project: Path) -> None:
-    store = connect()
+    store = new_store(project)
     with pytest.raises(RequestError, match="no champion yet"):
         registry.only_champion(store)
     registry.move(store, "lungs", CHAMPION, version(store, 1, "lungs"))
