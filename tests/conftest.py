@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 pytest_plugins = [
+    "tests.support.browser",
     "tests.support.places",
     "tests.support.mlflow_server",
     "tests.support.postgres",

@@ -187,6 +187,8 @@ def _speed(recorded: RecordedTraining, trained: TrainingResult) -> list[MetricPa
 
 def _is_comparable(name: str, recorded: RecordedTraining) -> bool:
     """Check that the record has the metric for all epochs, also if the trial continued another one."""
+    if name == Metrics.VAL_ACCURACY_AT_THRESHOLD and name not in recorded.run.metrics:
+        return False  # recorded by an earlier version
     return Tags.RESUMED_FROM not in recorded.run.tags or name not in PER_CONTINUATION_METRICS
 
 
