@@ -14,7 +14,7 @@ from pneumo.data.prepare import Prepared, prepare
 from pneumo.data.sources import open_source
 from pneumo.engines.engine_table import open_engine
 from pneumo.evidence.metrics import epoch_metrics, validation_metrics
-from pneumo.evidence.plots import trial_plots
+from pneumo.evidence.plots import learning_curves, picture_plots
 from pneumo.evidence.tables import history_csv, predictions_csv
 from pneumo.search.loop import Ending, Training
 from pneumo.search.recorder import StudyRecorder
@@ -105,10 +105,8 @@ def _train(candidate: Candidate, run: str, outbox: Outbox, data: Prepared) -> Tr
         Artifacts.PREDICTIONS: predictions_csv(names, patients, labels, probabilities, data.classes),
     }
     if candidate.number == 0:  # Drawing the plots takes a second.
-        plots = trial_plots(
+        plots = picture_plots(
             title="trial 0",
-            history=history,
-            best_epoch=EPOCHS,
             labels=labels,
             probabilities=probabilities,
             names=names,
@@ -117,6 +115,7 @@ def _train(candidate: Candidate, run: str, outbox: Outbox, data: Prepared) -> Tr
             phantom=True,
             classes=data.classes,
         )
+        plots["learning_curves.png"] = learning_curves("trial 0", history, EPOCHS)
         files |= {Artifacts.plot(name): png for name, png in plots.items()}
     log.artifacts(files)
     log.finish(final, of_model=True)

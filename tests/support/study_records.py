@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pneumo.evidence.plots import trial_plots
+from pneumo.evidence.plots import learning_curves, picture_plots
 from pneumo.evidence.tables import predictions_csv
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.experiment import Experiment
@@ -171,16 +171,17 @@ def write_trials(folder: Path, made: Experiment, trials: list[Trial], *, plotted
             stress = "".join(f"change_{k},geometry,0.9,0.8,0.7,0.6\n" for k in range(16))
             drawn = {"roc.png": png(640, 480)}
             if trial.number in plotted:
-                drawn = trial_plots(
-                    title=f"{made.name} trial {trial.number}",
-                    history=[{"epoch": k, "val_auc": v} for k, v in enumerate(result.history, start=1)],
-                    best_epoch=1,
+                title = f"{made.name} trial {trial.number}"
+                history = [{"epoch": k, "val_auc": v} for k, v in enumerate(result.history, start=1)]
+                drawn = picture_plots(
+                    title=title,
                     labels=labels,
                     probabilities=guesses,
                     names=names,
                     pixels=pixels,
                     threshold=0.5,
                 )
+                drawn["learning_curves.png"] = learning_curves(title, history, 1)
             log.artifacts(
                 {
                     **{f"plots/{name}": content for name, content in drawn.items()},
