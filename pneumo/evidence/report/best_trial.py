@@ -27,11 +27,13 @@ _CAPTIONS = {
     "threshold": "Sensitivity and specificity over the threshold.",
     "scores": "Probabilities by class.",
     "stress": "AUC under each change of the stress suite.",
+    "causes": "Errors by the cause that the names of the files tell.",
     "mistakes": "The most confident mistakes.",
+    "gradcam": "Grad-CAM of the most confident predictions, right and wrong.",
 }
 """What a plot shows, by the name of its file, in the order of the page. Plots with other names follow."""
 
-_WIDE = ("mistakes", "attention", "grad_cam", "stress")
+_WIDE = ("mistakes", "gradcam", "stress")
 """Plots that are as wide as the page."""
 
 
