@@ -41,13 +41,14 @@ def test_a_recorded_study_is_read_as_it_was_and_written_as_one_file(
     assert record.best is not None
     assert record.best.number == 1
     assert "plots/roc.png" in record.files[1]
-    assert set(record.files[0]) == {"predictions.csv", "stress.csv"}
+    assert set(record.files[0]) == {"predictions.csv", "stress.csv", "causes.csv"}
 
     done = report("article")
     assert (done.exception, done.return_value) == (None, 0)
     page = Path("article-report.html").read_text(encoding="utf-8")
     assert "95 % interval by patient" in page
     assert "all trials ended" in page
+    assert "10.0% (3.0% to 26.0%)" in page
     assert len(re.findall(r"<figure", page)) == 1
     with pytest.raises(RequestError, match="no-such: there is no such study in sqlite"):
         _raise(report("no-such"))

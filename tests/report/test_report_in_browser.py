@@ -114,7 +114,7 @@ def test_a_report_opens_from_the_disk_and_nothing_overlaps(
     text = tab.locator(".chart text").first.evaluate("text => getComputedStyle(text).fill")
     assert abs(_grey(text) - ink) < 30  # the texts of the figures have the page's colour
     images = tab.locator("main img")
-    assert images.count() == (6 if name == "article" else 0)
+    assert images.count() == (9 if name == "article" else 0)
     for image in images.all():
         assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 300
     assert faults == []

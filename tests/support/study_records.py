@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pneumo.evidence.plots import learning_curves, picture_plots
 from pneumo.evidence.tables import predictions_csv
+from pneumo.evidence.trial_plots import trial_plots
+from pneumo.evidence.trial_values import TrialValues, shown_pictures
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.hyperparameters import Value
@@ -24,6 +25,7 @@ from pneumo.tracking.outbox import open_outbox
 from pneumo.tracking.store import Store, connect
 from pneumo.tracking.study import DatasetPart, end_study, end_trial, start_trial
 from pneumo.tracking.trial_log import TrialLog
+from tests.support.new_stores import new_store
 from tests.support.outboxes import send
 from tests.support.recorded import begun
 
@@ -144,7 +146,7 @@ def write_trials(folder: Path, made: Experiment, trials: list[Trial], *, plotted
         trials: The trials.
         plotted: Numbers of the complete trials that have real plots, which take a second. Others have an empty picture.
     """
-    store = connect(f"sqlite:///{folder}/mlflow.db")
+    store = connect(f"sqlite:///{folder}/mlflow.db") if (folder / "mlflow.db").exists() else new_store(folder)
     outbox = open_outbox(Path("mlruns", "outbox", made.name))
     tags = {"pneumo.data.patients": "told by the generator", "pneumo.data.validation": "0123"}
     study = begun(store, made.name, outbox, experiment_yaml=made.to_yaml(), tags=tags)
@@ -171,21 +173,30 @@ def write_trials(folder: Path, made: Experiment, trials: list[Trial], *, plotted
             stress = "".join(f"change_{k},geometry,0.9,0.8,0.7,0.6\n" for k in range(16))
             drawn = {"roc.png": png(640, 480)}
             if trial.number in plotted:
-                title = f"{made.name} trial {trial.number}"
-                history = [{"epoch": k, "val_auc": v} for k, v in enumerate(result.history, start=1)]
-                drawn = picture_plots(
-                    title=title,
-                    labels=labels,
-                    probabilities=guesses,
-                    names=names,
-                    pixels=pixels,
-                    threshold=0.5,
+                mistakes = shown_pictures(labels, guesses, 0.5, None)
+                drawn = trial_plots(
+                    TrialValues(
+                        title=f"{made.name} trial {trial.number}",
+                        phantom=False,
+                        classes=("NORMAL", "PNEUMONIA"),
+                        history=[{"epoch": k, "val_auc": v} for k, v in enumerate(result.history, start=1)],
+                        best_epoch=1,
+                        threshold=0.5,
+                        names=names,
+                        patients=patients,
+                        causes=["virus" if n % 2 else "bacteria" for n in range(60)],
+                        labels=labels,
+                        probabilities=guesses.astype(np.float32),
+                        shown=mistakes,
+                        pixels=pixels[mistakes],
+                    )
                 )
-                drawn["learning_curves.png"] = learning_curves(title, history, 1)
             log.artifacts(
                 {
                     **{f"plots/{name}": content for name, content in drawn.items()},
                     "predictions.csv": predictions_csv(names, patients, labels, guesses),
+                    "causes.csv": "class,cause,pictures,patients,wrong,error_rate,error_rate_low,error_rate_high\n"
+                    "PNEUMONIA,virus,30,20,3,0.1,0.03,0.26\n",
                     "stress.csv": "change,kind,auc,accuracy,sensitivity,specificity\n" + stress,
                 }
             )

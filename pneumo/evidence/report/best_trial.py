@@ -13,7 +13,7 @@ from PIL import Image
 from pneumo.evidence.report.charts import format_number
 from pneumo.evidence.report.section import Section
 from pneumo.spec.hyperparameters import TUTORIAL
-from pneumo.spec.names import Artifacts
+from pneumo.spec.names import Artifacts, Tags
 from pneumo.spec.stress import CHANGES
 from pneumo.spec.study_record import StudyRecord
 from pneumo.spec.wording import format_hyperparameter
@@ -26,10 +26,10 @@ _CAPTIONS = {
     "calibration": "Calibration: how often a picture with a given probability has pneumonia.",
     "threshold": "Sensitivity and specificity over the threshold.",
     "scores": "Probabilities by class.",
+    "causes": "Error rates by the cause that the file's name tells.",
     "stress": "AUC under each change of the stress suite.",
-    "causes": "Errors by the cause that the names of the files tell.",
     "mistakes": "The most confident mistakes.",
-    "gradcam": "Grad-CAM of the most confident predictions, right and wrong.",
+    "gradcam": "Where the network looks (Grad-CAM): the most confident right and wrong pictures.",
 }
 """What a plot shows, by the name of its file, in the order of the page. Plots with other names follow."""
 
@@ -65,6 +65,19 @@ def plots_of(files: Mapping[str, bytes]) -> list[dict[str, Any]]:
     return plots
 
 
+def cause_rows(causes_csv: str) -> list[dict[str, str]]:
+    """Return a row for each class and cause, given the text of `causes.csv`; none if it is damaged."""
+    rows = []
+    for row in csv.DictReader(io.StringIO(causes_csv)):
+        try:
+            rate, low, high = (float(row[key]) for key in ("error_rate", "error_rate_low", "error_rate_high"))
+            rows.append({key: row[key] for key in ("class", "cause", "pictures", "wrong")})
+        except (KeyError, TypeError, ValueError):
+            return []
+        rows[-1]["rate"] = f"{rate:.1%} ({low:.1%} to {high:.1%})"
+    return rows
+
+
 def _small(png: bytes) -> tuple[str, bytes, int, int]:
     """Return a plot as WebP if that is smaller, with its width and height."""
     with Image.open(io.BytesIO(png)) as image:
@@ -93,10 +106,13 @@ def _values(record: StudyRecord) -> Mapping[str, Any] | None:
         return None
     files = record.files.get(best.number, {})
     values = best.candidate.hyperparameters
-    stress = files.get(Artifacts.STRESS)
+    stress, causes = files.get(Artifacts.STRESS), files.get(Artifacts.CAUSES)
+    run = record.runs.get(best.number)
     return {
         "trial": best,
         "plots": plots_of(files),
+        "causes": cause_rows(causes.decode(errors="replace")) if causes else [],
+        "no_heat": run.tags.get(Tags.GRADCAM) if run else None,
         "stress": stress_rows(stress.decode(errors="replace")) if stress else [],
         "changed": [
             (name, format_hyperparameter(value), format_hyperparameter(getattr(TUTORIAL, name)))
@@ -127,7 +143,12 @@ epoch and the best trial were chosen.</p>
 <details><summary>{{ same | length }} hyperparameters as in the tutorial</summary><p>{{ same | join(', ') }}</p></details>
 <details><summary>{{ metrics | length }} recorded figures</summary><table><tbody>
 {% for name, value in metrics %}<tr><td><code>{{ name }}</code></td><td class="number">{{ value }}</td></tr>{% endfor %}
-</tbody></table></details></div>
+</tbody></table></details>
+{% if causes %}<h3>Errors by cause</h3>
+<div class="wide"><table><thead><tr><th>class</th><th>cause</th><th class="number">pictures</th><th class="number">wrong</th>
+<th>error rate (95 % interval)</th></tr></thead><tbody>{% for row in causes %}<tr><td>{{ row.class }}</td>
+<td>{{ row.cause or 'not told' }}</td><td class="number">{{ row.pictures }}</td><td class="number">{{ row.wrong }}</td>
+<td>{{ row.rate }}</td></tr>{% endfor %}</tbody></table></div>{% endif %}</div>
 {% if stress %}<div><h3>Under the changes of the stress suite</h3>
 <p>The same pictures, changed in ways that leave the diagnosis as it is. Accuracy, sensitivity and specificity are at one
 threshold for the whole suite.</p>
@@ -140,6 +161,7 @@ threshold for the whole suite.</p>
 {% if plots %}<div class="plots">{% for plot in plots %}<figure class="{{ 'all' if plot.wide }}">
 <img src="{{ plot.url }}" width="{{ plot.width }}" height="{{ plot.height }}" alt="{{ plot.caption }}">
 <figcaption>{{ plot.caption }}</figcaption></figure>{% endfor %}</div>
+{% if no_heat %}<p class="soft">Grad-CAM: {{ no_heat }}.</p>{% endif %}
 {% else %}<p class="none">The plots of the trial cannot be read from its run.</p>{% endif %}
 """,
 )

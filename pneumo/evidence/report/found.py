@@ -24,6 +24,7 @@ _SHOWN = (
     Metrics.VAL_STRESS_AUC,
     Metrics.VAL_STRESS_ACCURACY,
     Metrics.VAL_STRESS_WORST,
+    Metrics.VAL_ATTENTION_INSIDE,
     Metrics.PARAMETERS,
     Metrics.TRAIN_SECONDS,
 )
