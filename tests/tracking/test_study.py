@@ -11,7 +11,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from pneumo.spec.errors import RequestError
+from pneumo.tracking.find import named_study
 from pneumo.tracking.outbox import Outbox
+from pneumo.tracking.pages import listen
 from pneumo.tracking.sender import Sender
 from pneumo.tracking.store import Store
 from pneumo.tracking.study import (
@@ -188,6 +190,18 @@ def test_a_deleted_study_says_how_to_bring_it_back(store: Store, outbox: Outbox)
     store.client.delete_experiment(study.experiment_id)
     with pytest.raises(RequestError, match=rf"restore --experiment-id {study.experiment_id}.*--name"):
         opened(store, outbox, "deleted")
+
+
+def test_a_study_is_found_by_its_name_for_its_page(store: Store, outbox: Outbox) -> None:
+    study = opened(store, outbox, "shown")
+    assert named_study(store, "shown") == study.experiment_id
+    with pytest.raises(RequestError, match=r"nobody: no study in .*; there is shown"):
+        named_study(store, "nobody")
+
+
+def test_a_taken_port_is_passed_over() -> None:
+    with listen(20_000) as first, listen(first.getsockname()[1]) as second:
+        assert second.getsockname()[1] > first.getsockname()[1]
 
 
 def test_pages_lead_to_views_that_the_experiment_holds(store: Store, outbox: Outbox) -> None:
