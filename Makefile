@@ -25,8 +25,8 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@touch $@
 
 # Two processes run the tests, because many tests wait for a program to start. The tests of a file share fixtures, so one
-# process runs them all.
-SIDE_BY_SIDE := --numprocesses 2 --dist loadfile
+# process runs them all. tests/conftest.py says which files are first.
+SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 search: $(VENV)/.ready  ## run the quick start: a small study on generated phantoms, offline
 	$(BIN)/python -m pneumo.search

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,34 @@ ARCHIVE = "PNEUMO_TEST_ARCHIVE"
 """The environment variable with the path of the real archive; the default is `DEFAULT_ARCHIVE`."""
 
 DEFAULT_ARCHIVE = ROOT.parent / "shared" / "data" / "chest-xray-pneumonia.zip"
+
+LONGEST = (
+    "engines/test_contract.py",
+    "promote/test_promote.py",
+    "search/test_drills.py",
+    "search/test_drills_server.py",
+    "search/test_drills_trials.py",
+    "search/test_drills_disk.py",
+    "search/test_article.py",
+    "promote/test_no_comparison.py",
+    "search/test_engines.py",
+    "search/test_search.py",
+    "replay/test_replay.py",
+    "search/test_odd_places.py",
+    "search/test_search_ends.py",
+    "search/test_integrity.py",
+    "tracking/test_pages.py",
+    "training/test_trial_resume.py",
+    "project/test_wheel.py",
+    "search/test_loop.py",
+    "tracking/test_location.py",
+    "promote/test_promoted_ensemble.py",
+    "cnn/test_export.py",
+    "cnn/test_checkpoint.py",
+    "tracking/test_served.py",
+    "tracking/test_model.py",
+)
+"""Files of tests that take long, fast or slow ones. `make test` starts with them."""
 
 # TensorFlow reads this when it is imported. Worker processes inherit it.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -67,3 +96,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return an empty folder, the current one: `mlflow.db` and `mlruns/` are written there, as in a user's project."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first, then those with most tests: at the end both processes of `make test` are busy."""
+    places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (places.get(item.path, len(places)), -tests[item.path], item.path))

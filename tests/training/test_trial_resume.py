@@ -21,12 +21,12 @@ from pneumo.spec.names import Metrics
 from pneumo.spec.objective import epoch_metric, objective_metric
 from pneumo.spec.result import TrialResult
 from pneumo.tracking.outbox import open_outbox
-from pneumo.tracking.store import connect
 from pneumo.tracking.trial_log import TrialLog
 from pneumo.training import train as train_module
 from pneumo.training.task import TrialTask
 from pneumo.training.trial import run_trial
 from tests.support.earlier import NAMES
+from tests.support.new_stores import new_store
 from tests.support.outboxes import send
 
 FULL = 4
@@ -45,7 +45,7 @@ class Place:
     def __init__(self) -> None:
         source = open_source(DataSpec(source="phantom", phantom=PhantomSpec(patients=12, size=64)))
         self.data = prepare(source, [32], 0.3, 0)
-        self.store, self.outbox = connect(), open_outbox(Path("outbox"))
+        self.store, self.outbox = new_store(Path()), open_outbox(Path("outbox"))
         self.objectives: tuple[str, ...] = ("val_auc", "predict_ms", "model_bytes")
         self.reported: list[int] = []
         self.retired = False
