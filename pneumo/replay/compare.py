@@ -26,7 +26,7 @@ PER_CONTINUATION_METRICS = (Metrics.TRAIN_SECONDS, Metrics.EPOCHS_TRAINED)
 """Metrics that a trial which continued another one records for its own epochs only."""
 
 
-LATER_METRICS = (Metrics.VAL_ATTENTION_INSIDE,)
+LATER_METRICS = (Metrics.VAL_ACCURACY_AT_THRESHOLD, Metrics.VAL_ATTENTION_INSIDE)
 """Metrics that earlier versions did not record, nor do pruned trials."""
 
 

@@ -122,6 +122,7 @@ class ConfirmationListener(TrialListener):
     def __init__(self, experiment: Experiment, console: Console, expected: int) -> None:
         self._expected = expected
         super().__init__(experiment, console)
+        self._budget = Budget(None)  # search.timeout is for trials
 
     @property
     def _expected_trainings(self) -> int:

@@ -106,12 +106,17 @@ def _nothing_complete(finished_trials: Sequence[Trial], ending: Ending | None) -
 
 
 def _mlflow_page(store: Store, name: str) -> str:
-    """Return how to see a study in MLflow: the command and the address, or the address on the server."""
+    """Return how to see a study in MLflow: the command that opens its page, and the address for a bare `mlflow ui`.
+
+    Of a server, the address there.
+    """
     from pneumo.tracking.study import experiment_id
     from pneumo.tracking.views import study_page_address
 
     address = study_page_address(experiment_id(store, name))
+    ui = shlex.join([program_path("python"), "-m", "pneumo.ui", name])
     if store.uri.startswith("http"):
-        return store.display_uri.rstrip("/") + address
+        return f"{ui}\n  or open {store.display_uri.rstrip('/')}{address}"
     option = "" if store.default else f" --backend-store-uri {shlex.quote(store.display_uri)}"
-    return f"{shlex.quote(program_path('mlflow'))} ui{option}    and open http://127.0.0.1:5000{address}"
+    mlflow_ui = f"{shlex.quote(program_path('mlflow'))} ui{option}"
+    return f"{ui}\n  or run {mlflow_ui} and open http://127.0.0.1:5000{address}"

@@ -125,6 +125,7 @@ class Metrics:
     # A trial, once. The best epoch's val_loss, val_accuracy and val_auc are `spec.objective.objective_metric`.
     BEST_EPOCH = "best_epoch"
     THRESHOLD = "threshold"
+    VAL_ACCURACY_AT_THRESHOLD = "val_accuracy_at_threshold"  # val_accuracy is at 0.5, as in Keras
     VAL_SENSITIVITY = "val_sensitivity"
     VAL_SPECIFICITY = "val_specificity"
     VAL_F1 = "val_f1"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pneumo.spec.best import best_metric
 from pneumo.spec.candidate import Candidate, SkipReason
@@ -114,3 +114,11 @@ def format_value(value: float | None) -> str:
 def count_of(number: int, noun: str) -> str:
     """Return a number with its noun, as `1 trial` or `1,200 trials`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown for MLflow's pages, whose cells have no margin. The first row is the head."""
+    head, *others = rows
+    lines = [head, ["---"] * len(head), *others]
+    cells = [lines[1] if row is lines[1] else [f"{cell}&nbsp;&nbsp;" for cell in row] for row in lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)

@@ -7,6 +7,7 @@ find          find a study whose MLflow experiment was renamed, or say that its 
 runs          read and write a single run, whatever its role
 trial_log     what a worker writes into a trial's run: metrics, artifacts, the model, system metrics
 views         named views of a study in MLflow's pages
+pages         serve those pages
 
 outbox        queue on disk for everything that a study writes
 operations    what can be queued

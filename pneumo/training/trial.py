@@ -17,7 +17,7 @@ from pneumo.compute.place import Channel
 from pneumo.spec.errors import LESS_MEMORY, FullDiskError, TrialError
 from pneumo.spec.masking import mask_passwords
 from pneumo.spec.names import Artifacts, Metrics, Tags
-from pneumo.spec.objective import epoch_metric, objective_metric
+from pneumo.spec.objective import epoch_metric, epoch_objective, objective_metric
 from pneumo.spec.result import State, TrialResult
 from pneumo.training import provenance
 from pneumo.training.task import TrainingResult, TrialTask, one_line_error
@@ -64,7 +64,7 @@ def run_trial(task: TrialTask, channel: Channel) -> Iterator[TrialResult | FullD
     from pneumo.training.train import build_network, train
 
     assert task.outbox is not None
-    log = TrialLog(task.outbox, task.run_id)
+    log = TrialLog(task.outbox, task.run_id, first=epoch_metric(epoch_objective(task.objectives)))
     device = find_device()
     values = resolve_precision(task.candidate.values, device)
     model = None

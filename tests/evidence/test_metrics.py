@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score, recall_score
 
 from pneumo.evidence.metrics import (
     THRESHOLD_RULES,
@@ -130,10 +129,10 @@ def test_a_network_no_better_than_chance_gets_one_half(probabilities: list[float
 
 
 def _shares(labels: Array, probabilities: Array, threshold: float) -> tuple[float, float, float]:
-    """Return sensitivity, specificity and F1 as scikit-learn computes them."""
-    positive = predict_labels(probabilities, threshold)
-    recall = [float(recall_score(labels, positive, pos_label=label)) for label in (1, 0)]
-    return recall[0], recall[1], float(f1_score(labels, positive))
+    """Return sensitivity, specificity and F1, counted here: scikit-learn takes a hundred times as long for a few pictures."""
+    positive, ill = predict_labels(probabilities, threshold) == 1, labels == 1
+    hits, passes = int(np.sum(positive & ill)), int(np.sum(~positive & ~ill))
+    return hits / int(np.sum(ill)), passes / int(np.sum(~ill)), 2 * hits / int(np.sum(positive) + np.sum(ill))
 
 
 @settings(deadline=None)
@@ -147,7 +146,7 @@ def test_no_threshold_serves_a_rule_better(pictures: list[tuple[int, float]], va
     probabilities: Array = np.array([probability for _, probability in pictures], dtype)
     if len(set(labels)) < 2:
         return
-    everywhere = [_shares(labels, probabilities, float(p)) for p in [*probabilities, np.float64(2)]]
+    everywhere = [_shares(labels, probabilities, p) for p in {*map(float, probabilities), 2.0}]
     f1_threshold, sensitivity_threshold, specificity_threshold = (
         operating_point(labels, probabilities, "f1"),
         operating_point(labels, probabilities, "sensitivity", value),
