@@ -12,6 +12,7 @@ from pneumo.spec.objective import Direction
 from pneumo.spec.result import Trial
 from pneumo.spec.run import RecordedRun
 from pneumo.spec.selection import Confirmation
+from pneumo.spec.sources import GENERATED_SOURCES
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class StudyRecord:
     @property
     def phantom(self) -> bool:
         """Whether the pictures are generated phantoms."""
-        return self.experiment.data.source == "phantom"
+        return self.experiment.data.source in GENERATED_SOURCES
 
     @property
     def metric(self) -> str:

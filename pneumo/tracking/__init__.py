@@ -17,6 +17,7 @@ failures      whether an error of MLflow is final, and its reason for people
 
 recorded      what a trial's run says about its training, for a replay
 live          a study that may be running, for --watch
+study_record  a whole study, for its report
 inventory     everything that MLflow stores for a study, for --check
 
 models        list, upload and remove the models of runs
