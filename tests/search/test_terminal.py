@@ -18,7 +18,7 @@ from tests.support.terminal import in_terminal
 EPOCHS = 30
 """Enough of them that a trial is seen in the middle."""
 
-UNDER_WAY = re.compile(rf"  trial (\d+) +epoch (\d+)/{EPOCHS} ━+[╸╺]?━* +\d:\d\d:\d\d val_auc 0\.\d")
+UNDER_WAY = re.compile(r"  trial (\d+) +epoch (\d+)/\d+ ━+[╸╺]?━* +\d:\d\d:\d\d val_auc 0\.\d")
 """A trial in the middle: its number, epoch, bar, time left and value, whatever the width."""
 
 STUDY = re.compile(
@@ -27,35 +27,56 @@ STUDY = re.compile(
 )
 
 
-def study(folder: Path, workers: int) -> list[str]:
+def study(folder: Path, workers: int, epochs: int = EPOCHS) -> list[str]:
     """Write the experiment of a study of two trials, and return the command that searches it."""
     settings = {"trials": 2, "workers": workers, "timeout": "1h"}
-    return command(write(folder, hyperparameters=SPACE | {"epochs": EPOCHS}, search=settings).name)
+    return command(write(folder, hyperparameters=SPACE | {"epochs": epochs}, search=settings).name)
+
+
+def check_middle(middle: list[str], workers: int) -> None:
+    """Check what stands on a screen while all workers train their first trial."""
+    trainings = middle[-workers:]
+    assert all(UNDER_WAY.match(line) and line.endswith("…") and "layers=" in line for line in trainings)
+    above = " ".join(line.strip() for line in middle[:-workers])  # the line of the study may be two
+    counts = STUDY.search(above)
+    assert counts, above
+    assert (counts[1], counts[3]) == ("0", str(workers))
+
+
+def under_way(lines: list[str]) -> int:
+    """Return how many trials are shown in the middle."""
+    return sum(map(bool, map(UNDER_WAY.match, lines)))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("size", "workers"), [((80, 24), 2), ((120, 35), 1)], ids=["80x24", "120x35"])
-def test_the_middle_of_an_epoch_and_the_end(size: tuple[int, int], workers: int, tmp_path: Path) -> None:
-    with in_terminal(study(tmp_path, workers), tmp_path, size) as terminal:
-        middle = terminal.read_until(lambda lines: sum(map(bool, map(UNDER_WAY.match, lines))) == workers)
-        trainings = [line for line in middle if UNDER_WAY.match(line)]
-        assert middle[-workers:] == trainings
-        assert all(line.endswith("…") and "layers=" in line for line in trainings)
-        above = " ".join(line.strip() for line in middle[:-workers])  # the line of the study may be two
-        counts = STUDY.search(above)
-        assert counts, above
-        assert (counts[1], counts[3]) == ("0", str(workers))
+@pytest.mark.parametrize("size", [(80, 24), (120, 35)], ids=["80x24", "120x35"])
+def test_two_trials_in_the_middle_of_an_epoch(size: tuple[int, int], tmp_path: Path) -> None:
+    # They are so long that neither ends while the other one starts. Ctrl-C ends both.
+    with in_terminal(study(tmp_path, 2, epochs=5_000), tmp_path, size) as terminal:
+        check_middle(terminal.read_until(lambda lines: under_way(lines) == 2), 2)
+        terminal.program.send_signal(signal.SIGINT)
+        assert terminal.read_to_the_end() == 130
+        assert under_way(terminal.all_lines) == 0
+        assert "Interrupted. Everything so far is saved." in " ".join(terminal.all_lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(80, 24), (120, 35)], ids=["80x24", "120x35"])
+def test_the_middle_of_an_epoch_and_the_end(size: tuple[int, int], tmp_path: Path) -> None:
+    with in_terminal(study(tmp_path, 1), tmp_path, size) as terminal:
+        check_middle(terminal.read_until(lambda lines: under_way(lines) == 1), 1)
         assert terminal.read_to_the_end() == 0
         written = terminal.all_lines
-    assert not [line for line in written if UNDER_WAY.match(line) or "running," in line]  # nothing of the bars is left
+    assert under_way(written) == 0
+    assert not [line for line in written if "running," in line]  # nothing of the bars is left
     text = " ".join(line.strip() for line in written)
     for number in range(2):
-        assert re.search(rf"{number + 1} of 2 done  trial \d   complete", text)
+        assert re.search(rf"{number + 1} of 2 done  trial {number}   complete", text)
     for name in SPACE:
         assert re.search(rf"[ │┃]{name}[ =│┃]", text), name  # no word is broken
     assert re.search(
-        r"Trial 1 reaches val_auc 0\.\d{4}, 0\.\d{4} above the tutorial's network \(95 % interval by patient [+-]0\.\d{3} to "
-        r"[+-]0\.\d{3}\)\.|The tutorial's own network \(trial 0\) is still the best|Trial 1 reaches val_auc 1, ",
+        r"Trial 1 reaches val_auc [01]\.?\d*, 0\.\d{4} above the tutorial's network \(95 % interval by patient "
+        r"[+-]\d\.\d{3} to [+-]\d\.\d{3}\)\.|The tutorial's own network \(trial 0\) is still the best",
         text,
     )
 
