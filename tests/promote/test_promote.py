@@ -186,7 +186,7 @@ sys.argv[0] = "pneumo.promote"
 from pneumo.console.command import run_command
 run_command(app, "promote")
 """
-STEPS = 22
+STEPS = 23
 """Number of writes to try a kill before: more than a promotion makes, so the last promotions run to their end."""
 
 
