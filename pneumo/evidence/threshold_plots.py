@@ -73,7 +73,7 @@ def score_plot(title: str, scores: Scores, classes: Sequence[str]) -> bytes:
     """
     figure = Figure(figsize=(7.6, 5.4), dpi=DPI)
     for label in (0, 1):
-        axes = figure.add_axes((0.1, 0.49 - 0.38 * label, 0.86, 0.32))
+        axes = figure.add_axes((0.1, 0.51 - 0.4 * label, 0.86, 0.29))
         own = scores.probabilities[scores.labels == label]
         label_axes(axes, f"probability of {classes[1]}" if label else "", "pictures")
         axes.set(xlim=(-0.01, 1.01), xticks=np.linspace(0, 1, 11))
@@ -87,15 +87,7 @@ def score_plot(title: str, scores: Scores, classes: Sequence[str]) -> bytes:
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         wrong = int(np.count_nonzero((own >= scores.threshold) != label))
         side = "at or above" if label == 0 else "below"
-        axes.text(
-            0.5,
-            0.93,
-            f"{classes[label]}: {wrong:,} of {len(own):,} are {side} the threshold, so wrong",
-            transform=axes.transAxes,
-            ha="center",
-            va="top",
-            fontsize=10.5,
-            parse_math=False,
-        )
+        text = f"{classes[label]}: {wrong:,} of {len(own):,} are {side} the threshold, so wrong"
+        axes.set_title(text, loc="left", fontsize=10.5, parse_math=False)
     subtitle = f"validation pictures by class; dashed: threshold {scores.threshold:.3f}"
     return to_png(figure, title, subtitle)
