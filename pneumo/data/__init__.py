@@ -11,5 +11,5 @@
 - `picture_files`, `layout`: which files of an archive are pictures, and the folders that tell their class and part
 - `decoding/`: encoded pictures to grey pixels; a registered model carries a copy
 - `prepare`: decodes the training pool once; `cache`: where the result is stored
-- `audit/`: copies, leaks, patients in two parts, parts that differ, outliers
+- `audit/`: copies, leaks, patients in two parts, parts that differ, outliers, shortcuts
 """

@@ -95,7 +95,7 @@ def with_operating_point(context: PromotionContext, chosen: Chosen) -> Nominee:
     predictions = average(on_same_pictures(each, [run.run_id for run in chosen.runs]), chosen.weights)
     point = choose_operating_point(context.experiment.promote, predictions)
     members = tuple(
-        Member(run.run_id, weight, int(run.parameters["image_size"]), int(run.parameters["channels"]))
+        Member(run.run_id, weight, int(run.hyperparameter("image_size")), int(run.hyperparameter("channels")))
         for run, weight in zip(chosen.runs, chosen.weights, strict=True)
     )
     decision = Decision(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pneumo.spec.hyperparameters import Value, value_type
+from pneumo.spec.hyperparameters import TUTORIAL, Value, value_type
 from pneumo.spec.names import Tags
 
 Role = Literal["trial", "confirm"]
@@ -66,6 +66,17 @@ class RecordedRun:
     def state(self) -> str | None:
         """`complete`, `pruned` or `failed`; None if the trial has not ended."""
         return self.tags.get(Tags.STATE)
+
+    def hyperparameter(self, name: str) -> Value:
+        """Return the value that the run was trained with.
+
+        An inactive hyperparameter is no parameter of the run. Then the network has the tutorial's value.
+
+        Raises:
+            ValueError: The parameter is not a value of the hyperparameter's type.
+        """
+        text = self.parameters.get(name)
+        return getattr(TUTORIAL, name) if text is None else parse_parameter(name, text)
 
 
 def format_parameter(value: Value) -> str:

@@ -75,6 +75,12 @@ def test_the_members_are_picked_on_stressed_pictures_among_runs_with_models(stor
     assert members(nominee(store, ensemble=2, on="validation")) == [(0, "0", 1.0)]
 
 
+def test_a_member_whose_image_size_was_inactive_has_the_tutorials(store: Store) -> None:
+    record(store, "inactive", [Recorded(0, GOOD, stressed(GOOD), model=True, image_size=64)])
+    (member,) = nominee(store, "inactive").decision.members
+    assert (member.image_size, member.channels) == (64, 1)
+
+
 def test_threshold_temperature_and_gain_are_those_of_the_mean(store: Store) -> None:
     chosen = nominee(store, ensemble=2)
     mean = np.mean([GOOD, OTHER], axis=0, dtype=np.float64).astype(np.float32)

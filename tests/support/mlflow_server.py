@@ -55,6 +55,36 @@ class Server:
 
 
 @contextmanager
+def serve_model(model: str, store: str, folder: Path) -> Iterator[str]:
+    """Run `mlflow models serve` and yield its address.
+
+    Args:
+        model: The model, as `models:/small@champion`.
+        store: URI of the MLflow store.
+        folder: Where the server runs and writes `server.log`.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    beside = Path(sys.executable).parent
+    command = [str(beside / "mlflow"), "models", "serve", "-m", model, "--env-manager", "local", "--port", str(port)]
+    settings = {
+        "MLFLOW_TRACKING_URI": store,
+        "PATH": f"{beside}{os.pathsep}{os.environ['PATH']}",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, env=os.environ | settings, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        yield up(f"http://127.0.0.1:{port}", folder)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+@contextmanager
 def serve(folder: Path, *options: str) -> Iterator[str]:
     """Run a server in a folder, and yield its address."""
     server = Server(folder, *options)

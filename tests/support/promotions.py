@@ -19,6 +19,7 @@ from pneumo.evidence.stress import StressPredictions
 from pneumo.evidence.tables import predictions_csv
 from pneumo.promote.context import PromotionContext
 from pneumo.spec.experiment_file import build_experiment
+from pneumo.spec.hyperparameters import TUTORIAL
 from pneumo.spec.names import Tags
 from pneumo.tracking.promotions import find_request
 from pneumo.tracking.store import Store
@@ -87,7 +88,7 @@ class Recorded:
         seed: The seed; another than 0 makes the run a confirmation.
         value: The value of the objective.
         names: Names of the validation pictures.
-        image_size: Side of the network's input.
+        image_size: Side of the network's input. The tutorial's, 64, is recorded as if the hyperparameter were inactive.
         stressed_pictures: Rows of the pictures that were predicted under the suite; None means all.
     """
 
@@ -118,7 +119,7 @@ def record(store: Store, name: str, runs: Sequence[Recorded], promote: Mapping[s
 
 
 def _record_run(study: StudyRun, run: Recorded) -> str:
-    parameters = {"image_size": run.image_size, "channels": 1}
+    parameters = {"channels": 1} | ({} if run.image_size == TUTORIAL.image_size else {"image_size": run.image_size})
     key = start_trial(study, run.number, parameters, run.seed, role="confirm" if run.seed else "trial")
     log = TrialLog(study.outbox, key)
     if run.network is not None:

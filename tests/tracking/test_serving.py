@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import signal
-import socket
 import struct
-import subprocess
-import sys
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.support.mlflow_server import up
+from tests.support.mlflow_server import serve_model
 from tests.support.pictures import encoded
 from tests.support.served import Small
 
@@ -31,31 +26,8 @@ FULL_SIZE = (1300, 1000)
 @pytest.fixture(scope="module")
 def server(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Yield the address of a server of the small model's champion."""
-    folder = tmp_path_factory.mktemp("serve")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    beside = Path(sys.executable).parent
-    command = [str(beside / "mlflow"), "models", "serve", "-m", "models:/small@champion", "--env-manager", "local"]
-    settings = {
-        "MLFLOW_TRACKING_URI": small.store.uri,
-        "PATH": f"{beside}{os.pathsep}{os.environ['PATH']}",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-    }
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, "--port", str(port)],
-            cwd=folder,
-            env=os.environ | settings,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        yield up(f"http://127.0.0.1:{port}", folder)
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
+    with serve_model("models:/small@champion", small.store.uri, tmp_path_factory.mktemp("serve")) as address:
+        yield address
 
 
 def ask(server: str, document: object) -> requests.Response:
