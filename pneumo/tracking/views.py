@@ -64,13 +64,9 @@ def study_page_address(experiment_id: str, view: str = BEST_VIEW, *, charts: boo
 
 
 def describe_experiment(experiment_id: str, study: str) -> str:
-    """Return the description that MLflow's list of experiments shows: where the study's trials are.
-
-    The experiment's own page shows what its browser was last used for. In a new browser these are traces of language models,
-    and no tag of the experiment changes that.
-    """
+    """Return the description at the head of the experiment's page. MLflow's list of experiments shows it as plain text."""
     page = study_page_address(experiment_id).removeprefix("/")
-    return f"A study of pneumo: [trials, best first]({page}). `python -m pneumo.ui {study}` opens the same page."
+    return f"`python -m pneumo.ui {study}` opens this study at its [trials, best first]({page})."
 
 
 def run_page_address(experiment_id: str, run_id: str) -> str:
