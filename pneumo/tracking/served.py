@@ -34,6 +34,7 @@ DICOM_PACKAGES = ("pydicom", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjp
 
 _CODE = Path(__file__).with_name("served_model.py")
 _NETWORK = "network"
+_MODEL_TYPE = "pneumo"
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,8 @@ def log_served(
     experiment, outputs = run.info.experiment_id, run.outputs.model_outputs if run.outputs else []
     logged = None
     for earlier in client.search_logged_models([experiment], filter_string=f"source_run_id = '{run_id}'"):
+        if earlier.model_type != _MODEL_TYPE:
+            continue
         if earlier.status == LoggedModelStatus.READY:
             logged = earlier
         else:
@@ -189,7 +192,7 @@ def log_served(
             source_run_id=run_id,
             tags=dict(tags),
             params=dict(params or {}),
-            model_type="pneumo",
+            model_type=_MODEL_TYPE,
         )
         upload(client, logged, run_id, folder)
     if logged.model_id not in [output.model_id for output in outputs]:

@@ -17,7 +17,7 @@ from mlflow.entities import Run
 
 from pneumo.data.decoding import decode
 from pneumo.spec.hyperparameters import Hyperparameters
-from tests.search.test_drills_trials import curves, drilled_command, end, start, wait_for_checkpoint
+from tests.support.killed import curves, drilled_command, end, start, wait_for_checkpoint
 from tests.support.mlflow_server import serve_model
 from tests.support.pictures import encoded
 from tests.support.program import EQUAL, called, client, runs, search, write
