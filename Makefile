@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help search quick test test-slow lint docs schema format gpu lock clean
+.PHONY: help search ui quick test test-slow lint docs schema format gpu lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -30,6 +30,9 @@ SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 search: $(VENV)/.ready  ## run the quick start: a small study on generated phantoms, offline
 	$(BIN)/python -m pneumo.search
+
+ui: $(VENV)/.ready  ## open the latest study of this folder in MLflow's pages; STUDY=name opens another
+	$(BIN)/python -m pneumo.ui $(STUDY)
 
 # The plugin skips a test when it starts a process, imports TensorFlow or opens MLflow's database, so that nobody keeps a list
 # of quick tests.

@@ -32,7 +32,7 @@ OUTSIDE = {
     "engines": "Optuna, KerasTuner",
     "cnn": "TensorFlow, Keras",
     "tracking": "MLflow",
-    "evidence": "matplotlib, plotly",
+    "evidence": "matplotlib, plotly.js",
     "data": "Pillow, pydicom",
     "console": "typer, rich",
     "compute": "multiprocessing",

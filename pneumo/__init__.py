@@ -6,6 +6,8 @@ search/      run a study, resume it, or check its record
 promote/     register a study's best trial as a model if it passes the gate
 predict/     predict pictures with a registered model
 replay/      train a recorded trial again and compare the metrics
+report/      write a report of a study, or of several side by side, as one HTML page
+ui/          show a study in MLflow's own pages
 data/        download, audit and prepare pictures; sources, patients, split, cache
 
 What the verbs share, from the top layer down (a module imports from lower layers only):

@@ -17,6 +17,8 @@ VERBS = {
     "promote": "Register a study's best trial as a model if it passes the gate.",
     "predict": "Predict pictures with a registered model.",
     "replay": "Train a recorded trial again and compare the metrics.",
+    "report": "Write a report of a study, or of several side by side.",
+    "ui": "Show a study in MLflow's own pages.",
     "data": "Download, audit and prepare pictures.",
 }
 """The verbs, each with its line in `pneumo --help`. The module `pneumo.VERB.__main__` has the verb's command line."""

@@ -13,6 +13,7 @@ from hypothesis import settings
 
 pytest_plugins = [
     "tests.support.in_process",
+    "tests.support.browser",
     "tests.support.places",
     "tests.support.mlflow_server",
     "tests.support.postgres",

@@ -123,15 +123,21 @@ def release_memory(model: keras.Model) -> None:
     Assigning an empty tensor to each variable leaves 6 MB, and `malloc_trim` after that 1 to 3 MB.
     """
     import keras
-    import tensorflow as tf
 
     optimizer = getattr(model, "optimizer", None)
-    for variable in [*model.variables, *(optimizer.variables if optimizer else [])]:
-        tensor = variable.value
-        tf.raw_ops.AssignVariableOp(resource=tensor.handle, value=tf.zeros([0], tensor.dtype))
+    free_variables([*model.variables, *(optimizer.variables if optimizer else [])])
     keras.backend.clear_session()  # it also collects garbage
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc only
         trim(0)
+
+
+def free_variables(variables: Sequence[Any]) -> None:
+    """Free the memory of variables of Keras, which cannot be used afterwards."""
+    import tensorflow as tf
+
+    for variable in variables:
+        tensor = variable.value
+        tf.raw_ops.AssignVariableOp(resource=tensor.handle, value=tf.zeros([0], tensor.dtype))
 
 
 def _gpu_precision(capability: tuple[int, int]) -> Precision:

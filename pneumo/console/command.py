@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
+from pneumo.console.help import HelpText
 from pneumo.console.signals import install_handlers
 from pneumo.spec.errors import RequestError
 from pneumo.spec.masking import mask_passwords
@@ -105,7 +106,7 @@ def run_command(
     sys.exit(status or OK)
 
 
-class _Command(TyperCommand):
+class _Command(HelpText, TyperCommand):
     """A command that refuses empty arguments and option values, before they are converted: an empty path is a folder."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -123,7 +124,7 @@ class _Command(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-class _Group(TyperGroup):
+class _Group(HelpText, TyperGroup):
     """A command with subcommands. Without one of them it shows its help, and says what is missing."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

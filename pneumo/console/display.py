@@ -1,20 +1,16 @@
-"""Consoles, progress bars, and the live lines of trainings."""
+"""Consoles, lines and progress bars."""
 
 from __future__ import annotations
 
+import re
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Self
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
-
-from pneumo.spec.candidate import Candidate
-from pneumo.spec.wording import describe_candidate
 
 LOG_WIDTH = 160
 """Columns of a table in a log. A file has no width; Rich would assume 80 and cut the tables."""
@@ -26,91 +22,93 @@ def open_console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else LOG_WIDTH)
 
 
-def say(console: Console, line: str) -> None:
-    """Print a line as it is. Only the terminal wraps it, so that a command in it can be copied."""
+def say(console: Console, line: str | Text, indent: int = 0) -> None:
+    """Print a line. A terminal that is too narrow for it gets several, broken between words.
+
+    A word that is longer than the terminal, as an address, is printed as it is. A command is for `say_command`.
+
+    Args:
+        console: Where the line goes.
+        line: The line, or several with line breaks between them.
+        indent: Columns by which all but the first of the lines of a broken line are indented.
+    """
+    text = Text(line) if isinstance(line, str) else line
+    if not console.is_terminal:
+        console.print(text, soft_wrap=True)
+        return
+    for part in text.split(allow_blank=True) if text.plain else [text]:
+        for wrapped in _wrap(console, part, indent):
+            console.print(wrapped, soft_wrap=True)
+
+
+def say_command(console: Console, line: str) -> None:
+    """Print a line that has a command in it. Only the terminal breaks it, so that the command can be copied."""
     console.print(Text(line), soft_wrap=True)
 
 
-@contextmanager
-def progress_bar(description: str, console: Console | None = None) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar while the context lasts, if the console is a terminal. The default console is standard error.
+def _wrap(console: Console, line: Text, indent: int) -> list[Text]:
+    """Return a line broken between words for a console's width."""
+    own_indent = len(line.plain) - len(line.plain.lstrip())
+    indentation = " " * (indent or own_indent)
+    first, *rest = line.divide(_breaks(line.plain, console.width, console.width - len(indentation))) or [line]
+    lines = [first, *(Text(indentation) + part for part in rest)]
+    for part in lines:
+        part.rstrip()
+    return lines
 
-    The context gives a function that takes how many items are done and how many there are in all.
+
+def _breaks(line: str, width: int, later_width: int) -> list[int]:
+    """Return where the second line and each later one starts, if the first has `width` columns and the others `later_width`."""
+    starts, start, has_word = [], 0, False
+    for word in re.finditer(r"\S+", line):
+        if has_word and cell_len(line[start : word.end()]) > width:
+            start, width = word.start(), later_width
+            starts.append(start)
+        has_word = True
+    return starts
+
+
+class Bar:
+    """A bar from the first item to the last. Call it with how many items are done and how many there are in all.
+
+    Before the first and after the last item nothing is shown, so that lines on another stream do not break the bar.
+
+    Attributes:
+        was_used: Whether it was called: nothing was done if not, because a cache had it.
     """
-    console = console or open_console(stderr=True)
-    with Progress(
-        TextColumn(f"  {description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
-
-class TrainingProgress:
-    """A live line for each training that is under way. There is none if the console is no terminal.
-
-    The lines stand while the context lasts.
-
-    Args:
-        console: Where the lines go.
-        objective: The metric that is shown after each epoch.
-    """
-
-    def __init__(self, console: Console, objective: str) -> None:
-        self._objective = objective
-        self._started: dict[int, float] = {}
-        self._tasks: dict[int, TaskID] = {}
-        self._bars = Progress(
-            TextColumn("  [bold]trial {task.fields[number]}[/]  epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+    def __init__(self, description: str, console: Console) -> None:
+        self.was_used = False
+        self._progress = Progress(
+            TextColumn(f"  {description}"),
             BarColumn(bar_width=24),
+            MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
+        self._task = self._progress.add_task("", total=None)
 
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
+    def __call__(self, done: int, total: int) -> None:
+        self.was_used = True
+        self._progress.update(self._task, completed=done, total=total)
+        if done < total:
+            self._progress.start()
+        else:
+            self.close()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._bars.stop()
+    def close(self) -> None:
+        """Remove the bar from the terminal."""
+        if self._progress.live.is_started:
+            self._progress.stop()
 
-    def start(self, training: int, candidate: Candidate) -> None:
-        """Add the line of a training, which is known by its number from here on."""
-        self._started[training] = time.monotonic()
-        self._tasks[training] = self._bars.add_task(
-            "",
-            number=candidate.number,
-            epoch=candidate.first_epoch + 1,
-            first_epoch=candidate.first_epoch,
-            epochs=candidate.epochs,
-            total=None,
-            note=describe_candidate(candidate),
-        )
 
-    def step(self, training: int, epoch: int, step: int, steps: int) -> None:
-        """Show that a training is at `step` of the `steps` of `epoch`, both counted from 1."""
-        task = self._tasks[training]
-        fields = next(bar.fields for bar in self._bars.tasks if bar.id == task)
-        done = (epoch - 1 - fields["first_epoch"]) * steps + step
-        total = (fields["epochs"] - fields["first_epoch"]) * steps
-        self._bars.update(task, completed=done, total=total, epoch=epoch)
-
-    def epoch(self, training: int, metrics: Mapping[str, float]) -> None:
-        """Show the objective after an epoch."""
-        if self._objective in metrics:
-            self._bars.update(self._tasks[training], note=f"{self._objective} {metrics[self._objective]:.4f}")
-
-    def stop(self, training: int) -> float | None:
-        """Remove the line of a training and return its seconds; None if it was not started."""
-        if training not in self._tasks:
-            return None
-        self._bars.remove_task(self._tasks.pop(training))
-        return time.monotonic() - self._started.pop(training)
+@contextmanager
+def progress_bar(description: str, console: Console | None = None) -> Iterator[Bar]:
+    """Show a bar while the context lasts, if the console is a terminal. The default console is standard error."""
+    bar = Bar(description, console or open_console(stderr=True))
+    try:
+        yield bar
+    finally:
+        bar.close()

@@ -128,7 +128,7 @@ def audit_command(
 
     Exit status: 0 no fault, 1 faults found.
     """
-    from pneumo.console.display import progress_bar
+    from pneumo.console.display import open_console, progress_bar, say
     from pneumo.data.audit import audit_source
     from pneumo.data.audit.findings import to_json
     from pneumo.data.audit.page import audit_page
@@ -139,7 +139,10 @@ def audit_command(
     pictures = source_at(str(path), source, _class_pair(classes))
     with progress_bar("looking at pictures") as progress:
         audit, measurements = audit_source(pictures, progress)
-    print(format_report(audit))
+    console = open_console()
+    say(console, format_report(audit))
+    if not progress.was_used:
+        say(console, "The pictures were looked at by an earlier command; what it measured comes from the cache.")
     documents = {"audit.json": to_json(audit), "audit.html": audit_page(audit, pictures, measurements)}
     try:
         to.mkdir(parents=True, exist_ok=True)
@@ -171,7 +174,8 @@ def prepare_command(
             pictures, pixels, VALIDATION_SHARE, SPLIT_SEED, progress, lambda line: print(line, file=sys.stderr)
         )
     listed = ", ".join(map(str, data.sizes))
-    print(f"{len(data.names):,} pictures of {data.description} at {listed} pixels: {data.folder}")
+    cached = "" if progress.was_used else "; an earlier command decoded them"
+    print(f"{len(data.names):,} pictures of {data.description} at {listed} pixels: {data.folder}{cached}")
     return OK
 
 

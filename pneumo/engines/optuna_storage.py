@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import uuid
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -53,6 +54,8 @@ def open_optuna_study(experiment: Experiment, storage: str) -> optuna.Study:
             study = optuna.load_study(study_name=experiment.name, storage=database, pruner=build_pruner(experiment))
             has_results = any(RESULT in trial.user_attrs for trial in study.get_trials(deepcopy=False))
             if has_results or is_same_experiment(study.user_attrs.get(EXPERIMENT), experiment_yaml):
+                if not study.metric_names:  # an earlier version created it
+                    _name_objectives(study, experiment)
                 return study
             study_id = study.user_attrs.get(ID, study_id)
             optuna.delete_study(study_name=experiment.name, storage=database)
@@ -62,9 +65,17 @@ def open_optuna_study(experiment: Experiment, storage: str) -> optuna.Study:
             directions=[OBJECTIVES[objective] for objective in experiment.search.objectives],
             pruner=build_pruner(experiment),
         )
+        _name_objectives(study, experiment)
         study.set_user_attr(ID, study_id)
         study.set_user_attr(EXPERIMENT, experiment_yaml)
     return study
+
+
+def _name_objectives(study: optuna.Study, experiment: Experiment) -> None:
+    """Name the objectives for Optuna's dashboard, which calls them "Objective 0" and so on otherwise."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(list(experiment.search.objectives))
 
 
 def finished_optuna_trials(study: optuna.Study, searched: frozenset[str]) -> tuple[Trial, ...]:

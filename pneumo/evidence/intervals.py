@@ -141,12 +141,37 @@ def auc_difference(
     Raises:
         ValueError: As in `compute_figures`.
     """
-    labels, patient_of, both = _check_arrays(labels, patients, ours, theirs)
-    rankings = [_rank(probabilities) for probabilities in both]
+    return mean_auc_difference(
+        labels, np.asarray(ours)[None], np.asarray(theirs)[None], patients, resamples=resamples, seed=seed
+    )
+
+
+def mean_auc_difference(
+    labels: Array, ours: Array, theirs: Array, patients: Array, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """Return the difference of the mean areas under several ROC curves, with its interval as in `auc_difference`.
+
+    Each curve is that of the same pictures under another change.
+
+    Args:
+        labels: Labels.
+        ours: Probabilities of our network, shape (changes, n).
+        theirs: Probabilities of their network, shape (changes, n).
+        patients: Patients.
+        resamples: Number of resamples.
+        seed: Seed of the resamples.
+
+    Raises:
+        ValueError: As in `compute_figures`, or the numbers of changes differ.
+    """
+    labels, patient_of, rows = _check_arrays(labels, patients, *ours, *theirs)
+    if len(ours) != len(theirs):
+        raise ValueError(f"ours and theirs must have the same number of changes, got {len(ours)} and {len(theirs)}")
+    rankings = [_rank(probabilities) for probabilities in rows]
 
     def compute(draws: Array) -> Array:
-        areas = [_auc(*_cumulative_counts(labels, patient_of, ranking, draws)) for ranking in rankings]
-        return (areas[0] - areas[1])[:, None]
+        areas = np.array([_auc(*_cumulative_counts(labels, patient_of, ranking, draws)) for ranking in rankings])
+        return np.asarray(areas[: len(ours)].mean(axis=0) - areas[len(ours) :].mean(axis=0))[:, None]
 
     (difference,) = _intervals(compute, patient_of, resamples, seed)
     return difference

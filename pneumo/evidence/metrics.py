@@ -144,7 +144,9 @@ def _threshold_above_all(probabilities: Array) -> float:
 
 
 def validation_metrics(labels: Array, probabilities: Array) -> dict[str, float]:
-    """Return `threshold` (Youden's, see `operating_point`), and `val_sensitivity`, `val_specificity` and `val_f1` at it.
+    """Return `threshold` (Youden's, see `operating_point`) and the metrics at it.
+
+    These are `val_accuracy_at_threshold`, `val_sensitivity`, `val_specificity` and `val_f1`.
 
     A metric whose denominator is 0 is NaN, as the sensitivity if no picture has pneumonia.
     """
@@ -152,6 +154,7 @@ def validation_metrics(labels: Array, probabilities: Array) -> dict[str, float]:
     positive = predict_labels(probabilities, threshold)
     return {
         "threshold": threshold,
+        "val_accuracy_at_threshold": float(np.mean(positive == labels)),
         "val_sensitivity": float(recall_score(labels, positive, pos_label=1, zero_division=np.nan)),
         "val_specificity": float(recall_score(labels, positive, pos_label=0, zero_division=np.nan)),
         "val_f1": float(f1_score(labels, positive, zero_division=np.nan)),
@@ -161,6 +164,28 @@ def validation_metrics(labels: Array, probabilities: Array) -> dict[str, float]:
 def predict_labels(probabilities: Array, threshold: float) -> Array:
     """Return the predicted labels, int64, shape (n,)."""
     return (np.asarray(probabilities) >= threshold).astype(np.int64)
+
+
+def most_confident(labels: Array, probabilities: Array, threshold: float, *, right: bool, most: int) -> Array:
+    """Return the positions of the pictures predicted rightly, or wrongly, the highest probability of that prediction first.
+
+    Of equal ones the first come first.
+
+    Args:
+        labels: Labels of the pictures.
+        probabilities: Their probabilities.
+        threshold: Smallest probability that counts as PNEUMONIA.
+        right: Whether the right predictions are meant.
+        most: Largest number of positions.
+
+    Returns:
+        int64, at most `most` of them.
+    """
+    probabilities = np.asarray(probabilities, np.float64)
+    predicted = predict_labels(probabilities, threshold)
+    chosen = np.flatnonzero((predicted == labels) == right)
+    confidence = np.where(predicted[chosen] == 1, probabilities[chosen], 1 - probabilities[chosen])
+    return chosen[np.argsort(-confidence, kind="stable")][:most]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Draw the plots of a trial, and of a promotion's test pictures, as PNG.
+"""Draw the plots of the pictures that a network predicted, and of its learning, as PNG.
 
 The module uses neither a display nor pyplot, so it changes no global state of Matplotlib.
 """
@@ -17,59 +17,12 @@ from matplotlib.transforms import Bbox, TransformedBbox
 from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_curve, roc_curve
 
 from pneumo.evidence.drawing import BLUE, DPI, GREY, ORANGE, label_axes, plot_title, printable, to_png, write_centred
-from pneumo.evidence.metrics import Array, auc, calibration, has_both_classes, predict_labels
+from pneumo.evidence.metrics import Array, auc, calibration, has_both_classes, most_confident, predict_labels
+from pneumo.evidence.trial_values import MAX_MISTAKES
 from pneumo.spec.result import CLASSES
-
-MAX_MISTAKES = 12
-"""Largest number of pictures on the sheet of mistakes."""
 
 _SHARE_TICKS, _SHARE_LIMITS = (0, 0.25, 0.5, 0.75, 1), (-0.03, 1.03)
 _ONE_CLASS = "No curve: only one class is present"
-
-
-def trial_plots(
-    *,
-    title: str,
-    history: Sequence[Mapping[str, float]],
-    best_epoch: int,
-    labels: Array,
-    probabilities: Array,
-    names: Sequence[str],
-    pixels: Array,
-    threshold: float,
-    phantom: bool = False,
-    classes: Sequence[str] = CLASSES,
-) -> dict[str, bytes]:
-    """Return the plots of a trial, as PNG by file name.
-
-    Args:
-        title: First line of each plot.
-        history: A mapping for each epoch, with `epoch` and any of `loss`, `accuracy`, `auc`, and the same with `val_`.
-        best_epoch: Number of the best epoch.
-        labels: Of the validation pictures, 0 or 1, shape (n,).
-        probabilities: Of the second class, finite, shape (n,).
-        names: Names of the pictures, n entries.
-        pixels: The pictures, uint8 (n, side, side), grey, of any size.
-        threshold: Smallest probability that counts as the second class.
-        phantom: Whether the pictures are phantoms, which each title then says.
-        classes: Names of the two classes.
-
-    Raises:
-        ValueError: The lengths differ.
-    """
-    return {
-        "learning_curves.png": _learning_curves(plot_title(title, phantom), history, best_epoch),
-        **picture_plots(
-            title=title,
-            labels=labels,
-            probabilities=probabilities,
-            names=names,
-            pixels=pixels,
-            threshold=threshold,
-            phantom=phantom,
-            classes=classes,
-        ),
-    }
 
 
 def picture_plots(
@@ -78,17 +31,25 @@ def picture_plots(
     labels: Array,
     probabilities: Array,
     names: Sequence[str],
-    pixels: Array,
+    pixels: Array | Mapping[int, Array],
     threshold: float,
     phantom: bool = False,
     classes: Sequence[str] = CLASSES,
     part: str = "validation",
     others: Mapping[str, Array] | None = None,
 ) -> dict[str, bytes]:
-    """Return the plots of the pictures that a network predicted, as PNG by file name: those of a trial except learning curves.
+    """Return the plots of the pictures that a network predicted, as PNG by file name.
 
     Args:
-        title: As in `trial_plots`; so are the arguments that are not class_names here.
+        title: First line of each plot.
+        labels: Of the pictures, 0 or 1, shape (n,).
+        probabilities: Of the second class, finite, shape (n,).
+        names: Names of the pictures, n entries.
+        pixels: The pictures, uint8 (n, side, side), grey, of any size; or a mapping from the positions of the most confident
+            mistakes to uint8 (side, side).
+        threshold: Smallest probability that counts as the second class.
+        phantom: Whether the pictures are phantoms, which each title then says.
+        classes: Names of the two classes.
         part: The part of the data set, as the legends call it.
         others: Probabilities of the same pictures by other networks, shape (n,), by name (`champion`). Their ROC and
             precision-recall curves are drawn too.
@@ -97,10 +58,11 @@ def picture_plots(
         ValueError: The lengths differ.
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, np.float64)
-    if not len(labels) == len(probabilities) == len(names) == len(pixels):
+    pictures = len(labels) if isinstance(pixels, Mapping) else len(pixels)
+    if not len(labels) == len(probabilities) == len(names) == pictures:
         raise ValueError(
             f"labels, probabilities, names and pixels must have the same length, got {len(labels)}, {len(probabilities)}, "
-            f"{len(names)} and {len(pixels)}"
+            f"{len(names)} and {pictures}"
         )
     curves = {part: probabilities} | {name: np.asarray(other, np.float64) for name, other in (others or {}).items()}
     for name, other in curves.items():
@@ -121,29 +83,26 @@ def picture_plots(
     }
 
 
-def warm_up() -> None:
-    """Load Matplotlib's fonts and draw each plot once, so that the first trial's plots take no longer than later ones."""
-    trial_plots(
-        title="warm up",
-        history=[{"epoch": 1, "loss": 1.0, "val_loss": 1.0}],
-        best_epoch=1,
-        labels=np.array([0, 1, 1]),
-        probabilities=np.array([0.4, 0.3, 0.9]),
-        names=["a", "b", "c"],
-        pixels=np.zeros((3, 8, 8), np.uint8),
-        threshold=0.5,
-    )
+def learning_curves(title: str, history: Sequence[Mapping[str, float]], best_epoch: int) -> bytes:
+    """Return the plot of loss, accuracy and AUC after each epoch, as PNG.
 
-
-def _learning_curves(title: str, history: Sequence[Mapping[str, float]], best_epoch: int) -> bytes:
+    Args:
+        title: First line of the plot.
+        history: A mapping for each epoch, with `epoch` and any of `loss`, `accuracy`, `auc`, and the same with `val_`.
+        best_epoch: Number of the best epoch.
+    """
     figure = Figure(figsize=(11, 4), dpi=DPI)
     epochs = [epoch["epoch"] for epoch in history]
-    panels = {"loss": "binary cross-entropy (nats)", "accuracy": "accuracy (share)", "auc": "area under ROC (share)"}
+    panels = {
+        "loss": "binary cross-entropy (nats)",
+        "accuracy": "accuracy at 0.5 (share)",
+        "auc": "area under ROC (share)",
+    }
     for column, (metric, label) in enumerate(panels.items()):
         axes = figure.add_axes((0.065 + 0.325 * column, 0.14, 0.26, 0.66))
         label_axes(axes, "epoch", label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5, min_n_ticks=1))
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
         for key, name, colour in ((metric, "training", GREY), (f"val_{metric}", "validation", BLUE)):
             values = np.array([epoch.get(key, math.nan) for epoch in history], np.float64)
             values[~np.isfinite(values)] = math.nan
@@ -184,8 +143,11 @@ def _confusion_matrix(
     axes.set_ylabel("true class", fontsize=11)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    correct = int(np.trace(counts))
-    subtitle = f"{correct:,} of {len(labels):,} correct at threshold {threshold:.3f}"
+    correct, usual = int(np.trace(counts)), np.count_nonzero(predict_labels(probabilities, 0.5) == labels)
+    shares_right = [count / max(len(labels), 1) for count in (correct, usual)]
+    subtitle = (
+        f"{shares_right[0]:.1%} of {len(labels):,} correct at threshold {threshold:.3f}; {shares_right[1]:.1%} at 0.5"
+    )
     return to_png(figure, title, subtitle, left=0.06)
 
 
@@ -262,13 +224,12 @@ def _mistakes(
     threshold: float,
     *,
     names: Sequence[str],
-    pixels: Array,
+    pixels: Array | Mapping[int, Array],
     class_names: Sequence[str],
 ) -> bytes:
     """Draw the pictures classified wrongly, in falling order of the wrong class's probability."""
     wrong = np.flatnonzero(predict_labels(probabilities, threshold) != labels)
-    confidence = np.where(labels[wrong] == 1, 1 - probabilities[wrong], probabilities[wrong])
-    selected = wrong[np.argsort(-confidence, kind="stable")][:MAX_MISTAKES]
+    selected = most_confident(labels, probabilities, threshold, right=False, most=MAX_MISTAKES)
     columns = 4
     rows = max(1, math.ceil(len(selected) / columns))
     figure = Figure(figsize=(9, 0.8 + 2.75 * rows), dpi=DPI)
@@ -280,14 +241,19 @@ def _mistakes(
         row, column = divmod(position, columns)
         top = 1.25 * row
         axes.imshow(
-            pixels[picture], cmap="gray", vmin=0, vmax=255, extent=(column, column + 0.94, top + 0.94, top), zorder=2
+            pixels[int(picture)],
+            cmap="gray",
+            vmin=0,
+            vmax=255,
+            extent=(column, column + 0.94, top + 0.94, top),
+            zorder=2,
         )
         truth = int(labels[picture])
         name = axes.text(
             column,
             top + 0.96,
-            printable(names[picture].rsplit("/", 1)[-1], 27),
-            fontsize=9,
+            printable(names[picture].rsplit("/", 1)[-1], 30),
+            fontsize=8.5,
             va="top",
             parse_math=False,
         )

@@ -23,7 +23,7 @@ def stress_plot(title: str, figures: StressFigures, *, phantom: bool = False) ->
     lowest = np.nanmin([0.95, *(min(row.auc, row.accuracy) for row in rows)])
     for column, (name, label, colour) in enumerate((("auc", "AUC", BLUE), ("accuracy", "accuracy", ORANGE))):
         axes = figure.add_axes((0.17 + 0.42 * column, 0.1, 0.39, 0.76))
-        label_axes(axes, f"{label} (share)", "")
+        label_axes(axes, f"{label} (share); dotted: plain", "")
         values = np.array([getattr(row, name) for row in rows], np.float64)
         axes.axvline(values[0], color=GREY, linestyle=":", linewidth=1.2, zorder=0)
         axes.hlines(positions, values[0], values, color=colour, linewidth=1.5, alpha=0.5)

@@ -9,6 +9,7 @@ reference        the model to compare with: the champion, or the baseline
 package          a trial's network as a model that takes pictures
 evaluate         both models on the test pictures: predictions, metrics, the gate
 record           the promotion's run: what it records, and how it is read back; card the facts of the model card
+description      the description at the head of that run
 register         the version in the registry, and its alias
 report           what is printed at the end
 """

@@ -132,16 +132,14 @@ def main(
 
 
 def _promote(context: PromotionContext, console: Console, command: TypedCommand) -> int:
-    from pneumo.console.display import progress_bar
+    from pneumo.console.display import progress_bar, say
     from pneumo.promote.reference import CannotCompareError
     from pneumo.promote.report import print_outcome
     from pneumo.promote.steps import promote
 
     try:
         with progress_bar("predicting test pictures") as progress:
-            outcome = promote(
-                context, say=lambda line: console.print(line, markup=False, soft_wrap=True), progress=progress
-            )
+            outcome = promote(context, say=lambda line: say(console, line), progress=progress)
     except CannotCompareError as error:
         print(f"pneumo.promote: {error}", file=sys.stderr)
         return NOTHING_FIT

@@ -6,11 +6,13 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pneumo import __version__
 from pneumo.promote.card import gather_facts
 from pneumo.promote.context import PromotionContext
+from pneumo.promote.description import describe_promotion
 from pneumo.promote.evaluate import Evaluation
 from pneumo.promote.nominee import Nominee, hash_of
 from pneumo.promote.reference import Reference
@@ -70,9 +72,21 @@ def open_promotion_run(context: PromotionContext, nominee: Nominee, reference: R
         context.request.recorded,
         key=_promotion_key(context, nominee, reference),
         name="promotion-ensemble" if nominee.chosen.is_ensemble else f"promotion-{nominee.run.number:04d}",
-        tags=_run_tags(context, nominee, reference),
+        tags=_run_tags(context, nominee, reference) | {Tags.NOTE: describe_promotion(context, nominee)},
         params=_run_params(context, nominee),
     )
+
+
+def log_model(context: PromotionContext, nominee: Nominee, run_id: str, folder: Path) -> str:
+    """Log the model that takes pictures in the promotion's run, with its parameters. Return the model's id.
+
+    The parameters are those of the promotion and the hyperparameters of the network, or of an ensemble's best member.
+    """
+    from pneumo.tracking.served import log_served
+
+    params = {name: str(value) for name, value in _run_params(context, nominee).items()}
+    tags = {Tags.STUDY: context.study, Tags.RUN: nominee.run.run_id}
+    return log_served(context.store, run_id, folder, tags, {**nominee.run.parameters, **params})
 
 
 def record_evaluation(
@@ -107,6 +121,7 @@ def record_evaluation(
     promotions.record_judged(
         context.store,
         run_id,
+        model_id=model_id,
         test=context.source.test_digest,
         source=context.experiment.data.path or context.source.description,
         counts=evaluation.counts,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pneumo import __version__
 from pneumo.promote.context import PromotionContext
+from pneumo.promote.description import describe_promotion
 from pneumo.promote.nominee import Nominee
 from pneumo.promote.record import CARD, Evidence
 from pneumo.spec.names import Metrics, Tags
@@ -41,9 +42,9 @@ def register(context: PromotionContext, nominee: Nominee, evidence: Evidence) ->
     else:
         replaced = registry.move(store, model, context.alias, version.number)
         promotion = Promotion(model, version.number, context.alias, run_id, refusals, forced, replaced)
-    promotions.record_end(
-        store, run_id, {Tags.MODEL: model, Tags.MODEL_VERSION: version.number, Tags.GATE: gate_result}
-    )
+    tags = {Tags.MODEL: model, Tags.MODEL_VERSION: version.number, Tags.GATE: gate_result}
+    description = describe_promotion(context, nominee, evidence, promotion)
+    promotions.record_end(store, run_id, tags | {Tags.NOTE: description})
     return promotion
 
 

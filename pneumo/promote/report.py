@@ -33,8 +33,15 @@ def print_outcome(outcome: PromotionOutcome, context: PromotionContext, console:
         force_command: The command that promotes a refused model anyway.
     """
 
+    from rich.text import Text
+
+    from pneumo.console import display
+
     def say(line: str, style: str = "") -> None:
-        console.print(line, style=style, markup=False, soft_wrap=True)
+        display.say(console, Text(line, style))
+
+    def say_command(line: str) -> None:
+        display.say_command(console, line)
 
     _print_metrics(outcome, context, console)
     _print_gain(outcome, say)
@@ -44,14 +51,14 @@ def print_outcome(outcome: PromotionOutcome, context: PromotionContext, console:
     if promotion.alias == "challenger":
         gets = "has" if outcome.from_record else "gets"
         say(f"Refused: version {promotion.version} of {promotion.model} {gets} only the alias challenger.", "bold")
-        say(f"To promote it anyway:  {force_command}")
+        say_command(f"To promote it anyway:  {force_command}")
         return
     _print_promoted(promotion, say, from_record=outcome.from_record)
     if context.force_reason and not promotion.forced:
         say("The gate passed, so --force was not needed. Its reason is not stored.")
     if context.phantom:
         say("The model was trained and evaluated on generated phantoms: its metrics say nothing about patients.")
-    _print_next_commands(promotion, context.store, say, can_roll_back=outcome.can_roll_back)
+    _print_next_commands(promotion, context.store, say_command, can_roll_back=outcome.can_roll_back)
 
 
 def _print_metrics(outcome: PromotionOutcome, context: PromotionContext, console: Console) -> None:
@@ -110,15 +117,17 @@ def _print_promoted(promotion: Promotion, say: Say, *, from_record: bool) -> Non
     say(f"{verb}: version {promotion.version} of {promotion.model} is {promotion.alias}{forced}{replaced}.", "bold")
 
 
-def _print_next_commands(promotion: Promotion, store: Store, say: Say, *, can_roll_back: bool) -> None:
+def _print_next_commands(promotion: Promotion, store: Store, say_command: Say, *, can_roll_back: bool) -> None:
     uri = f"models:/{promotion.model}@{promotion.alias}"
     python = program_path("python")
     environment = "" if store.default else f"MLFLOW_TRACKING_URI={shlex.quote(store.display_uri)} "
-    say(f"Predict:    {environment}{python} -m pneumo.predict PICTURE --model {uri}")
-    say(f"Serve:      {environment}{_path_variable()}mlflow models serve -m {uri} --env-manager local --port 5001")
+    say_command(f"Predict:    {environment}{python} -m pneumo.predict PICTURE --model {uri}")
+    say_command(
+        f"Serve:      {environment}{_path_variable()}mlflow models serve -m {uri} --env-manager local --port 5001"
+    )
     if can_roll_back:
         alias = "" if promotion.alias == "champion" else f" --alias {promotion.alias}"
-        say(f"Roll back:  {environment}{python} -m pneumo.promote --model {promotion.model}{alias} --rollback")
+        say_command(f"Roll back:  {environment}{python} -m pneumo.promote --model {promotion.model}{alias} --rollback")
 
 
 def _path_variable() -> str:

@@ -20,6 +20,7 @@ from pneumo.promote.package import package
 from pneumo.promote.record import (
     Evidence,
     find_promotion_run,
+    log_model,
     open_promotion_run,
     read_evidence,
     record_evaluation,
@@ -155,7 +156,6 @@ def _evaluate_and_record(
 ) -> None:
     """Evaluate the nominee on the opened test pictures, and record the result and the model in the promotion's run."""
     from pneumo.data.sealed import open_sealed_test
-    from pneumo.tracking.served import log_served
 
     evaluation = evaluate(
         models.model,
@@ -167,7 +167,7 @@ def _evaluate_and_record(
         title=f"{context.study} {nominee.title}",
         progress=progress,
     )
-    model_id = log_served(context.store, run_id, models.folder, {Tags.STUDY: context.study})
+    model_id = log_model(context, nominee, run_id, models.folder)
     record_evaluation(context, nominee, evaluation, run_id=run_id, model_id=model_id)
 
 

@@ -70,7 +70,8 @@ def main(
 def _replay(
     recorded: RecordedTraining, experiment: Experiment, candidate: Candidate, source: Source, console: Console
 ) -> int:
-    from pneumo.console.display import TrainingProgress, say
+    from pneumo.console.display import say
+    from pneumo.console.trainings import TrainingProgress
     from pneumo.data.split import describe_split
     from pneumo.replay.compare import compare, environment_changes
     from pneumo.replay.report import describe_trial, print_changes, print_comparison

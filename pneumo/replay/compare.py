@@ -26,6 +26,10 @@ PER_CONTINUATION_METRICS = (Metrics.TRAIN_SECONDS, Metrics.EPOCHS_TRAINED)
 """Metrics that a trial which continued another one records for its own epochs only."""
 
 
+LATER_METRICS = (Metrics.VAL_ACCURACY_AT_THRESHOLD, Metrics.VAL_ATTENTION_INSIDE)
+"""Metrics that earlier versions did not record, nor do pruned trials."""
+
+
 @dataclass(frozen=True)
 class Change:
     """A difference from the record that can change the metrics. If it is `certain`, the metrics will differ."""
@@ -186,7 +190,9 @@ def _speed(recorded: RecordedTraining, trained: TrainingResult) -> list[MetricPa
 
 
 def _is_comparable(name: str, recorded: RecordedTraining) -> bool:
-    """Check that the record has the metric for all epochs, also if the trial continued another one."""
+    """Check that the record has the metric, and for all epochs, also if the trial continued another one."""
+    if name in LATER_METRICS and name not in recorded.run.metrics:
+        return False
     return Tags.RESUMED_FROM not in recorded.run.tags or name not in PER_CONTINUATION_METRICS
 
 

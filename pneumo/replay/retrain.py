@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pneumo.compute.place import Place
-    from pneumo.console.display import TrainingProgress
+    from pneumo.console.trainings import TrainingProgress
     from pneumo.data.pictures import Source
     from pneumo.data.prepare import Prepared
     from pneumo.spec.candidate import Candidate

@@ -7,7 +7,9 @@ confirm      the schedule of confirmations: the best trials again, with other se
 recorder     the study's run in MLflow and the runs of its trainings; description the text at its head
 flush        send the outbox to MLflow and wait for it
 preflight    what is checked before a study starts or is resumed
-screen       what is shown of the trials; summary what is said at the end; dry_run shows what would run
+screen       what is shown while it runs; results what is shown at the end; summary what to do next
+dry_run      --dry-run: show what would run; watch --watch: show a study that runs elsewhere
+comparison   the best trial and the tutorial's network, compared with an interval
 retention    which models are kept
 integrity    --check: is the record of a study complete?
 """

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pneumo.console.command import FAULTY, NOTHING_FIT, OK, describe_error, run_command
+from pneumo.spec.errors import RequestError
 
 QUICKSTART = Path("experiments/quickstart.yaml")
 STORAGE = "sqlite:///mlruns/studies.db"
@@ -33,6 +34,9 @@ python -m pneumo.search experiments/article.yaml --set layers=2 --set search.pru
 
 python -m pneumo.search experiments/article.yaml --engine keras-tuner --name article-bayesian\n
   the same space, with Keras Tuner as the engine
+
+python -m pneumo.search --watch article\n
+  show how far a study is that runs elsewhere; reads only
 
 python -m pneumo.search --check article\n
   check that the record of this study is complete, in MLflow and in its database; reads only
@@ -86,9 +90,14 @@ def main(
         ),
     ] = STORAGE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and train nothing.")] = False,
+    yaml: Annotated[bool, typer.Option("--yaml", help="With --dry-run: print the resolved experiment only.")] = False,
     check: Annotated[
         str | None,
         typer.Option(metavar="STUDY", help="Check that this study's record is complete, and do nothing else."),
+    ] = None,
+    watch: Annotated[
+        str | None,
+        typer.Option(metavar="STUDY", help="Show a study that runs elsewhere until it ends, and do nothing else."),
     ] = None,
 ) -> int:
     """Search hyperparameters of a chest X-ray classifier. Every trial is an MLflow run.
@@ -96,8 +105,12 @@ def main(
     The first trial is the tutorial's own network, so that a study says how much better its networks are. A study is known
     by its name: the same command again resumes it.
     """
+    if yaml and not dry_run:
+        raise RequestError("--yaml: belongs to --dry-run, which shows what would run and trains nothing")
     if check:
         return _check(check, storage)
+    if watch:
+        return _watch(watch, storage)
     from pneumo.console.display import open_console
     from pneumo.data.sources import open_source
     from pneumo.search.dry_run import show_dry_run
@@ -115,11 +128,14 @@ def main(
     }
     given = {key: value for key, value in options.items() if value is not None}
     request = read_experiment(experiment or _quickstart(), set_ or (), given)
+    if yaml:
+        print(request.to_yaml().rstrip())
+        return OK
     source = open_source(request.data)
     findings = check_leaks(source, request)
     console = open_console()
     if dry_run:
-        show_dry_run(request, source, console)
+        show_dry_run(request, source, findings, console)
         return OK
     return run_search(SearchRequest(request, source, findings, storage, context.obj, console))
 
@@ -147,6 +163,15 @@ def _check(name: str, storage: str) -> int:
     for line in (*report.notes, *report.faults, report.summary):
         print(line)
     return FAULTY if report.faults else OK
+
+
+def _watch(name: str, storage: str) -> int:
+    from pneumo.console.display import open_console
+    from pneumo.search.preflight import check_databases
+    from pneumo.search.watch import watch_study
+
+    check_databases(storage)
+    return watch_study(name, storage, open_console())
 
 
 if __name__ == "__main__":

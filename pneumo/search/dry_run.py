@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -12,18 +14,29 @@ from pneumo.console.display import say
 from pneumo.data.pictures import Source, describe_patients
 from pneumo.data.split import count_split, describe_split
 from pneumo.engines.engine_table import open_engine
-from pneumo.search.preflight import disk_needs
+from pneumo.search.preflight import audit_command, disk_needs
+from pneumo.search.screen import describe_search, describe_warnings
 from pneumo.spec.candidate import Candidate, Done
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.wording import describe_candidate, describe_skipped
+
+if TYPE_CHECKING:
+    from pneumo.data.audit import Finding
 
 CANDIDATES = 3
 """Candidates that a dry run shows."""
 
 
-def show_dry_run(experiment: Experiment, source: Source, console: Console) -> None:
-    """Show the resolved experiment, the split, the first candidates of a new study, and the disk space it needs."""
-    say(console, experiment.to_yaml().rstrip())
+def show_dry_run(experiment: Experiment, source: Source, findings: Sequence[Finding], console: Console) -> None:
+    """Show what the search would do: the trials, the split, the first candidates of a new study, and the disk space it needs.
+
+    Args:
+        experiment: The study's experiment.
+        source: Its pictures.
+        findings: What is known to be wrong with them.
+        console: Where the lines go.
+    """
+    say(console, f"Nothing is trained. Without --dry-run this would run:\n{describe_search(experiment)}")
     counts = count_split(source, experiment.data.validation, experiment.search.seed)
     all_pictures = [*source.pictures, *source.sealed]
     say(console, describe_split(source.description, counts, source.classes, describe_patients(all_pictures)))
@@ -31,12 +44,12 @@ def show_dry_run(experiment: Experiment, source: Source, console: Console) -> No
         engine = open_engine(experiment, f"sqlite:///{folder}/studies.db")
         proposals = [engine.ask() for _ in range(min(CANDIDATES, experiment.search.trials))]
         skipped = engine.skipped()
-    for line in source.remarks:
-        say(console, line)
+    for line in (*source.remarks, *describe_warnings(findings, audit_command(experiment))):
+        say(console, line, indent=2)
     say(console, "The first candidates of a new study:")
     for candidate in proposals:
         if isinstance(candidate, Candidate):
-            say(console, f"  {candidate.number}  {describe_candidate(candidate)}")
+            say(console, f"  trial {candidate.number}  {describe_candidate(candidate)}", indent=4)
         elif isinstance(candidate, Done):
             say(console, f"There are no more: {candidate.reason}.")
             break
@@ -46,4 +59,4 @@ def show_dry_run(experiment: Experiment, source: Source, console: Console) -> No
         say(console, line)
     if fewer := plan_workers(experiment).describe(count_trainings(experiment)):
         say(console, fewer)
-    say(console, "Nothing was trained. To run the search, leave out --dry-run.")
+    say(console, "--dry-run --yaml prints every setting of the experiment.")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from pneumo.console.command import INTERRUPTED, NOTHING_FIT, TypedCommand
-from pneumo.console.display import say
-from pneumo.search.summary import describe_resume
+from pneumo.console.display import say, say_command
+from pneumo.search.summary import say_resume
 from pneumo.spec.names import Tags
 from pneumo.spec.result import Trial
 
@@ -47,12 +47,14 @@ class Flush:
     def sender(self) -> Sender:
         """Return the thread that sends the outbox to MLflow while its context lasts."""
         from pneumo.tracking.sender import Sender
+        from pneumo.training.drawing import draw_plots
 
         return Sender(
             self.outbox,
             self.store,
             say=self._say,
             complain=lambda line: print(f"pneumo.search: {line}", file=sys.stderr),
+            draw=draw_plots,
         )
 
     def send_left_over(self) -> bool:
@@ -98,16 +100,25 @@ class Flush:
             if key := run.tags.get(Tags.KEY):
                 self.outbox.store_run_id(key, run.run_id)
 
+    def with_run_ids(self, finished_trials: Sequence[Trial]) -> list[Trial]:
+        """Return the trials with the ids that MLflow gave to their runs, where those are known."""
+        ids = [self.outbox.run_id(trial.result.run_id) or trial.result.run_id for trial in finished_trials]
+        return [
+            replace(trial, result=replace(trial.result, run_id=run_id))
+            for trial, run_id in zip(finished_trials, ids, strict=True)
+        ]
+
     def report_unsent(self, command: TypedCommand, *, interrupted: bool) -> int:
         """Say how much was not sent, where it is and how to send it. Return the exit status."""
         unsent = (
             f"{self.outbox.remaining():,} writes that {self.store.display_uri} has not taken are in {self.outbox.path}"
         )
         if interrupted:
-            self._say(f"Interrupted. Nothing is lost: {unsent}. {describe_resume(command)}")
+            say_resume(self.console, f"Interrupted. Nothing is lost: {unsent}.", command)
             return INTERRUPTED
         print(f"pneumo.search: MLflow is away: {unsent}", file=sys.stderr)
-        self._say(f"When MLflow is back, the same command sends them and resumes the study:\n  {command}")
+        self._say("When MLflow is back, the same command sends them and resumes the study:")
+        say_command(self.console, f"  {command}")
         return NOTHING_FIT
 
     def _say(self, line: str) -> None:

@@ -21,6 +21,7 @@ from pneumo.spec.experiment import Experiment
 from pneumo.spec.experiment_file import parse_experiment, setting_changes
 from pneumo.spec.names import Metrics, Params, Tags
 from pneumo.spec.result import Trial
+from pneumo.spec.wording import count_of
 from pneumo.tracking.outbox import OUTBOXES, Outbox
 from pneumo.training.checkpoint_folder import CheckpointFolder
 
@@ -116,7 +117,8 @@ def compare_records(
             is reported about these runs.
     """
     if inventory is None or not inventory.studies:
-        faults = [f"MLflow has no run of the study, and its engine has {len(finished)} trials"] if finished else []
+        trials = count_of(len(finished), "trial")
+        faults = [f"MLflow has no run of the study, and its engine has {trials}"] if finished else []
         notes = [] if finished else ["no trial was begun yet"]
         return IntegrityReport(name, tuple(faults), tuple(notes), len(finished), _count_runs(inventory))
     experiment = parse_experiment(engine.experiment, f"study {name}: the experiment in its storage")

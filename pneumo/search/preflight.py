@@ -23,6 +23,7 @@ from pneumo.spec.names import Tags
 from pneumo.spec.objective import objective_metric, objective_values
 from pneumo.spec.result import PARTS, Trial, TrialResult
 from pneumo.spec.sources import source_of_path
+from pneumo.spec.wording import count_of
 
 if TYPE_CHECKING:
     from pneumo.data.audit import Finding
@@ -81,13 +82,13 @@ def check_leaks(source: Source, experiment: Experiment) -> tuple[Finding, ...]:
         more = f"; and {len(leaking) - MOST_LEAKS} more" if len(leaking) > MOST_LEAKS else ""
         raise RequestError(
             f"{source.description}: training and test pictures leak into each other, so a test figure would mean "
-            f"nothing: {messages}{more}; remove them ({_audit_command(experiment)} lists them all), or say in the "
+            f"nothing: {messages}{more}; remove them ({audit_command(experiment)} lists them all), or say in the "
             f"experiment why the study may start: data: {{allow_leaks: REASON}}"
         )
     return findings
 
 
-def _audit_command(experiment: Experiment) -> str:
+def audit_command(experiment: Experiment) -> str:
     """Return the command that audits the experiment's pictures."""
     command = [program_path("python"), "-m", "pneumo.data", "audit", experiment.data.path or ""]
     if experiment.data.source != source_of_path(experiment.data.path or ""):
@@ -116,7 +117,8 @@ def check_same_study(store: Store, recorded: RecordedStudy | None, name: str, en
         explain_missing(store, name, engine.id)
     if recorded is None and finished:
         raise RequestError(
-            f"study {name}: its {finished} trials are in the study's database but not in this MLflow store; "
+            f"study {name}: its {count_of(finished, 'trial')} {'is' if finished == 1 else 'are'} in the study's database but "
+            "not in this MLflow store; "
             f"set MLFLOW_TRACKING_URI to the store that has them, or choose another --name"
         )
     if recorded is not None and recorded.tags.get(Tags.STUDY_ID) != engine.id:

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pneumo import __version__
-from pneumo.search.description import describe_study, severity_counts
+from pneumo.console.command import describe_error
+from pneumo.search.comparison import compare_with_baseline
+from pneumo.search.description import describe_study, describe_trial, severity_counts
 from pneumo.search.loop import Ending, Training
 from pneumo.search.retention import removable_models
-from pneumo.spec.best import best_first, best_metric
+from pneumo.spec.best import baseline_trial, best_first, best_metric
 from pneumo.spec.candidate import SKIP_REASONS, SkipReason
+from pneumo.spec.comparison import Comparison
+from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.names import Artifacts, Metrics, Params, Tags
 from pneumo.spec.objective import objective_metric
 from pneumo.spec.result import PARTS, Trial, TrialResult
 from pneumo.spec.run import End, RecordedRun
 from pneumo.spec.selection import Confirmation
-from pneumo.tracking.operations import RemoveModel
+from pneumo.spec.wording import describe_gain
+from pneumo.tracking.operations import LogBatch, RemoveModel
 from pneumo.training.checkpoint_folder import CheckpointFolder
 from pneumo.training.task import TrialTask
 
@@ -65,11 +72,12 @@ class StudyRecorder:
         engine: Engine,
         findings: Sequence[Finding],
     ) -> None:
-        from pneumo.tracking import models, study
+        from pneumo.tracking import models, study, views
 
         finished_trials = engine.trials()
         self._mlflow, self._experiment, self._data, self._findings = study, experiment, data, findings
-        self._outbox, self._sender, self._engine = outbox, sender, engine
+        self._store, self._outbox, self._sender, self._engine = store, outbox, sender, engine
+        self._run_page = views.run_page_address
         self._datasets = [self._dataset(part) for part in PARTS]
         self.checkpoints = CheckpointFolder(Path("mlruns", "checkpoints", experiment.name), finished_trials)
         self._under_way: dict[str, Training] = {}
@@ -84,7 +92,7 @@ class StudyRecorder:
             objectives=search.objectives,
             searched=[dimension.name for dimension in experiment.space.searched],
             experiment_yaml=experiment.to_yaml(),
-            description=describe_study(experiment, data, findings, finished_trials),
+            description=describe_study(experiment, data, findings, finished_trials, skipped=engine.skipped()),
             extra_tags=self._study_tags(),
         )
         audit = json.dumps({"findings": [asdict(finding) for finding in findings]}, indent=1)
@@ -139,8 +147,11 @@ class StudyRecorder:
         self.checkpoints.delete_finished(training.candidate, state, training.seed)
         if state == "pruned":
             self._runs_without_model.add(run_id)
+        trials = self._engine.trials()
         if self._experiment.search.keep:
-            self._remove_models(self._engine.trials())
+            self._remove_models(trials)
+        if training.seed is None:
+            self._describe(trials, training.candidate.number)
 
     def confirmations(self) -> list[RecordedRun]:
         """Return the runs of the complete confirmations, by the number of their trial."""
@@ -179,6 +190,9 @@ class StudyRecorder:
         self._remove_models(finished_trials)
         trials = [_with_run_id(trial, self._known_id(trial.result.run_id)) for trial in finished_trials]
         best = best_first(trials, self._experiment, confirmed)
+        comparison = self._compare(trials, best[0]) if best else None
+        if best:
+            self._describe_best(best[0], trials, comparison)
         metrics: dict[str, float] = {Metrics.trials(s): sum(t.result.state == s for t in trials) for s in STATES}
         if best:
             metrics |= {Metrics.BEST_TRIAL: best[0].number, Metrics.BEST_VALUE: best[0].result.value or 0.0}
@@ -191,8 +205,8 @@ class StudyRecorder:
             self._run,
             "KILLED" if ending.interrupted else "FINISHED" if best else "FAILED",
             metrics=metrics,
-            artifacts=self._artifacts(trials, confirmed),
-            description=describe_study(self._experiment, self._data, self._findings, trials, confirmed, skipped),
+            artifacts=self._artifacts(trials, confirmed) | self._report(trials, metrics, ending.reason),
+            description=self._description(trials, confirmed, skipped, comparison),
             best_run_id=best[0].result.run_id if best else None,
             reason=ending.reason,
         )
@@ -206,6 +220,50 @@ class StudyRecorder:
             self._mlflow.end_study(self._run, "KILLED", metrics={}, artifacts={})
             if wait:
                 self._sender.flush(0, interrupted=lambda: True)
+
+    def _describe(self, finished_trials: Sequence[Trial], number: int) -> None:
+        """Append the descriptions of the trial that has ended, and of the study with it."""
+        trials = [_with_run_id(trial, self._known_id(trial.result.run_id)) for trial in finished_trials]
+        for trial in trials:
+            if trial.number == number:
+                self._note(trial.result.run_id, describe_trial(trial, self._experiment))
+        self._note(self._run.run_id, self._description(trials, (), self._engine.skipped()))
+
+    def _describe_best(self, best: Trial, trials: Sequence[Trial], comparison: Comparison | None) -> None:
+        """Append the description of the best trial, and that of the one that was the best before, if it is another."""
+        for trial in trials:
+            if trial.result.run_id == self._run.best_run and trial.number != best.number:
+                self._note(trial.result.run_id, describe_trial(trial, self._experiment))
+        baseline = baseline_trial(trials, self._experiment)
+        gain = describe_gain(best, baseline, self._experiment.search.objectives[0], comparison) if baseline else None
+        self._note(best.result.run_id, describe_trial(best, self._experiment, is_best=True, gain=gain))
+
+    def _compare(self, trials: Sequence[Trial], best: Trial) -> Comparison | None:
+        baseline, objective = baseline_trial(trials, self._experiment), self._experiment.search.objectives[0]
+        if baseline is None:
+            return None
+        return compare_with_baseline(self._store, best, baseline, objective, self._data.classes)
+
+    def _description(
+        self,
+        trials: Sequence[Trial],
+        confirmed: Sequence[Confirmation],
+        skipped: Mapping[SkipReason, int],
+        comparison: Comparison | None = None,
+    ) -> str:
+        return describe_study(
+            self._experiment,
+            self._data,
+            self._findings,
+            trials,
+            confirmed,
+            skipped,
+            run_page=lambda run_id: self._run_page(self._run.experiment_id, run_id),
+            comparison=comparison,
+        )
+
+    def _note(self, run_id: str, description: str) -> None:
+        self._outbox.append(run_id, LogBatch(tags={Tags.NOTE: description}))
 
     def _seed(self, training: Training) -> int:
         """Return the seed of a training.
@@ -227,6 +285,7 @@ class StudyRecorder:
             Tags.DATA: self._data.kind,
             Tags.DATA_PATIENTS: self._data.patients_known,
             Tags.AUDIT: severity_counts(self._findings),
+            Tags.SEARCH_STARTED: f"{time.time():.3f}",
         }
         if reason := self._experiment.data.allow_leaks:
             tags[Tags.ALLOW_LEAKS] = reason
@@ -249,31 +308,47 @@ class StudyRecorder:
                 self._runs_without_model.add(run_id)
 
     def _artifacts(self, trials: Sequence[Trial], confirmed: Sequence[Confirmation]) -> dict[str, str | bytes]:
-        from pneumo.evidence.study_page import study_page
         from pneumo.evidence.tables import confirm_csv, pareto_csv, trials_csv
 
         if not trials:
             return {}
         objectives = self._experiment.search.objectives
-        page = study_page(
-            trials,
-            objectives=objectives,
-            space=self._experiment.space,
-            title=self._experiment.name,
-            phantom=self._data.kind == "phantom",
-            confirmed=confirmed,
-            best=next(iter(best_first(trials, self._experiment, confirmed)), None),
-        )
-        files: dict[str, str | bytes] = {
-            Artifacts.STUDY_PAGE: page,
-            Artifacts.TRIALS: trials_csv([_trial_row(t) for t in trials]),
-        }
+        files: dict[str, str | bytes] = {Artifacts.TRIALS: trials_csv([_trial_row(t) for t in trials])}
         if len(objectives) > 1:
             files[Artifacts.PARETO] = pareto_csv(trials, objectives)
         if confirmed:
             metric = objective_metric(best_metric(self._experiment)[0])
             files[Artifacts.CONFIRM] = confirm_csv([_confirmation_row(run, metric) for run in self.confirmations()])
         return files
+
+    def _report(self, trials: Sequence[Trial], metrics: Mapping[str, float], reason: str) -> dict[str, str | bytes]:
+        """Return the report by its path in the study's run. Without it, the study is complete all the same.
+
+        Args:
+            trials: The finished trials.
+            metrics: Metrics that the study's run is about to get.
+            reason: Why the search ended.
+        """
+        from pneumo.evidence.report.page import study_report
+        from pneumo.tracking.store import ERRORS
+        from pneumo.tracking.study_record import read_study_record
+
+        if not trials:
+            return {}
+        name = self._experiment.name
+        try:
+            record = read_study_record(self._run.store, name, trials)
+        except (*ERRORS, RequestError) as error:
+            print(
+                f"pneumo.search: {Artifacts.REPORT} could not be made, because MLflow's records could not be read: "
+                f"{describe_error(error)}; python -m pneumo.report {name} makes it",
+                file=sys.stderr,
+            )
+            return {}
+        run = replace(
+            record.run, metrics={**record.run.metrics, **metrics}, tags={**record.run.tags, Tags.ENDED: reason}
+        )
+        return {Artifacts.REPORT: study_report(replace(record, run=run))}
 
 
 def _with_run_id(trial: Trial, run_id: str) -> Trial:

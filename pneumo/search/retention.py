@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pneumo.spec.best import numbers_to_keep
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.result import Trial
+from pneumo.spec.wording import count_of
 
 if TYPE_CHECKING:
     from pneumo.tracking.outbox import Outbox
@@ -27,7 +28,8 @@ def removable_models(
     if experiment.search.keep is None:
         return {}
     numbers = numbers_to_keep(finished_trials, experiment, confirmed)
-    reason = f"not among the best {experiment.search.keep.best} (search.keep) after {len(finished_trials)} trials"
+    after = count_of(len(finished_trials), "trial")
+    reason = f"not among the best {experiment.search.keep.best} (search.keep) after {after}"
     return {trial.result.run_id: reason for trial in finished_trials if trial.number not in numbers}
 
 

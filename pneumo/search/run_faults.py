@@ -24,7 +24,7 @@ TRAINING_FILES = frozenset(
         *(Artifacts.plot(f"{name}.png") for name in PLOTS),
     }
 )
-"""Artifacts of a complete or pruned trial."""
+"""Artifacts of a complete or pruned trial. `Tags.PLOTS` names more plots; earlier versions did not set it."""
 
 STRESS_FILES = frozenset({Artifacts.STRESS, Artifacts.STRESS_PREDICTIONS, Artifacts.plot("stress.png")})
 """Artifacts of a training that was judged on the stress suite."""
@@ -128,7 +128,11 @@ def _training_faults(contents: RunContents, epochs: int | None, early_stopping: 
         yield f"has {trained} epochs, and was trained for {epochs}"
     if trained and not 1 <= (best_epoch or 0) <= trained:
         yield f"best_epoch is {best_epoch}, and it has {trained} epochs"
-    files = TRAINING_FILES | STRESS_FILES if Tags.STRESS in contents.run.tags else TRAINING_FILES
+    tags = contents.run.tags
+    files = TRAINING_FILES | STRESS_FILES if Tags.STRESS in tags else TRAINING_FILES
+    files |= {Artifacts.plot(f"{name}.png") for name in tags.get(Tags.PLOTS, "").split(", ") if name}
+    if "causes" in tags.get(Tags.PLOTS, "").split(", "):
+        files |= {Artifacts.CAUSES}
     if missing := sorted(files - contents.artifacts):
         yield f"lacks {', '.join(missing)}"
 

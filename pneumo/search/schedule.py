@@ -12,6 +12,7 @@ from pneumo.spec.objective import EPOCH_OBJECTIVES
 from pneumo.spec.result import Trial, TrialResult
 from pneumo.spec.search import SearchSpec
 from pneumo.spec.stopping import common_cause, trials_since_improvement
+from pneumo.spec.wording import count_of
 
 
 class FailureStreak:
@@ -32,7 +33,7 @@ class FailureStreak:
             return None
         cause, times = common_cause(self._errors)
         share = f"{times} of them: {cause}" if times > 1 else f"first: {cause}"
-        return Ending(f"{len(self._errors)} trials in a row failed, {share}", broken=True)
+        return Ending(f"{count_of(len(self._errors), 'trial')} in a row failed, {share}", broken=True)
 
 
 class Study:
@@ -68,14 +69,14 @@ class Study:
         """Return why no further trial is started, if the budget is spent or trial after trial failed."""
         search = self._search
         if len(self._finished_trials) + running >= search.trials:
-            return Ending(f"all {search.trials} trials are done")
+            return Ending("the only trial is done" if search.trials == 1 else f"all {search.trials} trials are done")
         if ending := self._failures.ending:
             return ending
         if (
             search.patience is not None
             and trials_since_improvement(self._finished_trials, search.objectives) >= search.patience
         ):
-            return Ending(f"no better value in the last {search.patience} finished trials", exhausted=True)
+            return Ending(f"no better value in the last {count_of(search.patience, 'finished trial')}", exhausted=True)
         if search.timeout is not None and time.monotonic() - self._started_at >= search.timeout:
             return Ending(f"the time of {search.timeout:.0f} s is over")
         return None

@@ -20,6 +20,7 @@ from pneumo.search.confirm import confirm_best, missing_confirmations
 from pneumo.search.flush import Flush
 from pneumo.search.loop import Ending, TrainingLoop
 from pneumo.search.preflight import (
+    audit_command,
     check_databases,
     check_disk,
     check_earlier_study,
@@ -31,13 +32,14 @@ from pneumo.search.preflight import (
 from pneumo.search.recorder import StudyRecorder
 from pneumo.search.schedule import Study
 from pneumo.search.screen import TrialListener, show_header
-from pneumo.search.summary import describe_resume, summarize
+from pneumo.search.summary import say_resume, summarize
 from pneumo.spec.best import rank_confirmed_trials
 from pneumo.spec.candidate import SkipReason
 from pneumo.spec.errors import FullDiskError, RequestError
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.result import Trial
 from pneumo.spec.selection import Confirmation
+from pneumo.spec.wording import count_of
 
 if TYPE_CHECKING:
     from pneumo.data.audit import Finding
@@ -117,14 +119,14 @@ def run_search(request: SearchRequest) -> int:
         try:
             return _run_steps(request, place, plan)
         except KeyboardInterrupt:
-            say(console, f"\nInterrupted. {describe_resume(command)}")
+            say_resume(console, "\nInterrupted.", command)
             return INTERRUPTED
         except PlaceError as error:
             raise RequestError(str(error)) from error
         except service_errors() as error:
             with contextlib.suppress(OSError):  # standard output may be a file on the full disk
                 print(f"pneumo.search: {_describe_failure(error)}", file=sys.stderr)
-                say(console, describe_resume(command))
+                say_resume(console, "", command)
             return NOTHING_FIT
         finally:
             place.close()
@@ -146,14 +148,28 @@ def _run_steps(request: SearchRequest, place: Place, plan: WorkerPlan) -> int:
         return flush.report_unsent(command, interrupted=False)
     study = _open_study(request, flush, interruption)
     if (confirmed := _confirmed_if_complete(study, request)) is not None:
-        skipped = study.engine.skipped()
         return summarize(
-            experiment, study.finished_trials, study.store, command, console, confirmed=confirmed, skipped=skipped
+            experiment,
+            flush.with_run_ids(study.finished_trials),
+            study.store,
+            command,
+            console,
+            request.source.classes,
+            confirmed=confirmed,
+            skipped=study.engine.skipped(),
         )
     finished = len(study.finished_trials)
     place.start(experiment.search.trials - finished)  # they import TensorFlow while the pictures are prepared here
-    data = _prepare(request, study)
-    show_header(console, experiment, _describe_data(data), study.store.display_uri, study.finished_trials)
+    data, is_cached = _prepare(request, study)
+    show_header(
+        console,
+        experiment,
+        _describe_data(data, is_cached=is_cached),
+        study.store.display_uri,
+        study.finished_trials,
+        request.findings,
+        audit_command(experiment),
+    )
     if line := plan.describe(count_trainings(experiment, finished)):
         say(console, line)
     outcome = _train(request, study, data, place, interruption)
@@ -163,10 +179,11 @@ def _run_steps(request: SearchRequest, place: Place, plan: WorkerPlan) -> int:
         say(console, f"Ended: {outcome.ending.reason}.")
     return summarize(
         experiment,
-        outcome.finished_trials,
+        flush.with_run_ids(outcome.finished_trials),
         study.store,
         command,
         console,
+        request.source.classes,
         outcome.ending,
         outcome.confirmed,
         outcome.skipped,
@@ -226,14 +243,15 @@ def _confirmed_if_complete(study: OpenStudy, request: SearchRequest) -> list[Con
         return None
     say(
         request.console,
-        f"Study {experiment.name} has its {len(finished_trials)} trials already; --trials N with a larger N runs more.",
+        f"Study {experiment.name} has its {count_of(len(finished_trials), 'trial')} already; --trials N with a larger N runs "
+        "more.",
     )
     remove_models(study.store, study.flush.outbox, experiment, finished_trials, [run.number for run in runs])
     return rank_confirmed_trials(finished_trials, experiment, runs)
 
 
-def _prepare(request: SearchRequest, study: OpenStudy) -> Prepared:
-    """Decode the pictures, and let a new study learn from an earlier one.
+def _prepare(request: SearchRequest, study: OpenStudy) -> tuple[Prepared, bool]:
+    """Decode the pictures, and let a new study learn from an earlier one. Return them, and whether they were in the cache.
 
     Raises:
         RequestError: The disk is too small, or the pictures are not those that the study began with.
@@ -258,7 +276,7 @@ def _prepare(request: SearchRequest, study: OpenStudy) -> Prepared:
     check_same_data(record, data, experiment.name, finished)
     if experiment.search.from_ and not finished:
         _learn(request, study, data, experiment.search.from_)
-    return data
+    return data, not progress.was_used
 
 
 def _learn(request: SearchRequest, study: OpenStudy, data: Prepared, earlier: str) -> None:
@@ -277,10 +295,11 @@ def _learn(request: SearchRequest, study: OpenStudy, data: Prepared, earlier: st
     )
 
 
-def _describe_data(data: Prepared) -> str:
+def _describe_data(data: Prepared, *, is_cached: bool) -> str:
     from pneumo.data.split import describe_split
 
-    return describe_split(data.description, data.counts, data.classes, data.patients_known)
+    description = describe_split(data.description, data.counts, data.classes, data.patients_known)
+    return description + ("\n  decoded by an earlier command, and read from the cache" if is_cached else "")
 
 
 def _train(

@@ -27,6 +27,7 @@ class Tags:
     DATA_PATIENTS = "pneumo.data.patients"  # how the patients are known
     BEST_RUN = "pneumo.best_run"
     ENDED = "pneumo.ended"  # why the last search ended
+    SEARCH_STARTED = "pneumo.search_started"  # when the last search began to train, in seconds since 1970
     TEST_OPENING = "pneumo.test_opening."  # followed by a number: one opening of the test pictures, JSON
 
     # The run of a trial or a confirmation.
@@ -37,6 +38,8 @@ class Tags:
     PRECISION = "pneumo.precision"
     STRESS = "pneumo.stress"  # version of the stress suite
     STRESS_WORST = "pneumo.stress.worst"  # the change with the lowest AUC
+    PLOTS = "pneumo.plots"  # names of the plots that the run has, `calibration, roc`
+    GRADCAM = "pneumo.gradcam"  # why there is no Grad-CAM heat map
     CODE = "pneumo.code"
     LIBRARIES = "pneumo.libraries"
     THREADS = "pneumo.threads"
@@ -122,9 +125,11 @@ class Metrics:
     # A trial, once. The best epoch's val_loss, val_accuracy and val_auc are `spec.objective.objective_metric`.
     BEST_EPOCH = "best_epoch"
     THRESHOLD = "threshold"
+    VAL_ACCURACY_AT_THRESHOLD = "val_accuracy_at_threshold"  # val_accuracy is at 0.5, as in Keras
     VAL_SENSITIVITY = "val_sensitivity"
     VAL_SPECIFICITY = "val_specificity"
     VAL_F1 = "val_f1"
+    VAL_ATTENTION_INSIDE = "val_attention_inside"  # share of Grad-CAM heat in the middle of the picture
     VAL_STRESS_AUC = "val_stress_auc"  # mean over the geometric changes
     VAL_STRESS_ACCURACY = "val_stress_accuracy"  # of all changes, at `STRESS_THRESHOLD`
     VAL_STRESS_WORST = "val_stress_worst"  # lowest AUC of a change
@@ -191,12 +196,13 @@ class Artifacts:
     PREDICTIONS = "predictions.csv"  # of a promotion too
     STRESS = "stress.csv"  # the figures of each change of the stress suite
     STRESS_PREDICTIONS = "stress_predictions.npz"  # probabilities under each change
+    CAUSES = "causes.csv"  # error rates by the cause of the pneumonia
     ERROR = "error.txt"  # stack trace of a failed trial
     OUTPUT = "output.txt"  # what a worker printed
 
     # A study.
     AUDIT = "audit.json"
-    STUDY_PAGE = "study.html"
+    REPORT = "report.html"  # an earlier version wrote study.html
     TRIALS = "trials.csv"
     PARETO = "pareto.csv"
     CONFIRM = "confirm.csv"

@@ -50,6 +50,9 @@ CHANGES: tuple[Change, ...] = (
 )
 """The changes of the suite, in the order in which their figures are listed."""
 
+FRAME = 0.15
+"""Width of the frame of a picture on each side, as a share of the side. What is within it is the middle of the picture."""
+
 GEOMETRIC_CHANGES: tuple[str, ...] = tuple(change.name for change in CHANGES if change.kind == "geometry")
 
 SEED = 1

@@ -7,6 +7,7 @@ find          find a study whose MLflow experiment was renamed, or say that its 
 runs          read and write a single run, whatever its role
 trial_log     what a worker writes into a trial's run: metrics, artifacts, the model, system metrics
 views         named views of a study in MLflow's pages
+pages         serve those pages
 
 outbox        queue on disk for everything that a study writes
 operations    what can be queued
@@ -15,6 +16,8 @@ delivery      execute a queued operation in MLflow
 failures      whether an error of MLflow is final, and its reason for people
 
 recorded      what a trial's run says about its training, for a replay
+live          a study that may be running, for --watch
+study_record  a whole study, for its report
 inventory     everything that MLflow stores for a study, for --check
 
 models        list, upload and remove the models of runs

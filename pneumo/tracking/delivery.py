@@ -47,9 +47,6 @@ from pneumo.tracking.operations import (
 from pneumo.tracking.outbox import Outbox, QueuedOperation
 from pneumo.tracking.store import Store
 
-MODEL = "model"
-"""Name of a trial's model."""
-
 _BAD_DATA = (AttributeError, LookupError, TypeError, ValueError, yaml.YAMLError)
 """What Python raises for malformed data: a damaged file, or the answer of a proxy in place of MLflow's."""
 
@@ -176,7 +173,11 @@ def _log_model(client: MlflowClient, outbox: Outbox, run_id: str, folder: Path) 
     logged = next(iter(_models(client, run.info.experiment_id, run_id)), None)
     if logged is None:
         logged = client.create_logged_model(
-            run.info.experiment_id, name=MODEL, source_run_id=run_id, params=run.data.params, model_type="keras"
+            run.info.experiment_id,
+            name=models.model_name(run),
+            source_run_id=run_id,
+            params=run.data.params,
+            model_type="keras",
         )
     if logged.status != LoggedModelStatus.READY:
         models.upload(client, logged, run_id, folder)
@@ -187,8 +188,7 @@ def _log_model(client: MlflowClient, outbox: Outbox, run_id: str, folder: Path) 
 
 
 def _models(client: MlflowClient, experiment_id: str, run_id: str) -> list[LoggedModel]:
-    condition = f"source_run_id = '{run_id}' and name = '{MODEL}'"
-    return list(client.search_logged_models([experiment_id], filter_string=condition))
+    return list(client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'"))
 
 
 @contextmanager

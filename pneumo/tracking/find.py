@@ -12,6 +12,9 @@ from pneumo.spec.errors import RequestError
 from pneumo.spec.names import Tags
 from pneumo.tracking.store import Store, pages
 
+_MOST_STUDIES = 10
+"""Largest number of studies that an error lists."""
+
 
 def find_experiment(store: Store, name: str, study_id: str | None = None) -> Experiment | None:
     """Return the MLflow experiment of a study; None if there is none.
@@ -39,6 +42,37 @@ def find_experiment(store: Store, name: str, study_id: str | None = None) -> Exp
     if experiment is not None:
         check_active(store, name, experiment)
     return experiment
+
+
+def named_study(store: Store, name: str | None) -> str:
+    """Return the id of the MLflow experiment of a recorded study.
+
+    Args:
+        store: MLflow.
+        name: The study's name; None for the study that was started last.
+
+    Raises:
+        RequestError: There is no such study.
+    """
+    name = name or latest_study(store)
+    experiment = find_experiment(store, name)
+    if experiment is None or study_run(store.client, experiment.experiment_id) is None:
+        explain_missing(store, name)
+        raise RequestError(f"{name}: no study in {store.display_uri}; there is {list_studies(store)}")
+    return str(experiment.experiment_id)
+
+
+def latest_study(store: Store) -> str:
+    """Return the name of the study that was started last. Raise `RequestError` if there is none."""
+    if runs := _latest_study_runs(store, 1):
+        return str(runs[0].data.tags[Tags.STUDY])
+    raise RequestError(f"{store.display_uri} has no study yet; python -m pneumo.search makes one")
+
+
+def list_studies(store: Store) -> str:
+    """Return the names of the latest studies, for an error."""
+    runs = _latest_study_runs(store, _MOST_STUDIES)
+    return ", ".join(str(run.data.tags[Tags.STUDY]) for run in runs) or "no study"
 
 
 def study_run(client: MlflowClient, experiment_id: str) -> Run | None:
@@ -82,6 +116,11 @@ def explain_missing(store: Store, name: str, study_id: str | None = None) -> Non
                 f"study {name}: its run {parent} was deleted for good in {store.display_uri}, and the runs of its trials are "
                 "still there; bring back a backup of MLflow's database, or search under another name (--name)"
             )
+
+
+def _latest_study_runs(store: Store, limit: int) -> list[Run]:
+    ids = [experiment.experiment_id for experiment in store.client.search_experiments(max_results=1000)]
+    return list(store.client.search_runs(ids, _STUDY, max_results=limit, order_by=["attributes.start_time DESC"]))
 
 
 _STUDY = f"tags.`{Tags.ROLE}` = 'study'"

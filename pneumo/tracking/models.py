@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel
+from mlflow.entities import LoggedModel, Run
 from mlflow.models import Model
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
@@ -18,12 +19,22 @@ from pneumo.tracking.registry import is_registered
 from pneumo.tracking.store import Store, pages
 from pneumo.tracking.study import experiment_id
 
+_NOT_IN_NAMES = re.compile(r"[/:.%\"']")
+"""What MLflow refuses in the name of a model."""
+
 
 def logged_models(store: Store, study: str) -> dict[str, str]:
     """Return the models of a recorded study, complete or not: the id of each by the id of its run."""
     experiments = [experiment_id(store, study)]
     models = pages(lambda token: store.client.search_logged_models(experiments, max_results=100, page_token=token))
     return {str(model.source_run_id): str(model.model_id) for model in models}
+
+
+def model_name(run: Run) -> str:
+    """Return the name of a run's model: `article-trial-3`, or `article-confirm-3-seed-1000`."""
+    tags = run.data.tags
+    name = re.sub(r"-0+(?=\d)", "-", str(run.info.run_name))  # the run is trial-0003
+    return _NOT_IN_NAMES.sub("_", f"{tags[Tags.STUDY]}-{name}" if Tags.STUDY in tags else name)
 
 
 def upload(client: MlflowClient, logged: LoggedModel, run_id: str, folder: Path) -> None:

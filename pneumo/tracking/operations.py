@@ -72,6 +72,11 @@ class LogArtifacts:
 
 
 @dataclass(frozen=True)
+class DrawPlots:
+    """Draw plots from the values in the operation's file `PLOT_VALUES`, then upload them as artifacts."""
+
+
+@dataclass(frozen=True)
 class LogModel:
     """Upload the operation's files, a saved Keras model, as the run's model."""
 
@@ -96,8 +101,13 @@ class UnknownOperation:
     reason: str
 
 
-Operation = CreateRun | LogBatch | LogInputs | SetTerminated | LogArtifacts | LogModel | DiscardModel | RemoveModel
+Operation = (
+    CreateRun | LogBatch | LogInputs | SetTerminated | LogArtifacts | DrawPlots | LogModel | DiscardModel | RemoveModel
+)
 """What can be appended to an outbox."""
+
+PLOT_VALUES = "values.npz"
+"""Name of the file from which plots are drawn."""
 
 CALLS: Mapping[str, type[Operation]] = {
     "create_run": CreateRun,
@@ -105,6 +115,7 @@ CALLS: Mapping[str, type[Operation]] = {
     "log_inputs": LogInputs,
     "set_terminated": SetTerminated,
     "log_artifacts": LogArtifacts,
+    "draw_plots": DrawPlots,
     "log_model": LogModel,
     "discard_model": DiscardModel,
     "remove_model": RemoveModel,

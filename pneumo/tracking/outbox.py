@@ -13,13 +13,14 @@ import shutil
 import sqlite3
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pneumo.tracking.operations import (
+    DrawPlots,
     LogArtifacts,
     LogModel,
     Operation,
@@ -82,21 +83,13 @@ class Outbox:
         self._insert(run, operation, None)
 
     @contextmanager
-    def append_folder(self, run: str, operation: LogArtifacts | LogModel) -> Iterator[Path]:
+    def append_folder(self, run: str, operation: LogArtifacts | DrawPlots | LogModel) -> Iterator[Path]:
         """Yield an empty folder for the operation's files, and append the operation on leaving.
 
         After an error, the folder is deleted and nothing is appended.
         """
-        folder = self._files / uuid.uuid4().hex
-        folder.mkdir()
-        try:
+        with self._new_folder(lambda folder: self._insert(run, operation, folder)) as folder:
             yield folder
-            for path in (self._files, folder, *folder.rglob("*")):
-                _sync(path)
-            self._insert(run, operation, folder.name)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
 
     def append_files(self, run: str, files: Mapping[str, str | bytes]) -> None:
         """Append artifacts.
@@ -113,18 +106,37 @@ class Outbox:
         with self.append_folder(run, LogArtifacts()) as folder:
             write_files(folder, files)
 
+    def first_to_draw(self) -> QueuedOperation | None:
+        """Return the next operation whose plots are to be drawn, or None."""
+        return next(iter(self._select("call = :draw AND refused IS NULL", 1)), None)
+
+    def store_drawn(self, queued: QueuedOperation, files: Mapping[str, str | bytes]) -> None:
+        """Replace an operation that draws plots by one that uploads them, in the same place of the order.
+
+        A process that is killed leaves one or the other.
+
+        Args:
+            queued: The operation.
+            files: The plots, by path in the run.
+
+        Raises:
+            ValueError: A path leads out of the run.
+        """
+        with self._new_folder(lambda folder: self._update_drawn(queued, folder)) as folder:
+            write_files(folder, files)
+        if queued.folder:
+            shutil.rmtree(queued.folder, ignore_errors=True)
+
     def first(self, limit: int) -> list[QueuedOperation]:
-        """Return the next operations to send, in order."""
-        with self._database() as database:
-            rows = database.execute(
-                "SELECT number, run, call, arguments, folder FROM operations WHERE refused IS NULL "
-                "ORDER BY number LIMIT ?",
-                (limit,),
-            ).fetchall()
-        return [
-            QueuedOperation(number, run, load_operation(call, arguments), self._files / folder if folder else None)
-            for number, run, call, arguments, folder in rows
-        ]
+        """Return the next operations to send, in order.
+
+        The operations of a run that follow plots which are still to be drawn are left out.
+        """
+        undrawn = (
+            "SELECT 1 FROM operations AS earlier WHERE earlier.run = operations.run AND earlier.refused IS NULL "
+            "AND earlier.call = :draw AND earlier.number <= operations.number"
+        )
+        return self._select(f"refused IS NULL AND NOT EXISTS ({undrawn})", limit)
 
     def remaining(self) -> int:
         """Return the number of operations still to be sent."""
@@ -181,6 +193,43 @@ class Outbox:
     @property
     def _files(self) -> Path:
         return self.path / "files"
+
+    @contextmanager
+    def _new_folder(self, use: Callable[[str], None]) -> Iterator[Path]:
+        """Yield an empty folder; on leaving, write it to the disk and call `use` with its name.
+
+        After an error, the folder is deleted.
+        """
+        folder = self._files / uuid.uuid4().hex
+        folder.mkdir()
+        try:
+            yield folder
+            for path in (self._files, folder, *folder.rglob("*")):
+                _sync(path)
+            use(folder.name)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def _select(self, condition: str, limit: int) -> list[QueuedOperation]:
+        """Return the first operations that meet a condition of SQL, in order; `:draw` in it is the call that draws."""
+        with self._database() as database:
+            rows = database.execute(
+                f"SELECT number, run, call, arguments, folder FROM operations WHERE {condition} "  # noqa: S608  (of this class)
+                "ORDER BY number LIMIT :limit",
+                {"draw": call_name(DrawPlots()), "limit": limit},
+            ).fetchall()
+        return [
+            QueuedOperation(number, run, load_operation(call, arguments), self._files / folder if folder else None)
+            for number, run, call, arguments, folder in rows
+        ]
+
+    def _update_drawn(self, queued: QueuedOperation, folder: str) -> None:
+        with self._database() as database:
+            database.execute(
+                "UPDATE operations SET call = ?, folder = ? WHERE number = ?",
+                (call_name(LogArtifacts()), folder, queued.number),
+            )
 
     def _insert(self, run: str, operation: Operation, folder: str | None) -> None:
         with self._database() as database:

@@ -18,16 +18,13 @@ from mlflow.exceptions import MlflowException
 
 from pneumo.spec.errors import RequestError
 from pneumo.spec.names import Metrics, Tags
-from pneumo.tracking.find import explain_missing
+from pneumo.tracking.find import explain_missing, latest_study, list_studies
 from pneumo.tracking.operations import now
 from pneumo.tracking.runs import close_run, log_files, user_name
 from pneumo.tracking.store import Store
 from pneumo.tracking.study import RecordedStudy, experiment_id, read_study
 
 _RUN_ID_LENGTH = 32
-
-_MOST_STUDIES = 10
-"""Largest number of studies that an error lists."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +85,13 @@ def find_request(store: Store, what: str | None) -> PromotionRequest:
         RequestError: There is no such study or run.
     """
     if what is None:
-        what = _latest_study(store)
+        what = latest_study(store)
     if recorded := read_study(store, what):
         return PromotionRequest(what, recorded)
     run = _find_run(store, what) if len(what) == _RUN_ID_LENGTH else None
     if run is None:
         explain_missing(store, what)
-        raise RequestError(f"{what}: neither a study nor a run in {store.display_uri}; there is {_list_studies(store)}")
+        raise RequestError(f"{what}: neither a study nor a run in {store.display_uri}; there is {list_studies(store)}")
     role, study = run.data.tags.get(Tags.ROLE), run.data.tags.get(Tags.STUDY, "")
     if role not in ("study", "trial", "confirm") or (recorded := read_study(store, study)) is None:
         raise RequestError(f"{what}: a run of role {role}; give the run of a trial or of a study")
@@ -191,6 +188,7 @@ def record_judged(
     store: Store,
     run_id: str,
     *,
+    model_id: str,
     test: str,
     source: str,
     counts: Mapping[str, int],
@@ -203,6 +201,7 @@ def record_judged(
     Args:
         store: MLflow.
         run_id: The promotion's run.
+        model_id: Its model, which gets the metrics too.
         test: Digest of the test pictures.
         source: Path or address of the pictures.
         counts: Numbers of test pictures and patients.
@@ -220,7 +219,8 @@ def record_judged(
     )
     client.log_inputs(run_id, [DatasetInput(dataset, [InputTag(Tags.DATASET_CONTEXT, "test")])])
     log_files(client, run_id, files)
-    client.log_batch(run_id, metrics=[Metric(name, float(value), at, 0) for name, value in metrics.items()])
+    of_model = {"model_id": model_id, "dataset_name": dataset.name, "dataset_digest": dataset.digest}
+    client.log_batch(run_id, metrics=[Metric(name, float(value), at, 0, **of_model) for name, value in metrics.items()])
     client.log_batch(run_id, tags=[RunTag(key, value) for key, value in (dict(tags) | {Tags.JUDGED: "true"}).items()])
 
 
@@ -247,23 +247,3 @@ def _find_run(store: Store, run_id: str) -> Run | None:
         return store.client.get_run(run_id)
     except MlflowException:
         return None
-
-
-def _latest_study_runs(store: Store, limit: int) -> list[Run]:
-    ids = [experiment.experiment_id for experiment in store.client.search_experiments(max_results=1000)]
-    return list(
-        store.client.search_runs(
-            ids, f"tags.`{Tags.ROLE}` = 'study'", max_results=limit, order_by=["attributes.start_time DESC"]
-        )
-    )
-
-
-def _latest_study(store: Store) -> str:
-    if runs := _latest_study_runs(store, 1):
-        return str(runs[0].data.tags[Tags.STUDY])
-    raise RequestError(f"{store.display_uri} has no study yet; python -m pneumo.search makes one")
-
-
-def _list_studies(store: Store) -> str:
-    runs = _latest_study_runs(store, _MOST_STUDIES)
-    return ", ".join(str(run.data.tags[Tags.STUDY]) for run in runs) or "no study"

@@ -82,6 +82,17 @@ def read_training(store: Store, run_id: str) -> RecordedTraining:
     )
 
 
+def read_classes(store: Store, run_id: str) -> tuple[str, str] | None:
+    """Return the names of the classes 0 and 1 of the pictures that a trial was trained on; None if they are not recorded."""
+    run = store.client.get_run(run_id)
+    for dataset_input in run.inputs.dataset_inputs if run.inputs else []:
+        counts = json.loads(dataset_input.dataset.profile or "{}")
+        names = [name for name in counts if name not in ("num_rows", "patients")]
+        if len(names) == 2:
+            return names[0], names[1]
+    return None
+
+
 def _check_trained(run: RecordedRun) -> None:
     if run.role == "study":
         raise RequestError(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -16,8 +17,8 @@ from pneumo.spec.errors import RequestError
 from pneumo.spec.names import Tags
 from pneumo.tracking.delivery import RefusedError, deliver
 from pneumo.tracking.failures import failure_reason
-from pneumo.tracking.operations import CreateRun
-from pneumo.tracking.outbox import Outbox
+from pneumo.tracking.operations import PLOT_VALUES, CreateRun
+from pneumo.tracking.outbox import Outbox, QueuedOperation
 from pneumo.tracking.store import Store
 
 POLL = 0.2
@@ -40,6 +41,14 @@ UPLOAD_TIMEOUT = 30
 
 _RETRIES, _TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _BATCH = 100
+
+
+Draw = Callable[[bytes], Mapping[str, bytes]]
+"""Returns plots as PNG by their path in the run, given the values to draw them from."""
+
+
+def _draws_nothing(values: bytes) -> Mapping[str, bytes]:
+    raise ValueError("this sender draws no plots")
 
 
 @dataclass(frozen=True)
@@ -77,24 +86,33 @@ def check_same_store(outbox: Outbox, store: Store) -> None:
 class Sender:
     """A context in which the operations of an outbox are delivered by a thread. An outbox has one sender at a time.
 
-    Leaving the context does not wait: operations that were not sent remain in the outbox.
+    A second thread draws plots. The operations of a run that follow its plots wait until these are drawn; those of other
+    runs do not. Leaving the context does not wait: operations that were not sent remain in the outbox.
 
     Args:
         outbox: The outbox.
         store: The MLflow to send to.
         say: Called with a line when MLflow goes away, and with another when it is back.
-        complain: Called with a line for the first operation that MLflow refuses.
+        complain: Called with a line for the first operation that MLflow refuses, or whose plots cannot be drawn.
+        draw: Returns plots by their path in the run, given the values that a worker logged (`TrialLog.plots`).
     """
 
     def __init__(
-        self, outbox: Outbox, store: Store, *, say: Callable[[str], None], complain: Callable[[str], None]
+        self,
+        outbox: Outbox,
+        store: Store,
+        *,
+        say: Callable[[str], None],
+        complain: Callable[[str], None],
+        draw: Draw = _draws_nothing,
     ) -> None:
         self.outage: Outage | None = None
         self._outbox, self._store, self._say, self._complain = outbox, store, say, complain
-        self._has_complained = False
+        self._draw, self._has_complained = draw, False
         self._interrupted_seconds = 0.0
         self._stopped, self._wake, self._changed = threading.Event(), threading.Event(), threading.Condition()
         self._thread = threading.Thread(target=self._run, name="pneumo-sender", daemon=True)
+        self._drawing_thread = threading.Thread(target=self._run_drawing, name="pneumo-drawing", daemon=True)
         self._environment = {name: os.environ[name] for name in (_RETRIES, _TIMEOUT)}
 
     def __enter__(self) -> Self:
@@ -102,12 +120,14 @@ class Sender:
         os.environ[_RETRIES] = "0"
         self._client = self._store.client
         self._thread.start()
+        self._drawing_thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stopped.set()
         self._wake.set()
         self._thread.join(1.0)  # A thread that waits for a server ends with the process, and nothing is lost.
+        self._drawing_thread.join(1.0)  # So does one that is drawing.
         os.environ.update(self._environment)
 
     def run_id(self, run: str) -> str:
@@ -173,6 +193,28 @@ class Sender:
             if not sent:
                 self._wake.wait(POLL)
 
+    def _run_drawing(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                queued = self._outbox.first_to_draw()
+            except OSError:
+                queued = None  # the other thread reports an outbox that cannot be read
+            if queued is None:
+                self._stopped.wait(POLL)
+                continue
+            try:
+                assert queued.folder is not None
+                self._outbox.store_drawn(queued, self._draw((queued.folder / PLOT_VALUES).read_bytes()))
+            except Exception as error:  # A plot is not worth a search.
+                self._refuse_drawing(queued, f"{type(error).__name__}: {error}")
+            self._wake.set()
+
+    def _refuse_drawing(self, queued: QueuedOperation, reason: str) -> None:
+        self._report_refusal(f"The plots of a trial cannot be drawn: {reason}")
+        with contextlib.suppress(OSError):  # then it is drawn again
+            self._outbox.refuse(queued, reason)
+        self._stopped.wait(POLL)
+
     def _send_batch(self) -> int:
         """Deliver the next operations and return their number."""
         batch = self._outbox.first(_BATCH)
@@ -185,7 +227,7 @@ class Sender:
                 deliver(self._client, self._outbox, queued)
             except RefusedError as error:
                 reason = failure_reason(error)
-                self._report_refusal(reason)
+                self._report_refusal(f"MLflow refuses a write: {reason}")
                 self._outbox.refuse(queued, reason)
             else:
                 self._outbox.remove(queued)
@@ -204,10 +246,10 @@ class Sender:
         with self._changed:
             self._changed.notify_all()
 
-    def _report_refusal(self, reason: str) -> None:
+    def _report_refusal(self, what: str) -> None:
         if not self._has_complained:
             self._has_complained = True
             self._complain(
-                f"MLflow refuses a write: {reason}. It is kept in {self._outbox.path}, the other writes are sent, and the "
+                f"{what}. It is kept in {self._outbox.path}, the other writes are sent, and the "
                 "next search of the study tries it again"
             )

@@ -16,14 +16,14 @@ from typing import Any
 import mlflow.artifacts
 import mlflow.pyfunc
 import numpy as np
-from mlflow.entities import LoggedModelStatus
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 
 from pneumo.spec.errors import RequestError
 from pneumo.tracking.failures import failure_reason, is_final
-from pneumo.tracking.models import upload
+from pneumo.tracking.models import model_name, upload
 from pneumo.tracking.store import Store
 
 PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "pillow")
@@ -34,7 +34,7 @@ DICOM_PACKAGES = ("pydicom", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjp
 
 _CODE = Path(__file__).with_name("served_model.py")
 _NETWORK = "network"
-_NAME = "served"
+_MODEL_TYPE = "pneumo"
 
 
 @dataclass(frozen=True)
@@ -162,19 +162,41 @@ def save_served(networks: Sequence[Path], decoding: Path, decision: Decision, ex
     return to
 
 
-def log_served(store: Store, run_id: str, folder: Path, tags: Mapping[str, str]) -> str:
-    """Log what `save_served` wrote as a model of a run, unless the run has it already. Return the model's id."""
+def log_served(
+    store: Store, run_id: str, folder: Path, tags: Mapping[str, str], params: Mapping[str, str] | None = None
+) -> str:
+    """Log what `save_served` wrote as the model of a run, unless the run has it already. Return the model's id.
+
+    Args:
+        store: MLflow.
+        run_id: The run.
+        folder: The folder that `save_served` wrote.
+        tags: Tags of the model.
+        params: Parameters of the model.
+    """
     client = store.client
-    experiment = client.get_run(run_id).info.experiment_id
-    condition = f"source_run_id = '{run_id}' and name = '{_NAME}'"
-    for earlier in client.search_logged_models([experiment], filter_string=condition):
+    run = client.get_run(run_id)
+    experiment, outputs = run.info.experiment_id, run.outputs.model_outputs if run.outputs else []
+    logged = None
+    for earlier in client.search_logged_models([experiment], filter_string=f"source_run_id = '{run_id}'"):
+        if earlier.model_type != _MODEL_TYPE:
+            continue
         if earlier.status == LoggedModelStatus.READY:
-            return str(earlier.model_id)
-        client.delete_logged_model(earlier.model_id)  # A process died while it uploaded this one.
-    logged = client.create_logged_model(
-        experiment, name=_NAME, source_run_id=run_id, tags=dict(tags), model_type="pneumo"
-    )
-    upload(client, logged, run_id, folder)
+            logged = earlier
+        else:
+            client.delete_logged_model(earlier.model_id)  # A process died while it uploaded this one.
+    if logged is None:
+        logged = client.create_logged_model(
+            experiment,
+            name=model_name(run),
+            source_run_id=run_id,
+            tags=dict(tags),
+            params=dict(params or {}),
+            model_type=_MODEL_TYPE,
+        )
+        upload(client, logged, run_id, folder)
+    if logged.model_id not in [output.model_id for output in outputs]:
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     return str(logged.model_id)
 
 

@@ -32,7 +32,7 @@ from pneumo.tracking.operations import (
 from pneumo.tracking.outbox import Outbox, new_key
 from pneumo.tracking.runs import has_artifact, read_artifact, recorded_run, runs_of, user_name
 from pneumo.tracking.store import Store
-from pneumo.tracking.views import view_tags
+from pneumo.tracking.views import describe_experiment, view_tags
 
 _LONGEST_TAG = 5000
 """Largest number of letters of a tag. MLflow stores 8,000, its servers before 2.15 store 5,000."""
@@ -53,6 +53,7 @@ class StudyRun:
         resumed: Whether the run existed before.
         tags: The tags that every run of the study has.
         newest: Time of the run's latest metric when it was opened, in milliseconds since 1970; 0 if it had none.
+        best_run: Id of the best trial's run when the last search ended; None if there was none.
     """
 
     store: Store
@@ -62,6 +63,7 @@ class StudyRun:
     resumed: bool
     tags: Mapping[str, str]
     newest: int = 0
+    best_run: str | None = None
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,8 @@ def open_study(
     mlflow_experiment = _open_experiment(store, name, (extra_tags or {}).get(Tags.STUDY_ID))
     for key, value in view_tags(objectives, searched).items():
         client.set_experiment_tag(mlflow_experiment, key, value)
+    if Tags.NOTE not in client.get_experiment(mlflow_experiment).tags:  # else it is the user's own
+        client.set_experiment_tag(mlflow_experiment, Tags.NOTE, describe_experiment(mlflow_experiment, name))
     shared_tags = {
         Tags.STUDY: name,
         Tags.ENGINE: engine,
@@ -178,17 +182,17 @@ def open_study(
         Tags.SOURCE_TYPE: "LOCAL",
     }
     tags = shared_tags | {Tags.ROLE: "study", Tags.NOTE: description} | dict(extra_tags or {})
-    run, newest = study_run(client, mlflow_experiment), 0
+    run, newest, best_run = study_run(client, mlflow_experiment), 0, None
     if run is None:
         run_id = client.create_run(mlflow_experiment, tags=tags, run_name=name).info.run_id
     else:
-        run_id = run.info.run_id
+        run_id, best_run = run.info.run_id, run.data.tags.get(Tags.BEST_RUN)
         client.update_run(run_id, status="RUNNING")
         client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
         times = (point.timestamp for metric in run.data.metrics for point in client.get_metric_history(run_id, metric))
         newest = max(times, default=0)
     client.log_text(run_id, experiment_yaml, Artifacts.EXPERIMENT)
-    return StudyRun(store, outbox, mlflow_experiment, run_id, run is not None, shared_tags, newest)
+    return StudyRun(store, outbox, mlflow_experiment, run_id, run is not None, shared_tags, newest, best_run)
 
 
 def start_trial(

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -21,7 +21,7 @@ from mlflow.types import Schema, TensorSpec
 from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
 
 from pneumo.spec.names import Metrics
-from pneumo.tracking.operations import LogBatch, LogModel, metric_points
+from pneumo.tracking.operations import PLOT_VALUES, DrawPlots, LogBatch, LogModel, MetricPoint, metric_points
 from pneumo.tracking.outbox import Outbox
 
 MODEL_PACKAGES = ("tensorflow", "keras", "numpy")
@@ -47,16 +47,22 @@ def list_packages() -> None:
 class TrialLog:
     """A worker's writes into the run of a trial.
 
-    The driver starts and closes the run. Everything goes through the outbox, so that no training waits for MLflow. A log can
-    be sent to a worker. Every method raises `OSError` if the disk is full or fails.
+    The driver starts and closes the run. Everything goes through the outbox, so that no training waits for MLflow. Every
+    method raises `OSError` if the disk is full or fails.
+
+    MLflow's pages list the metrics of a run in the order in which they were logged first, and *Compare* opens on the first
+    of them. So the objective comes first, and system metrics wait until an epoch was logged.
 
     Attributes:
         outbox: The study's outbox.
         run: The run's id or key.
+        first: The metric of an epoch that is to be the run's first: the objective's; None to take them as they come.
     """
 
     outbox: Outbox
     run: str
+    first: str | None = None
+    _begun: threading.Event = field(default_factory=threading.Event, init=False, repr=False, compare=False)
 
     def tag(self, tags: Mapping[str, str]) -> None:
         """Set tags."""
@@ -64,7 +70,9 @@ class TrialLog:
 
     def epoch(self, metrics: Mapping[str, float], epoch: int) -> None:
         """Log the metrics of an epoch, counted from 1."""
-        self.outbox.append(self.run, LogBatch(metric_points(metrics, epoch)))
+        points = metric_points(metrics, epoch)
+        self.outbox.append(self.run, LogBatch(sorted(points, key=lambda point: point.name != self.first)))
+        self._begun.set()
 
     def finish(self, metrics: Mapping[str, float], *, of_model: bool = False) -> None:
         """Log the metrics that are known at the end; with `of_model`, for the page of the run's model too."""
@@ -73,6 +81,11 @@ class TrialLog:
     def artifacts(self, files: Mapping[str, str | bytes]) -> None:
         """Log artifacts, given their contents by path in the run, such as `plots/roc.png`."""
         self.outbox.append_files(self.run, files)
+
+    def plots(self, values: bytes) -> None:
+        """Log plots, given the values that the driver draws them from, see `Sender`."""
+        with self.outbox.append_folder(self.run, DrawPlots()) as folder:
+            (folder / PLOT_VALUES).write_bytes(values)
 
     def model(self, model: Any, example: np.ndarray[Any, np.dtype[np.uint8]]) -> int:
         """Log a Keras model. It is not registered.
@@ -111,7 +124,8 @@ class TrialLog:
     def system_metrics(self) -> Iterator[None]:
         """Log CPU, memory, disk, network and, if there is one, GPU from a thread while the context lasts.
 
-        The first interval is a second, or `MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL` seconds; it grows to 30 seconds.
+        The first interval is a second, or `MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL` seconds; it grows to 30 seconds. Samples
+        of the first epoch are logged after it.
         """
         ended = threading.Event()
         thread = threading.Thread(target=self._monitor, args=(ended,), name="system-metrics", daemon=True)
@@ -127,21 +141,25 @@ class TrialLog:
         monitors: list[BaseMetricsMonitor] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
         with suppress(Exception):  # no driver, no GPU, or its package is not installed
             monitors.append(GPUMonitor())
-        interval, step = float(os.environ.get(_SAMPLING_INTERVAL) or 1.0), 0
-        while True:
+        interval, step, waiting = float(os.environ.get(_SAMPLING_INTERVAL) or 1.0), 0, list[MetricPoint]()
+        is_over = False
+        while not is_over:
             for monitor in monitors:
                 monitor.collect_metrics()
-            if ended.wait(interval):
-                return
-            sample = {
-                f"{Metrics.SYSTEM}{name}": value
-                for monitor in monitors
-                for name, value in monitor.aggregate_metrics().items()
-            }
-            with suppress(OSError):  # The trial's own next write reports a full disk.
-                self.outbox.append(self.run, LogBatch(metric_points(sample, step)))
-            for monitor in monitors:
-                monitor.clear_metrics()
+            is_over = ended.wait(interval)
+            if not is_over:
+                sample = {
+                    f"{Metrics.SYSTEM}{name}": value
+                    for monitor in monitors
+                    for name, value in monitor.aggregate_metrics().items()
+                }
+                waiting += metric_points(sample, step)
+                for monitor in monitors:
+                    monitor.clear_metrics()
+            if waiting and (is_over or self._begun.is_set()):
+                with suppress(OSError):  # The trial's own next write reports a full disk.
+                    self.outbox.append(self.run, LogBatch(waiting))
+                waiting = []
             # The interval grows, so that a short trial has several samples and a long one does not have thousands.
             interval, step = max(interval, min(interval * 1.1, _LONGEST_INTERVAL)), step + 1
 

@@ -36,7 +36,8 @@ def view_tags(objectives: Sequence[str], searched: Sequence[str]) -> dict[str, s
     best_first = {
         "orderByKey": metrics[0],
         "orderByAsc": OBJECTIVES[objectives[0]] == "minimize",
-        "searchFilter": f"tags.`{Tags.ROLE}` = 'trial'",
+        # A trial that was interrupted runs again under its number, in a run of its own.
+        "searchFilter": f"tags.`{Tags.ROLE}` = 'trial' and attributes.status != 'KILLED'",
         **_first_charts(objectives, searched),
     }
     return {
@@ -46,9 +47,31 @@ def view_tags(objectives: Sequence[str], searched: Sequence[str]) -> dict[str, s
     }
 
 
-def study_page_address(experiment_id: str, view: str = STUDY_VIEW) -> str:
-    """Return the address of an experiment's page with a view, relative to the address of the MLflow server."""
-    return f"/#/experiments/{experiment_id}/runs?viewStateShareKey={view}"
+def study_page_address(experiment_id: str, view: str = BEST_VIEW, *, charts: bool = True) -> str:
+    """Return the address of an experiment's page with a view, relative to the address of the MLflow server.
+
+    Args:
+        experiment_id: Id of the MLflow experiment.
+        view: One of the named views.
+        charts: Whether the page shows the runs as charts, beside the list of their names, or as a table.
+    """
+    # Without workflowType, MLflow shows its pages for language models, whatever the experiment's tags say.
+    mode = "CHART" if charts else "TABLE"
+    return (
+        f"/#/experiments/{experiment_id}/runs"
+        f"?workflowType=machine_learning&viewStateShareKey={view}&compareRunsMode={mode}"
+    )
+
+
+def describe_experiment(experiment_id: str, study: str) -> str:
+    """Return the description at the head of the experiment's page. MLflow's list of experiments shows it as plain text."""
+    page = study_page_address(experiment_id).removeprefix("/")
+    return f"`python -m pneumo.ui {study}` opens this study at its [trials, best first]({page})."
+
+
+def run_page_address(experiment_id: str, run_id: str) -> str:
+    """Return the address of a run's page, relative to any page of the MLflow server."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
 
 
 def _first_charts(objectives: Sequence[str], searched: Sequence[str]) -> dict[str, object]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pneumo.data.prepare import Prepared
+    from pneumo.evidence.attention import HeatMaps
     from pneumo.evidence.stress import StressPredictions
     from pneumo.tracking.outbox import Outbox
 
@@ -70,6 +71,7 @@ class TrainingResult:
         probabilities: float32 (n,), of the validation pictures at the best epoch.
         pruned: Whether the driver stopped the training early.
         stress: The predictions under the changes of the stress suite; None if the network was not judged on it.
+        heat_maps: Grad-CAM heat maps of some validation pictures; None if the training was pruned.
     """
 
     history: Sequence[Mapping[str, float]]
@@ -77,6 +79,7 @@ class TrainingResult:
     probabilities: NDArray[np.float32]
     pruned: bool
     stress: StressPredictions | None = None
+    heat_maps: HeatMaps | None = None
 
 
 def one_line_error(error: Exception) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pneumo.cnn.batches import Examples, steps_per_epoch
-from pneumo.cnn.build import build, network_parameters
+from pneumo.cnn.build import build, network_parameters, prediction_network
 from pneumo.cnn.checkpoint import (
     BestEpoch,
     Checkpoint,
@@ -33,6 +33,7 @@ from pneumo.spec.hyperparameters import Hyperparameters
 from pneumo.spec.names import Metrics, Tags
 from pneumo.spec.objective import OBJECTIVES, PLAIN_OBJECTIVES, STRESS_OBJECTIVES, epoch_metric, epoch_objective
 from pneumo.spec.stress import SUITE
+from pneumo.training.attention import explain_validation
 from pneumo.training.stress import StressTest
 from pneumo.training.task import TrainingResult, TrialTask, one_line_error
 
@@ -104,11 +105,17 @@ def train(task: TrialTask, values: Hyperparameters, model: Any, channel: Channel
         )
     metrics = _final_metrics(model, epochs.history[result.best_epoch - 1], validation, result)
     # The driver of a replay ends the training after the recorded number of epochs, also if it was not pruned.
-    is_judged = task.stress and (task.is_replay or not epochs.pruned)
-    stress = stress_test.at_the_end(result.probabilities) if is_judged else None
+    is_complete = task.is_replay or not epochs.pruned
+    stress = stress_test.at_the_end(result.probabilities) if task.stress and is_complete else None
     if stress:
         metrics |= judge(stress).metrics()
-    return TrainingResult(epochs.history, metrics, result.probabilities, epochs.pruned, stress)
+    heat_maps = None
+    if is_complete:
+        network, threshold = prediction_network(model, values), metrics[Metrics.THRESHOLD]
+        heat_maps = explain_validation(network, validation, result.probabilities, threshold)
+        if not np.isnan(heat_maps.inside):  # a small network may have no heat in any picture
+            metrics[Metrics.VAL_ATTENTION_INSIDE] = heat_maps.inside
+    return TrainingResult(epochs.history, metrics, result.probabilities, epochs.pruned, stress, heat_maps)
 
 
 class _EpochReports:

@@ -1,7 +1,7 @@
 """The functions that a worker process enters: run a trial, or replay one.
 
 A trial builds its network (`build_network`), trains it (`train`) and logs the result (`record_training`). The worker imports
-TensorFlow, the plots and MLflow while the driver reads the pictures (`warm_up`), so this module imports none of them.
+TensorFlow and MLflow while the driver reads the pictures (`warm_up`), so this module imports none of them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pneumo.compute.place import Channel
 from pneumo.spec.errors import LESS_MEMORY, FullDiskError, TrialError
 from pneumo.spec.masking import mask_passwords
 from pneumo.spec.names import Artifacts, Metrics, Tags
-from pneumo.spec.objective import epoch_metric, objective_metric
+from pneumo.spec.objective import epoch_metric, epoch_objective, objective_metric
 from pneumo.spec.result import State, TrialResult
 from pneumo.training import provenance
 from pneumo.training.task import TrainingResult, TrialTask, one_line_error
@@ -37,11 +37,9 @@ def warm_up() -> None:
 
 
 def _warm_up_recording() -> None:
-    """Prepare the plots and MLflow's list of installed packages."""
-    from pneumo.evidence import plots
+    """Prepare MLflow's list of installed packages."""
     from pneumo.tracking import trial_log
 
-    plots.warm_up()
     trial_log.list_packages()
 
 
@@ -66,7 +64,7 @@ def run_trial(task: TrialTask, channel: Channel) -> Iterator[TrialResult | FullD
     from pneumo.training.train import build_network, train
 
     assert task.outbox is not None
-    log = TrialLog(task.outbox, task.run_id)
+    log = TrialLog(task.outbox, task.run_id, first=epoch_metric(epoch_objective(task.objectives)))
     device = find_device()
     values = resolve_precision(task.candidate.values, device)
     model = None

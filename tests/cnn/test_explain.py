@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pneumo.cnn.explain import grad_cam
-from tests.support.networks import brightness_network, network
+from pneumo.cnn.build import prediction_network
+from pneumo.cnn.explain import grad_cam, grad_cams
+from pneumo.spec.hyperparameters import Hyperparameters
+from tests.support.networks import SMALL, brightness_network, network
 
 KINDS: list[dict[str, Any]] = [
     {},
@@ -96,6 +98,18 @@ def test_half_precision_has_heat_where_gradients_are_tiny() -> None:
     heat = grad_cam(model)(spot(64, 20, 40))
     assert heat[20, 40] == 1
     assert heat[50, 10] == 0
+
+
+def test_several_pictures_at_once_have_the_maps_of_each_and_no_memory_stays() -> None:
+    model = prediction_network(network(layers=2), Hyperparameters(**(SMALL | {"layers": 2, "flip_average": True})))
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 32, 32), np.uint8)
+    explain = grad_cam(model)
+    with grad_cams(model) as explain_all:
+        maps = explain_all(pictures)
+    np.testing.assert_allclose(maps, [explain(picture) for picture in pictures], atol=1e-5)
+    with pytest.raises(Exception, match=r"."):  # its weights are freed
+        explain_all(pictures)
+    assert np.isfinite(explain(pictures[0])).all()
 
 
 def test_a_picture_of_another_size_and_another_network_are_refused() -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from pneumo.data.audit import Audit, audit_source, last_audit, leaks, measure, quick_findings
-from pneumo.data.audit.findings import from_json, to_json
+from pneumo.data.audit.findings import Finding, from_json, to_json
 from pneumo.data.audit.page import audit_page
 from pneumo.data.audit.report import format_report
 from pneumo.data.patient_names import ARCHIVES, GENERAL, RESTARTING
@@ -266,3 +267,8 @@ def test_names_cannot_write_html_into_the_page(tmp_path: Path) -> None:
     result, measurements = audit_source(source)
     assert of_kind(result, "unreadable") == [{name}]
     assert "<img src=x" not in audit_page(result, source, measurements)
+    readable = tuple(picture.name for picture in source.pictures if picture.name != name)
+    many = replace(result, findings=(Finding("outlier", "note", "look", readable),))
+    page = audit_page(many, source, measurements)
+    assert f"12 of {len(readable)} pictures shown" in page
+    assert page.count("<figure>") == 12

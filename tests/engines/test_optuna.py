@@ -43,6 +43,7 @@ def test_optunas_own_tools_read_the_study(storage: str) -> None:
     engine = open_engine(experiment("optuna", "tpe"), storage)
     trials = play(engine, 5)
     study = optuna.load_study(study_name="study", storage=storage)
+    assert study.metric_names == ["val_auc"]  # what Optuna's dashboard calls the axis
     assert study.best_value == max(t.result.value or 0 for t in trials)
     own_trials = [t for t in study.trials if "pneumo.skipped" not in t.user_attrs]
     assert [t.params["layers"] for t in own_trials] == [t.candidate.hyperparameters["layers"] for t in trials]

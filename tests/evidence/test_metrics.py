@@ -230,6 +230,7 @@ def test_validation_metrics_of_a_hand_worked_matrix() -> None:
     metrics = validation_metrics(labels, probabilities)
     assert metrics == {
         "threshold": pytest.approx(0.5),
+        "val_accuracy_at_threshold": pytest.approx(10 / 13),
         "val_sensitivity": pytest.approx(6 / 8),
         "val_specificity": pytest.approx(4 / 5),
         "val_f1": pytest.approx(2 * 6 / (2 * 6 + 1 + 2)),

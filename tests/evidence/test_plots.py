@@ -1,4 +1,4 @@
-"""Tests of pneumo.evidence.plots: six plots of each trial and five of each promotion, also in edge cases."""
+"""Tests of pneumo.evidence.plots: the plots of learning and of predicted pictures, also in edge cases."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pneumo.evidence.drawing import BLUE, GREY
-from pneumo.evidence.plots import picture_plots, trial_plots
+from pneumo.evidence.drawing import BLUE, GREY, plot_title
+from pneumo.evidence.plots import learning_curves, picture_plots
 
 FILES = {
     "learning_curves.png",
@@ -53,6 +53,12 @@ def _trial(**changes: Any) -> dict[str, Any]:
         "threshold": 0.5,
     }
     return trial | changes
+
+
+def trial_plots(*, history: Any, best_epoch: int, **values: Any) -> dict[str, bytes]:
+    """Return the plots of this module's trial."""
+    title = plot_title(values["title"], values.get("phantom", False))
+    return {"learning_curves.png": learning_curves(title, history, best_epoch), **picture_plots(**values)}
 
 
 def _pixels(png: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -202,7 +208,7 @@ def test_a_champion_of_other_pictures_is_refused() -> None:
 
 def test_drawing_needs_no_display_and_no_pyplot() -> None:
     code = (
-        "import os, sys; os.environ.pop('DISPLAY', None); from pneumo.evidence import plots; plots.warm_up(); "
+        "import os, sys; os.environ.pop('DISPLAY', None); import pneumo.evidence.trial_plots; "
         "print('matplotlib.pyplot' in sys.modules, 'tensorflow' in sys.modules, 'mlflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

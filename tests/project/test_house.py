@@ -142,6 +142,8 @@ print("modules:", *sys.modules)
 def test_help_imports_nothing_heavy(program: str) -> None:
     text, modules = modules_of_help(program)
     assert f"python -m {program}" in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert not re.search(r"<[\w\[\]|]+>", text)  # no type of Python in place of what is typed
     assert HEAVY & modules == set()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from pneumo.compute.place import Ended, Report, Task
-from pneumo.console.display import TrainingProgress
+from pneumo.console.trainings import TrainingProgress
 from pneumo.replay.compare import MetricPair
 from pneumo.replay.report import describe_trial
 from pneumo.replay.retrain import train_again

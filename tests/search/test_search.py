@@ -248,10 +248,14 @@ def test_a_dry_run_shows_the_search_and_writes_nothing(tmp_path: Path) -> None:
     experiment = write(tmp_path, hyperparameters={"layers": [1, 2], "filters": [8, 16]})
     done = search(experiment, "--dry-run", "--set", "dropout=0.5", folder=tmp_path)
     assert done.returncode == 0
-    resolved = yaml.safe_load(done.stdout[: done.stdout.index("\nData:")])
-    assert resolved["hyperparameters"]["dropout"] == 0.5
+    assert done.stdout.splitlines()[:2] == [
+        "Nothing is trained. Without --dry-run this would run:",
+        "Study small: 30 trials by optuna/tpe for val_auc, pruner none; searched: layers, filters",
+    ]
     assert "training" in done.stdout
-    assert "  0  layers=1 filters=32" in done.stdout
+    assert "  trial 0  layers=1 filters=32" in done.stdout
+    resolved = search(experiment, "--dry-run", "--yaml", "--set", "dropout=0.5", folder=tmp_path)
+    assert yaml.safe_load(resolved.stdout)["hyperparameters"]["dropout"] == 0.5
     assert sorted(path.name for path in tmp_path.iterdir()) == ["experiment.yaml"]
 
 
@@ -293,6 +297,7 @@ WRONG_REQUESTS: dict[str, tuple[str, list[str], str]] = {
     "negative trials": ("name: x", ["--trials", "-3"], "'--trials'"),
     "unknown option": ("name: x", ["--trails", "3"], "No such option: --trails"),
     "option without a value": ("name: x", ["--name"], "'--name' requires an argument"),
+    "every setting without a dry run": ("name: x", ["--yaml"], "--yaml: belongs to --dry-run"),
     "bad timeout": ("name: x", ["--timeout", "soon"], "--timeout soon: seconds, or a text"),
 }
 """Wrong requests: the experiment file, the command line's arguments, and a part of the expected error."""
@@ -333,4 +338,4 @@ def test_the_projects_experiments_are_valid(tmp_path: Path) -> None:
         assert first_line.startswith("# python -m pneumo.search"), experiment
     done = search("--dry-run", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("name: quickstart")
+    assert "\nStudy quickstart: " in done.stdout

@@ -74,8 +74,8 @@ def test_the_best_trials_are_confirmed_and_the_mean_decides(confirmed: tuple[Pat
     assert parent.data.metrics["confirmed_mean"] == pytest.approx(means[best])
     assert parent.data.metrics["confirmed_low"] <= means[best] <= parent.data.metrics["confirmed_high"]
     assert len(read_table(folder, "small", "confirm.csv")) == 4
-    page = client(folder).download_artifacts(parent.info.run_id, "study.html", str(folder))
-    assert "Confirmation" in Path(page).read_text(encoding="utf-8")
+    page = client(folder).download_artifacts(parent.info.run_id, "report.html", str(folder))
+    assert "mean and 95 % interval" in Path(page).read_text(encoding="utf-8")
     assert "Confirmed with other seeds: mean val_auc" in output
     assert f"Trial {best} over 2 other seeds: mean val_auc" in output
 

@@ -21,7 +21,7 @@ def test_a_search_on_a_server_and_postgresql(postgres: Postgres, mlflow_server: 
     arguments = [experiment, "--storage", storage]
     done = search(*arguments, folder=tmp_path, MLFLOW_TRACKING_URI=mlflow_server)
     assert done.returncode == 0, done.stderr
-    assert f"Compare the trials:  {mlflow_server}/#/experiments/" in done.stdout
+    assert f"or open {mlflow_server}/#/experiments/" in done.stdout
     assert postgres.password not in done.stdout + done.stderr
     assert not (tmp_path / "mlflow.db").exists()
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from pneumo.search.preflight import usable_trials
-from pneumo.search.screen import show_results
+from pneumo.search.results import show_results
 from pneumo.spec.candidate import Candidate
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.experiment_file import build_experiment

@@ -15,6 +15,7 @@ from pneumo.tracking.sender import Sender
 from pneumo.tracking.store import Store, connect
 from pneumo.tracking.study import DatasetPart, StudyRun, end_study, end_trial, start_trial
 from pneumo.tracking.trial_log import TrialLog
+from pneumo.training.drawing import draw_plots
 from tests.support.new_stores import new_store
 
 PICTURES = [DatasetPart("training", "phantoms", "01" * 16, "phantom:seed=0", {"num_rows": 90})]
@@ -65,7 +66,7 @@ def write_trials(study: StudyRun) -> None:
 def send(outbox: Outbox, store: Store) -> None:
     """Deliver all operations; MLflow must accept each."""
     lines: list[str] = []
-    with Sender(outbox, store, say=lines.append, complain=lines.append) as sender:
+    with Sender(outbox, store, say=lines.append, complain=lines.append, draw=draw_plots) as sender:
         assert sender.flush(0), lines
     assert lines == []
 

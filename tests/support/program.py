@@ -23,6 +23,7 @@ ONCE |= {"parameters", "predict_ms", "epochs_trained", "train_seconds", "images_
 STRESS = {"val_stress_auc", "val_photometry_auc", "val_frame_auc", "val_stress_accuracy", "val_stress_worst"}
 STRESS |= {"stress_threshold"}
 PLOTS = {"learning_curves", "confusion_matrix", "roc", "precision_recall", "calibration", "mistakes"}
+PLOTS |= {"scores", "threshold"}
 
 SAME = "Data, code, libraries, device and threads are the same as in the record."
 EQUAL = "Every metric is equal to the last bit."
@@ -115,7 +116,10 @@ def check_trial(folder: Path, run: Run) -> None:
     assert tags.get("pneumo.stress") == ("stress-1" if is_judged else None)
     assert ({"stress.csv", "stress_predictions.npz"} & files != set()) == is_judged
     plots = {file.path for file in store.list_artifacts(run.info.run_id, "plots")}
-    assert plots == {f"plots/{name}.png" for name in PLOTS | ({"stress"} if is_judged else set())}
+    expected = PLOTS | ({"stress", "gradcam"} if is_judged else set())
+    assert plots == {f"plots/{name}.png" for name in expected}
+    assert tags["pneumo.plots"] == ", ".join(sorted(expected))
+    assert is_judged or "val_attention_inside" not in run.data.metrics
     models = run.outputs.model_outputs if run.outputs else []
     assert len(models) == (1 if state == "complete" else 0)
     assert ("model_bytes" in run.data.metrics) == (state == "complete")
@@ -129,6 +133,6 @@ def check_study(folder: Path, study: str, trials: int) -> list[Run]:
     assert [int(run.data.tags["pneumo.trial"]) for run in children] == list(range(trials))
     assert {"best_trial", "best_value", "trials_complete", "trials_pruned", "trials_failed"} <= set(parent.data.metrics)
     files = {file.path for file in client(folder).list_artifacts(parent.info.run_id)}
-    assert {"study.html", "trials.csv", "experiment.yaml"} <= files
+    assert {"report.html", "trials.csv", "experiment.yaml"} <= files
     assert list(client(folder).search_registered_models()) == []
     return children

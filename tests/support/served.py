@@ -58,7 +58,8 @@ def register(folder: Path, decision: Decision, name: str = "small", seed: int = 
     network = model_folder(store, f"models:/{model_of(store, run_id)}")
     to = folder / f"{name}-{seed}"
     save_served([network], DECODER, decision, base64.b64encode(encoded()).decode(), to)
-    model_id = log_served(store, run_id, to, {})
+    promotion = store.client.create_run(store.client.get_run(run_id).info.experiment_id).info.run_id
+    model_id = log_served(store, promotion, to, {})
     tags = {"pneumo.data": "kaggle", "test_auc": "0.9 (0.8 to 0.95)", "pneumo.gate": "passed"}
     version = registry.create(store, name, model_id=model_id, run_id=run_id, tags=tags, card="A card.")
     registry.move(store, name, registry.CHAMPION, version.number)

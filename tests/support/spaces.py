@@ -80,3 +80,18 @@ def _float_range(draw: st.DrawFn, least: float, most: float, ranges: bool) -> di
         case "log":
             return {"low": low, "high": high, "log": True}
     return {"low": low, "high": high}
+
+
+TEN_SEARCHED: dict[str, object] = {
+    "layers": [1, 2],
+    "filters": [8, 16],
+    "filter_growth": {"low": 1.0, "high": 1.5},
+    "kernel_size": [3, 5],
+    "dense_units": [8, 16],
+    "dropout": {"low": 0.0, "high": 0.5},
+    "learning_rate": {"low": 0.001, "high": 0.01, "log": True},
+    "weight_decay": {"low": 0.0, "high": 0.001},
+    "batch_size": [2, 4],
+    "zoom": {"low": 0.0, "high": 0.3},
+}
+"""A space of ten hyperparameters, for small pictures."""

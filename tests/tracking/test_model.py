@@ -68,7 +68,7 @@ def _check_record(run_id: str, model_id: str, size: int) -> None:
     assert run.outputs is not None
     assert [output.model_id for output in run.outputs.model_outputs] == [model_id]
     model = client.get_logged_model(model_id)
-    assert (model.name, model.source_run_id, str(model.status)) == ("model", run_id, "READY")
+    assert (model.name, model.source_run_id, str(model.status)) == ("model-trial-0", run_id, "READY")
     assert {metric.key: metric.value for metric in model.metrics or []}["best_val_auc"] == 0.9
     assert model.params["layers"] == "1"
     assert client.search_registered_models() == []

@@ -7,6 +7,8 @@ import os
 import queue
 import socket
 import sqlite3
+import threading
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -314,3 +316,55 @@ def test_a_disk_that_takes_nothing_is_an_error_of_the_system(outbox: Outbox) -> 
     os.truncate(outbox.path / "outbox.db", 100)
     with pytest.raises(OSError, match=r"outbox"):
         TrialLog(outbox, "run").epoch({"loss": 0.5}, 1)
+
+
+def test_a_run_is_closed_after_its_plots_and_no_other_run_waits_for_them(store: Store, outbox: Outbox) -> None:
+    study, may_draw = begun(store, "drawn", outbox), threading.Event()
+    plotted, other = (start_trial(study, number, {}, 0) for number in range(2))
+    TrialLog(outbox, plotted).plots(b"values")
+    for key in (plotted, other):
+        end_trial(study, key, "complete")
+
+    def draw(values: bytes) -> Mapping[str, bytes]:
+        assert values == b"values"
+        assert may_draw.wait(60)
+        return {"plots/roc.png": b"\x89PNG"}
+
+    with Sender(outbox, store, say=pytest.fail, complain=pytest.fail, draw=draw) as sender:
+        while outbox.waiting().keys() - {outbox.run_id(plotted)}:
+            pass  # the other run arrives although the plots are not drawn
+        assert store.client.get_run(sender.run_id(other)).info.status == "FINISHED"
+        run_id = sender.run_id(plotted)
+        assert store.client.get_run(run_id).info.status == "RUNNING"
+        may_draw.set()
+        assert sender.flush(0)
+    assert store.client.get_run(run_id).info.status == "FINISHED"
+    assert files(store.client, run_id) == ["plots/roc.png"]
+    assert not list((outbox.path / "files").iterdir())
+
+
+def test_plots_that_cannot_be_drawn_are_said_kept_and_tried_again(store: Store, outbox: Outbox) -> None:
+    study, lines = begun(store, "undrawable", outbox), list[str]()
+    key = start_trial(study, 0, {}, 0)
+    TrialLog(outbox, key).plots(b"values")
+    end_trial(study, key, "complete")
+
+    def fail(values: bytes) -> Mapping[str, bytes]:
+        raise KeyError("no font")
+
+    with Sender(outbox, store, say=pytest.fail, complain=lines.append, draw=fail) as sender:
+        assert sender.flush(0)
+        run_id = sender.run_id(key)
+    assert store.client.get_run(run_id).info.status == "FINISHED"
+    assert len(lines) == 1
+    assert lines[0].startswith("The plots of a trial cannot be drawn: KeyError: 'no font'. It is kept in ")
+    assert outbox.waiting() == {run_id: 1}
+    with Sender(
+        open_outbox(outbox.path),
+        store,
+        say=pytest.fail,
+        complain=pytest.fail,
+        draw=lambda values: {"plots/a.png": values},
+    ) as sender:
+        assert sender.flush(0)
+    assert files(store.client, run_id) == ["plots/a.png"]

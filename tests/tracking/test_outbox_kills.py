@@ -13,9 +13,11 @@ from mlflow import MlflowClient
 
 from pneumo.tracking.delivery import deliver
 from pneumo.tracking.inventory import DELETED, read_inventory
+from pneumo.tracking.operations import DrawPlots, LogArtifacts, LogBatch
 from pneumo.tracking.outbox import Outbox, open_outbox
 from pneumo.tracking.store import Store
 from pneumo.tracking.study import start_trial
+from pneumo.tracking.trial_log import TrialLog
 from tests.support.outboxes import files, record, saved_model, send, sent, write_trials
 from tests.support.recorded import begun
 
@@ -174,3 +176,41 @@ def test_an_attempt_leaves_what_waits_as_it_was(store: Store, outbox: Outbox) ->
     with pytest.raises(ConnectionError, match="not yet READY"):
         deliver(Gone(store.uri), outbox, operation)
     assert {path.name: path.read_bytes() for path in operation.folder.iterdir()} == before
+
+
+def stored_files(outbox: Outbox) -> list[str]:
+    return sorted(path.name for path in (outbox.path / "files").rglob("*") if path.is_file())
+
+
+def test_a_process_that_dies_while_it_draws_leaves_the_values_or_the_plots(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    TrialLog(outbox, "run").plots(b"values")
+    outbox.append("run", LogBatch(tags={"after": "plots"}))
+    queued = outbox.first_to_draw()
+    assert queued is not None
+    assert queued.operation == DrawPlots()
+    assert outbox.first(9) == []
+
+    class KilledError(BaseException):
+        """Stands for a kill: nothing is tidied up."""
+
+    def killed(*_: object, **__: object) -> None:
+        raise KilledError
+
+    update_drawn = Outbox._update_drawn
+    monkeypatch.setattr("pneumo.tracking.outbox.shutil.rmtree", killed)
+    monkeypatch.setattr(Outbox, "_update_drawn", killed)
+    with pytest.raises(KilledError):
+        outbox.store_drawn(queued, {"plots/roc.png": b"\x89PNG"})
+    monkeypatch.setattr(Outbox, "_update_drawn", update_drawn)
+    assert outbox.first_to_draw() == queued
+    assert stored_files(outbox) == ["roc.png", "values.npz"]
+    with pytest.raises(KilledError):
+        outbox.store_drawn(queued, {"plots/roc.png": b"\x89PNG"})
+    monkeypatch.undo()
+    assert outbox.first_to_draw() is None
+    drawn, after = outbox.first(9)
+    assert (drawn.operation, drawn.number) == (LogArtifacts(), queued.number)
+    assert after.folder is None
+    assert stored_files(open_outbox(outbox.path)) == ["roc.png"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from pneumo.spec.errors import RequestError
+from pneumo.tracking.find import named_study
 from pneumo.tracking.outbox import Outbox
+from pneumo.tracking.pages import listen
 from pneumo.tracking.sender import Sender
 from pneumo.tracking.store import Store
 from pneumo.tracking.study import (
@@ -26,7 +28,7 @@ from pneumo.tracking.study import (
     trial_runs,
 )
 from pneumo.tracking.trial_log import TrialLog
-from pneumo.tracking.views import BEST_VIEW, study_page_address
+from pneumo.tracking.views import STUDY_VIEW, study_page_address
 from tests.support.outboxes import send, sent
 
 pytest_plugins = ["tests.support.mlflow_server"]
@@ -57,7 +59,7 @@ def opened(store: Store, outbox: Outbox, name: str, experiment: str = "name: it\
 def trained(study: StudyRun, number: int) -> str:
     """Record a complete trial as a worker does, and return its run's id."""
     key = start_trial(study, number, {"layers": 1 + number, "batch_norm": False, "pooling": "max"}, 7, PICTURES)
-    log: TrialLog = pickle.loads(pickle.dumps(TrialLog(study.outbox, key)))
+    log = TrialLog(study.outbox, key)
     for epoch in (1, 2):
         log.epoch(dict.fromkeys(EPOCH, epoch / 10), epoch)
     log.tag({"pneumo.device": "CPU"})
@@ -190,28 +192,44 @@ def test_a_deleted_study_says_how_to_bring_it_back(store: Store, outbox: Outbox)
         opened(store, outbox, "deleted")
 
 
+def test_a_study_is_found_by_its_name_for_its_page(store: Store, outbox: Outbox) -> None:
+    study = opened(store, outbox, "shown")
+    assert named_study(store, "shown") == study.experiment_id
+    with pytest.raises(RequestError, match=r"nobody: no study in .*; there is shown"):
+        named_study(store, "nobody")
+
+
+def test_a_taken_port_is_passed_over() -> None:
+    with listen(20_000) as first, listen(first.getsockname()[1]) as second:
+        assert second.getsockname()[1] > first.getsockname()[1]
+
+
 def test_pages_lead_to_views_that_the_experiment_holds(store: Store, outbox: Outbox) -> None:
     study = opened(store, outbox, "views")
     tags = store.client.get_experiment(study.experiment_id).tags
-    key = study_page_address(study.experiment_id).split("viewStateShareKey=")[1]
+    (key,) = re.findall(r"viewStateShareKey=([\w-]+)", study_page_address(study.experiment_id))
     view = json.loads(tags[f"mlflow.sharedViewState.{key}"])
-    assert view["name"] == "Study and its trials"
-    assert json.loads(view["state"])["selectedColumns"] == ["metrics.`best_val_auc`", "params.`layers`"]
-    best_first = json.loads(tags[f"mlflow.sharedViewState.{BEST_VIEW}"])
-    curves, hyperparameters = json.loads(best_first["state"])["compareRunCharts"]
+    assert view["name"] == "Trials, best first"
+    best_first = json.loads(view["state"])
+    assert best_first["selectedColumns"] == ["metrics.`best_val_auc`", "params.`layers`"]
+    curves, hyperparameters = best_first["compareRunCharts"]
     assert (curves["metricKey"], hyperparameters["selectedParams"]) == ("val_auc", ["layers"])
+    assert f"mlflow.sharedViewState.{STUDY_VIEW}" in tags
 
 
 def test_system_metrics_leave_the_run_as_it_is(store: Store, outbox: Outbox, capfd: pytest.CaptureFixture[str]) -> None:
     study = opened(store, outbox, "system")
     with Sender(outbox, store, say=print, complain=print) as sender:
         run_id = sender.run_id(start_trial(study, 0, {}, 0))
-        with TrialLog(outbox, run_id).system_metrics():
+        log = TrialLog(outbox, run_id, first="val_auc")
+        with log.system_metrics():
+            log.epoch({"loss": 0.5, "val_auc": 0.6}, 1)
             while "system/cpu_utilization_percentage" not in run(store, run_id).data.metrics:
                 pass
         assert sender.flush(0)
     recorded = run(store, run_id)
     assert recorded.data.metrics["system/system_memory_usage_megabytes"] > 0
+    assert list(recorded.data.metrics)[:2] == ["val_auc", "loss"]  # *Compare* opens on the first
     assert recorded.info.status == "RUNNING"
     assert capfd.readouterr() == ("", "")
 

@@ -24,17 +24,26 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Audit of {{ audit.description }}</title>
 <style>
-body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem auto; max-width: 68rem; padding: 0 1rem; color: #1a1a1a }
-.wide { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-td, th { padding: .25rem .7rem; text-align: left; border-bottom: 1px solid #ddd; white-space: nowrap }
-section { border-left: 4px solid #999; padding: .1rem 0 .1rem 1rem; margin: 1.2rem 0 }
-section.fault { border-color: #c0392b } section.warning { border-color: #e0a100 } section.note { border-color: #4a7ebb }
-h2 { margin: 2rem 0 .5rem } h3 { margin: .2rem 0 } p { margin: .3rem 0; overflow-wrap: anywhere }
-figure { display: inline-block; margin: .3rem .6rem .3rem 0; width: 9rem; vertical-align: top }
+:root { color-scheme: light dark; --ink: #1c2024; --soft: #5c646e; --line: #d9dde2; --page: #fff; --fault: #c8452f;
+  --warning: #c77700; --note: #1f83c4 }
+@media screen and (prefers-color-scheme: dark) { :root { --ink: #e4e7eb; --soft: #a0a8b2; --line: #3a414a; --page: #15181c;
+  --fault: #f07a63; --warning: #e9a23b; --note: #6cb6ee } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); margin: 0 auto; max-width: 78rem;
+  padding: 1rem clamp(.8rem, 3vw, 2rem) 3rem }
+.wide { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem }
+td, th { padding: .22rem .7rem; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap }
+th, .how { color: var(--soft) }
+section { border-left: 4px solid var(--line); padding: .1rem 0 .1rem 1rem; margin: 1.2rem 0 }
+section.fault { border-color: var(--fault) } section.warning { border-color: var(--warning) }
+section.note { border-color: var(--note) }
+h1 { font-size: 1.7rem; overflow-wrap: anywhere } h2 { font-size: 1.3rem; margin: 2rem 0 .5rem } h3 { margin: .2rem 0 }
+p { margin: .3rem 0; overflow-wrap: anywhere }
+figure { display: inline-block; margin: .3rem .6rem .3rem 0; width: 9rem; vertical-align: top; break-inside: avoid }
 figure img { width: 9rem; height: 9rem; image-rendering: auto; background: #000 }
 .findings { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem }
 .of0, .of3 { width: 100% } .of1 { width: 9.6rem } .of2 { width: 19.5rem }
-figcaption, .of1 p, .of2 p { font-size: 12px; overflow-wrap: anywhere } .how { color: #555 }
+figcaption, .of1 p, .of2 p { font-size: 12px; overflow-wrap: anywhere }
+@page { size: A4; margin: 14mm 12mm } @media print { .wide { overflow: visible } table { font-size: 7.5pt } }
 </style></head><body>
 <h1>Audit of {{ audit.description }}</h1>
 <p>{{ counts }}</p>
@@ -49,9 +58,10 @@ figcaption, .of1 p, .of2 p { font-size: 12px; overflow-wrap: anywhere } .how { c
 {% for title, kinds in severities %}<h2>{{ title }}</h2>
 {% for kind, advice, severity, findings in kinds %}<section class="{{ severity }}"><h3>{{ kind }}</h3>
 {% if advice %}<p class="how">{{ advice }}</p>{% endif %}
-<div class="findings">{% for message, pictures in findings %}
+<div class="findings">{% for message, pictures, named in findings %}
 <div class="of{{ [pictures | length, 3] | min }}"><p>{{ message }}</p>
-{% for name, image in pictures %}<figure><img src="data:image/jpeg;base64,{{ image }}" alt="{{ name }}">
+{% if named > pictures | length %}<p class="how">{{ pictures | length }} of {{ named }} pictures shown</p>
+{% endif %}{% for name, image in pictures %}<figure><img src="data:image/jpeg;base64,{{ image }}" alt="{{ name }}">
 {% if pictures | length > 1 %}<figcaption>{{ name }}</figcaption>{% endif %}</figure>
 {% endfor %}</div>{% endfor %}</div></section>
 {% endfor %}{% endfor %}
@@ -81,7 +91,7 @@ def audit_page(audit: Audit, source: Source, measurements: Measurements) -> str:
                 kind,
                 ADVICE.get(kind, ""),
                 severity,
-                [(finding.message, thumbnails(finding.pictures)) for finding in findings if finding.kind == kind],
+                [(f.message, thumbnails(f.pictures), len(f.pictures)) for f in findings if f.kind == kind],
             )
             for kind in dict.fromkeys(finding.kind for finding in findings)
         ]

@@ -1,10 +1,10 @@
-"""Tests of pneumo.evidence.confirmation and of confirm_csv: the values in the plot, the sentences and the file."""
+"""Tests of pneumo.evidence.report.luck and of confirm_csv: the values in the plot, the sentences and the file."""
 
 from __future__ import annotations
 
 import pytest
 
-from pneumo.evidence.confirmation import confirmation_figure, confirmation_sentences
+from pneumo.evidence.report.luck import confirmation_figure, confirmation_sentences
 from pneumo.evidence.tables import confirm_csv
 from pneumo.spec.selection import Confirmation
 
@@ -58,14 +58,15 @@ def test_the_best_mean_is_on_top_and_every_value_in_its_row() -> None:
     assert [s.split(":")[0] for s in confirmation_sentences([FIVE, other], "val_auc")] == ["Trial 2", "Trial 5"]
     assert [s.split(":")[0] for s in confirmation_sentences([FIVE, other], "val_loss")] == ["Trial 5", "Trial 2"]
     figure = confirmation_figure([FIVE, other], "val_auc")
-    seeds, means, first = figure.data
-    assert figure.layout.yaxis.ticktext == ("trial 2", "trial 5")
-    assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]  # the first row is on top
-    assert list(zip(seeds.x, seeds.y, strict=True)) == [(0.995, 0), *((value, 1) for value in FIVE.values)]
-    assert list(means.x) == [other.mean, FIVE.mean]
+    seeds, means, first = figure["data"]
+    axis = figure["layout"]["yaxis"]
+    assert axis["ticktext"] == ["trial 2", "trial 5"]
+    assert axis["range"][0] > axis["range"][1]  # the first row is on top
+    assert list(zip(seeds["x"], seeds["y"], strict=True)) == [(0.995, 0), *((value, 1) for value in FIVE.values)]
+    assert means["x"] == [other.mean, FIVE.mean]
     assert FIVE.high is not None
-    assert list(means.error_x.array) == [0.0, FIVE.high - FIVE.mean]
-    assert (list(first.x), list(first.y), first.marker.symbol) == ([0.96, 0.9885], [0, 1], "circle-open")
+    assert means["error_x"]["array"] == [0.0, FIVE.high - FIVE.mean]
+    assert (first["x"], first["y"], first["marker"]["symbol"]) == ([0.96, 0.9885], [0, 1], "circle-open")
 
 
 def test_csv_has_a_line_for_each_training() -> None:
