@@ -138,7 +138,7 @@ def test_a_database_that_another_process_locks_is_waited_for(
     tmp_path: Path, undisturbed: list[tuple[dict[str, str], float]]
 ) -> None:
     program = Program(write(tmp_path, hyperparameters=SPACE, search=SMALL), folder=tmp_path)
-    program.read_until("1/4")
+    program.read_until("1 of 4 done")
     with closing(sqlite3.connect(tmp_path / "mlruns" / "studies.db", timeout=60, isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
         program.read_until("Waiting for the study's database")
@@ -178,7 +178,7 @@ def test_a_full_disk_ends_the_search_and_the_same_command_resumes_the_study(
     storage_elsewhere = ["--storage", f"sqlite:///{tmp_path}/elsewhere/studies.db"]
     options = ["--set", "search.outage=3s", *(storage_elsewhere if full != "everything" else [])]
     program = Program(write(folder, hyperparameters=SPACE, search=SMALL), *options, folder=folder)
-    program.read_until("1/4")
+    program.read_until("1 of 4 done")
     while not is_second_trial_training(folder):
         assert program.process.poll() is None
     fill_disk(folder / "ballast")

@@ -183,9 +183,9 @@ def test_a_server_that_stops_then_fails_then_is_back(drill: Drill, undisturbed: 
         drill.server.stop()
         try:
             assert "no trial waits for it" in read_until(program, "MLflow is away")
-            read_until(program, "1/3  trial 0")
+            read_until(program, "1 of 3 done  trial 0")
             with failing_server(drill.server.port):
-                read_until(program, "2/3  trial 1")
+                read_until(program, "2 of 3 done  trial 1")
         finally:
             drill.server.start()
         read_until(program, "MLflow is back")
@@ -208,7 +208,7 @@ def test_a_server_that_hangs(drill: Drill, undisturbed: list[dict[str, Any]]) ->
         drill.server.send(signal.SIGSTOP)
         try:
             assert "no answer in time" in read_until(program, "MLflow is away")
-            read_until(program, "3/3  trial 2", "Waiting for MLflow")
+            read_until(program, "3 of 3 done  trial 2", "Waiting for MLflow")
         finally:
             drill.server.send(signal.SIGCONT)
         read_until(program, "Promote the best")
@@ -223,7 +223,7 @@ def test_a_search_that_is_killed_in_an_outage_sends_what_it_left(
         drill.wait_for_first_epoch(program)
         drill.server.stop()
         try:
-            read_until(program, "2/3  trial 1")
+            read_until(program, "2 of 3 done  trial 1")
             program.kill()
             program.wait()
             refused = drill.search_to_end()
@@ -253,7 +253,7 @@ def test_a_server_that_never_comes_back_is_status_3_and_the_same_command_sends_a
         drill.wait_for_first_epoch(program)
         drill.server.stop()
         try:
-            read_until(program, "3/3  trial 2")
+            read_until(program, "3 of 3 done  trial 2")
             assert program.stdout is not None
             output = program.stdout.read()
             assert program.wait(60) == 3
@@ -308,7 +308,7 @@ def test_models_that_are_not_kept_go_when_the_server_is_back(drill: Drill) -> No
         drill.wait_for_first_epoch(program)
         drill.server.stop()
         try:
-            read_until(program, "3/3  trial 2")
+            read_until(program, "3 of 3 done  trial 2")
         finally:
             drill.server.start()
         read_until(program, "Promote the best")
