@@ -76,7 +76,7 @@ that no network was trained on. {{ engine }} proposes the trials; {{ pruner }}. 
 {% if rule %}<p>The best trial is the one with the {{ 'lowest' if rule.max is none else 'highest' }} {{ rule.metric }}
 {%- if bounds %}, among those with {{ bounds | join(' and ') }}{% endif %}.</p>{% endif %}
 {% if confirm %}<p>At the end the best {{ confirm.top }} are trained again with {{ confirm.seeds }} other seeds.</p>{% endif %}
-{% if record.phantom %}<p class="note">The pictures are generated <strong>phantoms</strong>, not X-rays. No figure here says
+{% if record.phantom %}<p class="caution">The pictures are generated <strong>phantoms</strong>, not X-rays. No figure here says
 anything about patients.</p>{% endif %}
 {% if space %}<div class="wide"><table>
 <thead><tr><th>hyperparameter</th><th>values searched</th><th>tutorial</th><th>what it is</th></tr></thead>

@@ -52,18 +52,25 @@ def make_figure(data: Sequence[Mapping[str, Any]], height: int, **layout: Any) -
 def make_axis(title: str, **settings: Any) -> dict[str, Any]:
     """Return an axis with a title."""
     shared = {"title": {"text": title, "standoff": 8}, "zeroline": False, "automargin": True, "nticks": 7}
+    shared["exponentformat"] = "e"  # by default, 0.0001 is written as 100 with the prefix micro
     return shared | settings
 
 
 def scale_settings(values: Sequence[float]) -> dict[str, Any]:
     """Return Plotly's settings of an axis for at least one value: logarithmic if the values are far apart."""
     low, high = min(values), max(values)
-    if low <= 0 or high / low < _LOG_AXIS_RATIO:
-        return {"type": "linear"}
+    return {"type": "linear"} if low <= 0 or high / low < _LOG_AXIS_RATIO else log_settings(values)
+
+
+def log_settings(values: Sequence[float]) -> dict[str, Any]:
+    """Return Plotly's settings of a logarithmic axis for at least one value. All values are positive."""
+    low, high = min(values), max(values)
     # Plotly labels its own ticks between powers of ten with their first digit only, as 2 for 20k.
     steps = (1, 2, 5) if high / low < 300 else (1, 3) if high / low < 3000 else (1,)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [float(f"{step}e{power}") for power in powers for step in steps]
+    if sum(low <= tick <= high for tick in ticks) < 2:
+        ticks = [float(f"{value:.2g}") for value in (low, high)]
     return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:,g}" for tick in ticks]}
 
 

@@ -137,7 +137,7 @@ OVERVIEW: Section[Studies] = Section(
     "The studies side by side",
     _overview,
     """
-{% if not same_pictures %}<p class="note">The studies have different validation pictures, so their figures cannot be compared
+{% if not same_pictures %}<p class="caution">The studies have different validation pictures, so their figures cannot be compared
 closely.</p>{% endif %}
 <div class="wide"><table><thead><tr><th></th>{% for name in names %}<th>{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>{% for key, cells in rows %}<tr><td>{{ key }}</td>{% for cell in cells %}<td class="text">{{ cell }}</td>{% endfor %}

@@ -139,8 +139,8 @@ SECTION = Section(
     "What was found",
     _values,
     """
-{% if not best %}<p class="note">{% if trials %}No trial is complete{% if bounds %} and within the bounds{% endif %}, so there
-is no result.{% else %}No trial has ended yet.{% endif %}</p>
+{% if not best %}<p class="caution">{% if trials %}No trial is complete{% if bounds %} and within the bounds{% endif %}, so
+there is no result.{% else %}No trial has ended yet.{% endif %}</p>
 {% else %}<div class="tiles">{% for what, value, remark in tiles %}<div class="tile"><div class="soft">{{ what }}</div>
 <div class="value">{{ value }}</div><div class="soft">{{ remark }}</div></div>{% endfor %}</div>
 {% for sentence in sentences %}<p>{{ sentence }}</p>{% endfor %}

@@ -15,6 +15,7 @@ from pneumo.evidence.report.charts import (
     ORANGE,
     Figure,
     hover_text,
+    log_settings,
     make_axis,
     make_figure,
     scale_settings,
@@ -88,11 +89,11 @@ def slice_figure(dimension: Searched, record: StudyRecord) -> Figure | str:
     x = [trial.candidate.hyperparameters[name] for trial, _ in shown]
     settings: dict[str, Any] = {"type": "linear"}
     if isinstance(dimension, Choice):
-        levels = dict.fromkeys((*dimension.values, *_sorted(x)))
+        levels = _sorted((*dimension.values, *x))  # the baseline may have a value that is not searched
         settings = {"type": "category", "categoryorder": "array"}
         settings["categoryarray"] = [format_hyperparameter(level) for level in levels]
     elif _is_log(dimension):
-        settings = scale_settings([float(value) for value in x])
+        settings = log_settings([float(value) for value in x])
     elif dimension.integer:
         settings |= whole_ticks(max(map(float, x)) - min(map(float, x)))
     trace = {
@@ -108,7 +109,12 @@ def slice_figure(dimension: Searched, record: StudyRecord) -> Figure | str:
             "opacity": [1 if trial.number in marks else 0.65 for trial, _ in shown],
         },
     }
-    yaxis = make_axis(record.metric, **scale_settings([value for _, value in shown]))
+    # All slices have the same vertical axis, so that they can be compared.
+    values = [value for trial in record.of_state("complete") if (value := _value(trial, record)) is not None]
+    yaxis = make_axis(record.metric, **scale_settings(values))
+    if yaxis["type"] == "linear":
+        margin = 0.06 * (max(values) - min(values)) or 0.05 * abs(values[0]) or 1.0
+        yaxis["range"] = [min(values) - margin, max(values) + margin]
     return make_figure([trace], 240, xaxis=make_axis(name, **settings), yaxis=yaxis)
 
 
@@ -300,9 +306,9 @@ SECTION = Section(
 from, if the values of one hyperparameter are shuffled. The line is the spread over eight divisions of the trials and seeds
 of the forest's trees. Together the hyperparameters explain {{ '%.0f' | format([importances.explained, 0] | max * 100) }} % of
 the variation of these ranks.</p>
-{% if complete < few %}<p class="note"><strong>Caution.</strong> With {{ complete }} complete trials (fewer than {{ few }})
+{% if complete < few %}<p class="caution"><strong>Caution.</strong> With {{ complete }} complete trials (fewer than {{ few }})
 the order of the hyperparameters is mostly chance.</p>{% endif %}
-{% if importances.explained <= 0.05 %}<p class="note">The hyperparameters explain next to nothing: the differences between
+{% if importances.explained <= 0.05 %}<p class="caution">The hyperparameters explain next to nothing: the differences between
 these trials are about what another seed would make.</p>{% endif %}{% endif %}
 {{ chart(figure) | safe }}
 {% if slices %}<h3>One hyperparameter at a time</h3>

@@ -99,7 +99,7 @@ A dot is one seed; a diamond with its bar is the mean of the seeds with its 95 %
 the value from the search. The best mean comes first.</p>
 {{ chart(figure) | safe }}
 <ul>{% for sentence in sentences %}<li>{{ sentence }}</li>{% endfor %}</ul>
-{% else %}<p class="note">Not known: no trial was trained again with other seeds. The best of {{ complete }} complete
+{% else %}<p class="caution">Not known: no trial was trained again with other seeds. The best of {{ complete }} complete
 {{ 'trial' if complete == 1 else 'trials' }} is in part a lucky one, so its value is likely too good.
 <code>--set 'search.confirm={top: 3, seeds: 3}'</code> lets the same search confirm the best three.</p>{% endif %}
 """,

@@ -59,7 +59,7 @@ the search did not read them.</p>
 {% for name in head %}<th class="number">{{ name }}</th>{% endfor %}</tr>
 </thead><tbody>{% for part, counts in parts %}<tr><td>{{ part }}</td>{% for count in counts %}
 <td class="number">{{ number(count) }}</td>{% endfor %}</tr>{% endfor %}</tbody></table></div>{% endif %}
-{% if leaks %}<p class="note"><strong>Leaks between training and test were allowed:</strong> {{ leaks }}</p>{% endif %}
+{% if leaks %}<p class="caution"><strong>Leaks between training and test were allowed:</strong> {{ leaks }}</p>{% endif %}
 {% for group in groups %}<h3>{{ group.severity | capitalize }}s ({{ group.count }})</h3>
 <ul class="{{ group.severity }}">{% for kind, messages in group.kinds %}
 <li><strong>{{ kind }}</strong>{% if messages | length > most %} <span class="soft">({{ most }} of {{ messages | length }}

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from pneumo.evidence.report.failures import causes_of
-from pneumo.evidence.report.hyperparameters import common_rows, parallel_figure
+from pneumo.evidence.report.hyperparameters import common_rows, parallel_figure, slice_figure
 from pneumo.evidence.report.importance import compute_importances
 from pneumo.evidence.report.page import SECTIONS, studies_report, study_report
 from pneumo.evidence.report.settings import changed_settings
 from pneumo.evidence.tables import predictions_csv
+from pneumo.spec.experiment import Experiment
 from pneumo.spec.result import Trial
 from pneumo.spec.run import RecordedRun
 from pneumo.spec.study_record import StudyRecord
@@ -57,6 +58,7 @@ def _with_files(record: StudyRecord) -> StudyRecord:
     return replace(record, files=files)
 
 
+@pytest.mark.slow
 def test_two_hundred_trials_have_every_section_below_five_megabytes_and_nothing_from_a_network() -> None:
     record = _with_files(
         made_record(made_trials(200), run=RecordedRun("f" * 32, "FINISHED", metrics={"proposals_repeat": 3}))
@@ -126,6 +128,26 @@ def test_nothing_makes_a_report_raise_and_what_is_missing_says_why(
     assert "<img" not in page
     assert ("front" in _sections(page)) == (len(objectives) > 1 and bool(trials))
     _figures(page)  # JSON that a browser reads
+
+
+def test_slices_have_values_in_order_and_one_vertical_axis() -> None:
+    values = [(0.95, 24, 0.004), (0.96, 16, 0.003), (0.7, 8, 0.0)]  # the last filters and weight decay are not searched
+    trials = [
+        made_trial(number, value, {"filters": filters, "weight_decay": decay})
+        for number, (value, filters, decay) in enumerate(values)
+    ]
+    space = {"filters": [24, 16], "weight_decay": {"low": 1e-6, "high": 1e-2, "log": True}}
+    record = made_record(trials, Experiment.model_validate({"name": "article", "hyperparameters": space}))
+    slices = {d.name: slice_figure(d, record) for d in record.experiment.space.searched}
+    filters, decay = slices["filters"], slices["weight_decay"]
+    assert isinstance(filters, dict)
+    assert isinstance(decay, dict)
+    assert filters["layout"]["xaxis"]["categoryarray"] == ["8", "16", "24"]
+    assert (decay["layout"]["xaxis"]["type"], decay["layout"]["xaxis"]["ticktext"]) == ("log", ["0.003", "0.004"])
+    low, high = filters["layout"]["yaxis"]["range"]
+    assert low < 0.7
+    assert high > 0.96
+    assert decay["layout"]["yaxis"]["range"] == [low, high]
 
 
 def test_the_worst_trials_are_drawn_in_a_colour_that_can_be_seen() -> None:
