@@ -91,6 +91,7 @@ class StudyRecorder:
             version=__version__,
             objectives=search.objectives,
             searched=[dimension.name for dimension in experiment.space.searched],
+            conditional=[dimension.name for dimension in experiment.space.searched if dimension.when],
             experiment_yaml=experiment.to_yaml(),
             description=describe_study(experiment, data, findings, finished_trials, skipped=engine.skipped()),
             extra_tags=self._study_tags(),

@@ -1,4 +1,4 @@
-"""The space that a study searches: the values of each hyperparameter, and the conditions under which it is is_active."""
+"""The space that a study searches: the values of each hyperparameter, and the conditions under which it is active."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Range:
         log: Whether engines sample on a logarithmic scale.
         step: Distance between values; None for a continuous range, or for all integers.
         integer: Whether the hyperparameter's type is int.
-        when: Condition under which the hyperparameter is is_active.
+        when: Condition under which the hyperparameter is active.
     """
 
     name: str
@@ -209,7 +209,7 @@ class Space:
     def to_dict(self) -> dict[str, Any]:
         """Return the space as JSON values, in the form of an experiment's `hyperparameters` block.
 
-        Equal spaces give equal results, which are compared when a study is resumed. A hyperparameter that is is_active for
+        Equal spaces give equal results, which are compared when a study is resumed. A hyperparameter that is active for
         no candidate is left out, for example momentum if the optimizer is always adam.
         """
         dimensions = [

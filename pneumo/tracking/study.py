@@ -7,7 +7,7 @@ function names the run that it writes to; MLflow's active run is not used.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -144,6 +144,7 @@ def open_study(
     version: str,
     objectives: Sequence[str],
     searched: Sequence[str],
+    conditional: Collection[str] = (),
     experiment_yaml: str,
     description: str,
     extra_tags: Mapping[str, str] | None = None,
@@ -159,6 +160,7 @@ def open_study(
         version: Version of pneumo.
         objectives: The objectives, shown as columns and charts.
         searched: The hyperparameters that are searched, shown as columns.
+        conditional: Those of them that some trials do not have.
         experiment_yaml: The experiment, written as an artifact.
         description: Markdown at the top of the run's page.
         extra_tags: Further tags of the study's run.
@@ -168,7 +170,7 @@ def open_study(
     """
     client = store.client
     mlflow_experiment = _open_experiment(store, name, (extra_tags or {}).get(Tags.STUDY_ID))
-    for key, value in view_tags(objectives, searched).items():
+    for key, value in view_tags(objectives, searched, conditional).items():
         client.set_experiment_tag(mlflow_experiment, key, value)
     if Tags.NOTE not in client.get_experiment(mlflow_experiment).tags:  # else it is the user's own
         client.set_experiment_tag(mlflow_experiment, Tags.NOTE, describe_experiment(mlflow_experiment, name))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from pneumo.spec.names import Tags
 from pneumo.spec.objective import OBJECTIVES, epoch_metric, epoch_objective, objective_metric
@@ -23,12 +23,14 @@ BEST_VIEW = "best-first"
 _VIEW_TAG = "mlflow.sharedViewState."
 
 
-def view_tags(objectives: Sequence[str], searched: Sequence[str]) -> dict[str, str]:
+def view_tags(objectives: Sequence[str], searched: Sequence[str], conditional: Collection[str] = ()) -> dict[str, str]:
     """Return the tags of an MLflow experiment: two named views, and that the experiment trains models.
 
     Args:
         objectives: The study's objectives; `BEST_VIEW` is ordered by the first.
         searched: The hyperparameters that are searched.
+        conditional: Those of them that some trials do not have. They are columns. The parallel coordinates leave them out,
+            because MLflow draws only the runs that have every parameter of the chart.
     """
     metrics = [f"metrics.`{objective_metric(objective)}`" for objective in objectives]
     columns = [*metrics, *(f"params.`{name}`" for name in searched)]
@@ -38,7 +40,7 @@ def view_tags(objectives: Sequence[str], searched: Sequence[str]) -> dict[str, s
         "orderByAsc": OBJECTIVES[objectives[0]] == "minimize",
         # A trial that was interrupted runs again under its number, in a run of its own.
         "searchFilter": f"tags.`{Tags.ROLE}` = 'trial' and attributes.status != 'KILLED'",
-        **_first_charts(objectives, searched),
+        **_first_charts(objectives, [name for name in searched if name not in conditional]),
     }
     return {
         "mlflow.experimentKind": "custom_model_development",
@@ -74,17 +76,16 @@ def run_page_address(experiment_id: str, run_id: str) -> str:
     return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
 
 
-def _first_charts(objectives: Sequence[str], searched: Sequence[str]) -> dict[str, object]:
+def _first_charts(objectives: Sequence[str], hyperparameters: Sequence[str]) -> dict[str, object]:
     """Return a chart of learning curves and one of hyperparameters. MLflow adds a chart for each other metric."""
     metric = epoch_metric(epoch_objective(objectives))
     trial_metrics = [objective_metric(objective) for objective in objectives]
     learning_curves = {"type": "LINE", "metricKey": metric, "xAxisKey": "step", "lineSmoothness": 0}
-    hyperparameters = {"type": "PARALLEL", "selectedParams": list(searched), "selectedMetrics": trial_metrics}
+    parallel = {"type": "PARALLEL", "selectedParams": list(hyperparameters), "selectedMetrics": trial_metrics}
     section = {"uuid": "model", "name": "Model metrics", "display": True}
     return {
         "compareRunCharts": [
-            {"uuid": chart["type"], "metricSectionId": section["uuid"]} | chart
-            for chart in (learning_curves, hyperparameters)
+            {"uuid": chart["type"], "metricSectionId": section["uuid"]} | chart for chart in (learning_curves, parallel)
         ],
         # Without isReordered, MLflow sorts the charts by name.
         "compareRunSections": [section | {"isReordered": True}],
