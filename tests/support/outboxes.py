@@ -98,7 +98,7 @@ def _contents(client: MlflowClient, run: Run) -> dict[str, Any]:
     removed = "pneumo.model_removed" in run.data.tags or run.info.status == "KILLED"
     outputs = run.outputs.model_outputs if run.outputs and not removed else []
     models = [client.get_logged_model(output.model_id) for output in outputs]
-    different = {"pneumo.key", "pneumo.id", "pneumo.study", "pneumo.best_run"}
+    different = {"pneumo.key", "pneumo.id", "pneumo.study", "pneumo.best_run", "pneumo.search_started"}
     different |= {"mlflow.parentRunId", "mlflow.runName", "mlflow.note.content"}
     return {
         "tags": {name: value for name, value in run.data.tags.items() if name not in different},
