@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
@@ -18,7 +17,7 @@ from pneumo.spec.names import Tags
 from pneumo.tracking.delivery import RefusedError, deliver
 from pneumo.tracking.failures import failure_reason
 from pneumo.tracking.operations import PLOT_VALUES, CreateRun
-from pneumo.tracking.outbox import Outbox, QueuedOperation
+from pneumo.tracking.outbox import Outbox
 from pneumo.tracking.store import Store
 
 POLL = 0.2
@@ -87,7 +86,8 @@ class Sender:
     """A context in which the operations of an outbox are delivered by a thread. An outbox has one sender at a time.
 
     A second thread draws plots. The operations of a run that follow its plots wait until these are drawn; those of other
-    runs do not. Leaving the context does not wait: operations that were not sent remain in the outbox.
+    runs do not. Leaving the context waits for plots that are being drawn, and for nothing else: operations that were not sent
+    remain in the outbox.
 
     Args:
         outbox: The outbox.
@@ -112,7 +112,8 @@ class Sender:
         self._interrupted_seconds = 0.0
         self._stopped, self._wake, self._changed = threading.Event(), threading.Event(), threading.Condition()
         self._thread = threading.Thread(target=self._run, name="pneumo-sender", daemon=True)
-        self._drawing_thread = threading.Thread(target=self._run_drawing, name="pneumo-drawing", daemon=True)
+        # No daemon: a thread that ends with the process within Matplotlib's C++ code ends the process by SIGABRT.
+        self._drawing_thread = threading.Thread(target=self._run_drawing, name="pneumo-drawing")
         self._environment = {name: os.environ[name] for name in (_RETRIES, _TIMEOUT)}
 
     def __enter__(self) -> Self:
@@ -127,7 +128,7 @@ class Sender:
         self._stopped.set()
         self._wake.set()
         self._thread.join(1.0)  # A thread that waits for a server ends with the process, and nothing is lost.
-        self._drawing_thread.join(1.0)  # So does one that is drawing.
+        self._drawing_thread.join()
         os.environ.update(self._environment)
 
     def run_id(self, run: str) -> str:
@@ -196,24 +197,30 @@ class Sender:
     def _run_drawing(self) -> None:
         while not self._stopped.is_set():
             try:
-                queued = self._outbox.first_to_draw()
-            except OSError:
-                queued = None  # the other thread reports an outbox that cannot be read
-            if queued is None:
+                drawn = self._draw_next()
+            except OSError as error:  # of the disk, which may be full
+                self._set_outage(failure_reason(error))
+                drawn = False
+            if drawn:
+                self._wake.set()
+            else:
                 self._stopped.wait(POLL)
-                continue
-            try:
-                assert queued.folder is not None
-                self._outbox.store_drawn(queued, self._draw((queued.folder / PLOT_VALUES).read_bytes()))
-            except Exception as error:  # A plot is not worth a search.
-                self._refuse_drawing(queued, f"{type(error).__name__}: {error}")
-            self._wake.set()
 
-    def _refuse_drawing(self, queued: QueuedOperation, reason: str) -> None:
-        self._report_refusal(f"The plots of a trial cannot be drawn: {reason}")
-        with contextlib.suppress(OSError):  # then it is drawn again
+    def _draw_next(self) -> bool:
+        """Draw the next plots and return whether there were any. Raise `OSError` if the disk cannot be read or written."""
+        if (queued := self._outbox.first_to_draw()) is None:
+            return False
+        assert queued.folder is not None
+        values = (queued.folder / PLOT_VALUES).read_bytes()
+        try:
+            plots = self._draw(values)
+        except Exception as error:  # A plot is not worth a search.
+            reason = f"{type(error).__name__}: {error}"
+            self._report_refusal(f"The plots of a trial cannot be drawn: {reason}")
             self._outbox.refuse(queued, reason)
-        self._stopped.wait(POLL)
+        else:
+            self._outbox.store_drawn(queued, plots)
+        return True
 
     def _send_batch(self) -> int:
         """Deliver the next operations and return their number."""

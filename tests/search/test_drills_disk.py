@@ -96,7 +96,7 @@ def test_a_database_that_goes_away_is_waited_for_and_the_study_is_whole(
         """Start the search, stop the database after so many finished trials, and wait until the search notices."""
         nonlocal is_stopped
         program = Program(experiment, "--storage", storage, *options, folder=tmp_path)
-        program.read_until(f"{trials}/4")
+        program.read_until(f"{trials} of 4 done")
         postgres.stop()
         is_stopped = True
         program.read_until("Waiting for the study's database postgresql+psycopg://pneumo:***@/outages")
