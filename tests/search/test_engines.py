@@ -88,7 +88,7 @@ def resumed(
     program = subprocess.Popen(command(experiment), cwd=folder, stdout=subprocess.PIPE, text=True)
     assert program.stdout is not None
     for line in program.stdout:  # after this line the databases exist
-        if line.strip().startswith(f"{KILLED_TRIAL}/{TRIALS}"):
+        if line.strip().startswith(f"{KILLED_TRIAL} of {TRIALS} done"):
             break
     deadline = time.monotonic() + LONGEST
     while not is_training(folder, KILLED_TRIAL):
