@@ -20,6 +20,7 @@ from pathlib import Path
 from pneumo.compute.memory import count_oom_kills
 from pneumo.compute.place import Died, Ended, Event, PlaceError, Task
 from pneumo.compute.worker import Started, TrialFunction, work
+from pneumo.spec.cores import scheduled_cores, usable_cores
 from pneumo.spec.errors import LESS_MEMORY
 
 TRIALS_PER_WORKER = 20
@@ -198,9 +199,10 @@ class LocalProcesses:
         environment = {"TMPDIR": self._folder.name}  # what a killed process leaves there is removed with the folder
         if self._gpus:
             return environment | {"CUDA_VISIBLE_DEVICES": self._gpus[slot % len(self._gpus)]}
-        if self._shares == 1:
-            return environment
-        threads = str(max(1, (os.cpu_count() or 1) // self._shares))
+        cores = usable_cores()
+        if self._shares == 1 and cores >= scheduled_cores():
+            return environment  # TensorFlow starts as many threads by itself
+        threads = str(max(1, cores // self._shares))
         return environment | {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads}
 
     def _next(self, until: float) -> Event | None:
