@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from pneumo.compute import disk
+from pneumo.compute.devices import Devices, find_devices
 from pneumo.compute.place import Place, PlaceError
-from pneumo.compute.workers import WorkerPlan, count_trainings, plan_workers
+from pneumo.compute.workers import WorkerPlan, count_trainings, plan_workers, resolve_workers
 from pneumo.console.command import INTERRUPTED, NOTHING_FIT, TypedCommand, describe_error, hold_folder_lock
 from pneumo.console.display import progress_bar, say
 from pneumo.console.signals import Interruption
@@ -31,7 +32,7 @@ from pneumo.search.preflight import (
 )
 from pneumo.search.recorder import StudyRecorder
 from pneumo.search.schedule import Study
-from pneumo.search.screen import TrialListener, show_header
+from pneumo.search.screen import TrialListener, describe_place, show_header
 from pneumo.search.summary import say_resume, summarize
 from pneumo.spec.best import rank_confirmed_trials
 from pneumo.spec.candidate import SkipReason
@@ -106,18 +107,25 @@ def run_search(request: SearchRequest) -> int:
     from pneumo.engines.study_lock import lock_study
     from pneumo.training import trial
 
-    experiment, command, console = request.experiment, request.command, request.console
-    name, search = experiment.name, experiment.search
     check_databases(request.storage)
+    devices = find_devices(request.experiment.search.gpu_share)
+    experiment, command, console = resolve_workers(request.experiment, devices), request.command, request.console
+    request, name, search = replace(request, experiment=experiment), experiment.name, experiment.search
     refusal = f"study {name}: another search in this folder works on it; wait for it, or choose another --name"
     with lock_study(name, request.storage), hold_folder_lock(name, refusal):
         # The first worker starts at once, so that it imports TensorFlow while the study is opened here.
-        plan = plan_workers(experiment)
+        plan = plan_workers(experiment, devices)
         place = LocalProcesses(
-            trial.run_trial, trial.warm_up, plan.slots, trial_timeout=search.trial_timeout, shares=plan.shares
+            trial.run_trial,
+            trial.warm_up,
+            plan.slots,
+            devices.ids,
+            search.trial_timeout,
+            plan.shares,
+            devices.environment,
         )
         try:
-            return _run_steps(request, place, plan)
+            return _run_steps(request, place, plan, devices)
         except KeyboardInterrupt:
             say_resume(console, "\nInterrupted.", command)
             return INTERRUPTED
@@ -141,7 +149,7 @@ def service_errors() -> tuple[type[Exception], ...]:
     return (*ERRORS, *storage_errors(), OutageError, FullDiskError)
 
 
-def _run_steps(request: SearchRequest, place: Place, plan: WorkerPlan) -> int:
+def _run_steps(request: SearchRequest, place: Place, plan: WorkerPlan, devices: Devices) -> int:
     experiment, command, console = request.experiment, request.command, request.console
     interruption, flush = Interruption(), _open_flush(request)
     if not flush.send_left_over():
@@ -170,7 +178,7 @@ def _run_steps(request: SearchRequest, place: Place, plan: WorkerPlan) -> int:
         request.findings,
         audit_command(experiment),
     )
-    if line := plan.describe(count_trainings(experiment, finished)):
+    for line in describe_place(plan, devices, count_trainings(experiment, finished)):
         say(console, line)
     outcome = _train(request, study, data, place, interruption)
     if not outcome.is_sent:
