@@ -275,7 +275,7 @@ def describe_place(plan: WorkerPlan, devices: Devices, trainings: int) -> list[s
     """
     lines = [devices.describe(max(1, plan.workers(trainings)))]
     if devices.fault:
-        lines.append(f"Warning: this machine has a GPU, which trials cannot use: {devices.fault}")
+        lines.append("Warning: this machine has a GPU, and no trial uses it")
     if fewer := plan.describe(trainings):
         lines.append(fewer)
     return lines
