@@ -187,7 +187,7 @@ class LocalProcesses:
         if self._gpus:
             return environment | {"CUDA_VISIBLE_DEVICES": self._gpus[slot % len(self._gpus)]}
         cores = usable_cores()
-        if self._shares == 1 and (cores >= scheduled_cores() or THREADS_VARIABLE in os.environ):
+        if self._shares == 1 and (cores >= scheduled_cores() or os.environ.get(THREADS_VARIABLE)):
             return environment  # TensorFlow starts as many threads by itself, or as many as the caller wants
         threads = str(max(1, cores // self._shares))
         return environment | {THREADS_VARIABLE: threads, "OMP_NUM_THREADS": threads}
