@@ -61,8 +61,8 @@ class WorkerPlan:
             left = "one training is left" if trainings == 1 else f"{trainings} trainings are left"
             return f"Workers: {workers} of {self.asked}: {left}"
         if self.is_bounded_by_gpus:
-            gpus = "there is one GPU" if self.gpus == 1 else f"there are {self.gpus} GPUs"
-            return f"Workers: {workers} of {self.asked}: {gpus}; --gpu-share 0.5 puts two trials on each"
+            room = "1 GPU has room" if self.gpus == 1 else f"{self.gpus} GPUs have room"
+            return f"Workers: {workers} of {self.asked}: {room} for {workers}; a smaller --gpu-share puts more on each"
         return (
             f"Workers: {workers} of {self.asked}: memory allows {workers} "
             f"({format_bytes(self.free)} free, up to {format_bytes(self.each)} each)"

@@ -64,8 +64,8 @@ def test_workers_are_bounded_by_request_trials_and_memory(
 @pytest.mark.parametrize(
     ("asked", "devices", "expected", "reason"),
     [
-        (4, gpus(2), 2, "Workers: 2 of 4: there are 2 GPUs; --gpu-share 0.5 puts two trials on each"),
-        (4, gpus(1), 1, "Workers: 1 of 4: there is one GPU; --gpu-share 0.5 puts two trials on each"),
+        (4, gpus(2), 2, "Workers: 2 of 4: 2 GPUs have room for 2; a smaller --gpu-share puts more on each"),
+        (4, gpus(1), 1, "Workers: 1 of 4: 1 GPU has room for 1; a smaller --gpu-share puts more on each"),
         (4, gpus(2, 0.5), 4, None),
         (1, gpus(4), 1, None),
         (2, Devices((), 2), 2, None),
