@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from pneumo.compute import disk
-from pneumo.compute.devices import Devices, find_devices
+from pneumo.compute.devices import find_devices
 from pneumo.compute.place import Place, PlaceError
 from pneumo.compute.workers import WorkerPlan, count_trainings, plan_workers, resolve_workers
 from pneumo.console.command import INTERRUPTED, NOTHING_FIT, TypedCommand, describe_error, hold_folder_lock
@@ -32,7 +32,7 @@ from pneumo.search.preflight import (
 )
 from pneumo.search.recorder import StudyRecorder
 from pneumo.search.schedule import Study
-from pneumo.search.screen import TrialListener, describe_place, show_header
+from pneumo.search.screen import TrialListener, show_header
 from pneumo.search.summary import say_resume, summarize
 from pneumo.spec.best import rank_confirmed_trials
 from pneumo.spec.candidate import SkipReason
@@ -125,7 +125,7 @@ def run_search(request: SearchRequest) -> int:
             devices.environment,
         )
         try:
-            return _run_steps(request, place, plan, devices)
+            return _run_steps(request, place, plan)
         except KeyboardInterrupt:
             say_resume(console, "\nInterrupted.", command)
             return INTERRUPTED
@@ -149,7 +149,7 @@ def service_errors() -> tuple[type[Exception], ...]:
     return (*ERRORS, *storage_errors(), OutageError, FullDiskError)
 
 
-def _run_steps(request: SearchRequest, place: Place, plan: WorkerPlan, devices: Devices) -> int:
+def _run_steps(request: SearchRequest, place: Place, plan: WorkerPlan) -> int:
     experiment, command, console = request.experiment, request.command, request.console
     interruption, flush = Interruption(), _open_flush(request)
     if not flush.send_left_over():
@@ -178,8 +178,7 @@ def _run_steps(request: SearchRequest, place: Place, plan: WorkerPlan, devices: 
         request.findings,
         audit_command(experiment),
     )
-    for line in describe_place(plan, devices, count_trainings(experiment, finished)):
-        say(console, line)
+    say(console, plan.describe(count_trainings(experiment, finished)))
     outcome = _train(request, study, data, place, interruption)
     if not outcome.is_sent:
         return study.flush.report_unsent(command, interrupted=interruption())
