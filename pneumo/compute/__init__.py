@@ -2,6 +2,7 @@
 
 place      the interface of a place where trials run, and the events of trials
 local      worker processes of this machine, one GPU each
+devices    what trials train on: GPUs, shares of them, or the CPU; gpus lists those that TensorFlow can use
 worker     the code that runs in a worker process
 workers    how many of them a study gets
 memory     how much memory is there, and whether the kernel ended a process for it

@@ -10,16 +10,18 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
+from pneumo.compute.devices import find_devices
 from pneumo.compute.memory import count_oom_kills
 from pneumo.compute.place import Died, Ended, Event, PlaceError, Task
 from pneumo.compute.worker import Started, TrialFunction, work
+from pneumo.spec.cores import THREADS_VARIABLE, scheduled_cores, usable_cores
 from pneumo.spec.errors import LESS_MEMORY
 
 TRIALS_PER_WORKER = 20
@@ -34,25 +36,11 @@ MOST_DEATHS = 3
 OUT_OF_MEMORY = ("MemoryError", "std::bad_alloc", "Cannot allocate memory", "cannot allocate memory", "Out of memory")
 """Messages of Python, C++ and the C library in the output of a process that ran out of memory."""
 
+OUTSIDE_SIGNALS = (signal.SIGKILL, signal.SIGTERM)
+"""Signals that end a process for somebody else: a user, a batch system, a machine that shuts down. A crash has others."""
+
 OUTPUT_END = 4000
 """Largest number of characters of a dead worker's output that are reported."""
-
-
-def visible_gpus() -> tuple[str, ...]:
-    """Return the GPUs that trials may use, as CUDA names them: those of CUDA_VISIBLE_DEVICES if it is set, else all."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return tuple(part.strip() for part in visible.split(",") if part.strip() not in ("", "-1"))
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-    except Exception:
-        return ()  # there is no driver, no GPU or no extra `gpu`, so TensorFlow cannot use a GPU either
-    try:
-        return tuple(str(index) for index in range(pynvml.nvmlDeviceGetCount()))
-    finally:
-        pynvml.nvmlShutdown()
 
 
 @dataclass(eq=False)
@@ -92,10 +80,14 @@ class LocalProcesses:
         run: Function that runs a trial. It must be importable from a module.
         warm_up: Function that imports what trials need. It must be importable from a module.
         slots: Number of trials that run at the same time.
-        gpus: GPUs to assign to the slots in turn; None for all visible ones. Without GPUs, the slots share the cores
-            evenly.
+        gpus: GPUs to assign to the slots in turn, as CUDA_VISIBLE_DEVICES names them; None for all that trials can use.
+            Without GPUs, the slots share the cores evenly.
         trial_timeout: Seconds after which a trial is killed; None for no limit.
         shares: Number of workers among which the cores are divided; None for `slots`.
+        environment: Further environment variables of each worker; None for those of `find_devices`, or none if `gpus` is given.
+
+    Raises:
+        RequestError: CUDA_VISIBLE_DEVICES names a GPU that is not there, and `gpus` is None.
     """
 
     def __init__(
@@ -106,9 +98,13 @@ class LocalProcesses:
         gpus: Sequence[str] | None = None,
         trial_timeout: float | None = None,
         shares: int | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._run, self._warm_up, self._slots, self._shares = run, warm_up, slots, shares or slots
-        self._gpus = visible_gpus() if gpus is None else tuple(gpus)
+        if gpus is None:
+            devices = find_devices()
+            gpus, environment = devices.ids, {**devices.environment, **(environment or {})}
+        self._gpus, self._variables = tuple(gpus), dict(environment or {})
         self._trial_timeout = trial_timeout
         self._last_watched = time.monotonic()
         self._context = multiprocessing.get_context("spawn")
@@ -192,13 +188,15 @@ class LocalProcesses:
             self._workers.remove(worker)
 
     def _environment(self, slot: int) -> dict[str, str]:
-        environment = {"TMPDIR": self._folder.name}  # what a killed process leaves there is removed with the folder
+        # What a killed process leaves in TMPDIR is removed with the folder.
+        environment = self._variables | {"TMPDIR": self._folder.name}
         if self._gpus:
             return environment | {"CUDA_VISIBLE_DEVICES": self._gpus[slot % len(self._gpus)]}
-        if self._shares == 1:
-            return environment
-        threads = str(max(1, (os.cpu_count() or 1) // self._shares))
-        return environment | {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads}
+        cores = usable_cores()
+        if self._shares == 1 and (cores >= scheduled_cores() or os.environ.get(THREADS_VARIABLE)):
+            return environment  # TensorFlow starts as many threads by itself, or as many as the caller wants
+        threads = str(max(1, cores // self._shares))
+        return environment | {THREADS_VARIABLE: threads, "OMP_NUM_THREADS": threads}
 
     def _next(self, until: float) -> Event | None:
         """Wait for a message, the death of a worker, a trial's deadline or `until`, and return its event if it has one."""
@@ -252,10 +250,11 @@ class LocalProcesses:
         output, task = _read_end(worker.output), worker.task
         self._end([worker])
         if reason is None and task and (self._workers or worker.was_crowded) and _was_killed_for_memory(worker):
-            return Died(task.number, self._retreat(), output, retry=True)
-        reason = reason or _describe_death(worker.process.exitcode, output)
+            return Died(task.number, self._retreat(), output, retry=True, counted=False)
+        was_killed = reason is None and _was_killed_from_outside(worker, output)
+        reason = reason or _describe_death(worker, output)
         if worker.started is not None and task:
-            return Died(task.number, reason, output)
+            return Died(task.number, reason, output, retry=was_killed)
         self._deaths += 1
         if self._deaths >= MOST_DEATHS:
             last_line = output.strip().splitlines()[-1:] or ["it wrote nothing"]
@@ -301,21 +300,37 @@ def _deferred_interruption() -> Iterator[None]:
 
 def _was_killed_for_memory(worker: _Worker) -> bool:
     """Return whether the kernel ended a process because memory ran out, or may have if the kernel does not count that."""
+    return worker.process.exitcode == -signal.SIGKILL and _count_new_oom_kills(worker) != 0
+
+
+def _was_killed_from_outside(worker: _Worker, output: str) -> bool:
+    """Return whether somebody ended a process, or may have if the kernel does not count whom it ends for memory."""
+    if worker.process.exitcode not in [-number for number in OUTSIDE_SIGNALS] or _ran_out_of_memory(output):
+        return False
+    return worker.process.exitcode != -signal.SIGKILL or not _count_new_oom_kills(worker)
+
+
+def _count_new_oom_kills(worker: _Worker) -> int | None:
+    """Return how many processes the kernel has ended for memory since a worker got its task; None if it does not count."""
     now = count_oom_kills()
-    was_counted = now is None or worker.oom_kills is None or now > worker.oom_kills
-    return worker.process.exitcode == -signal.SIGKILL and was_counted
+    return None if now is None or worker.oom_kills is None else now - worker.oom_kills
 
 
-def _describe_death(exit_code: int | None, output: str) -> str:
+def _ran_out_of_memory(output: str) -> bool:
+    return any(message in output for message in OUT_OF_MEMORY)
+
+
+def _describe_death(worker: _Worker, output: str) -> str:
     """Return why a process died, in one line, from its exit status and its output."""
+    exit_code = worker.process.exitcode
     if exit_code is not None and exit_code < 0:
         how = f"was ended by {signal.Signals(-exit_code).name}"
     else:
         how = f"ended with exit status {exit_code}"
-    if any(message in output for message in OUT_OF_MEMORY):
+    if _ran_out_of_memory(output):
         return f"out of memory: the worker process {how}; {LESS_MEMORY}"
     # The kernel kills a process with SIGKILL if memory runs out. Such a process cannot write a message.
-    guess = f" (out of memory, perhaps; {LESS_MEMORY})" if exit_code == -signal.SIGKILL else ""
+    guess = f" (out of memory, perhaps; {LESS_MEMORY})" if _was_killed_for_memory(worker) else ""
     return f"the worker process {how}{guess}"
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pneumo.spec.cores import THREADS_VARIABLE
 from pneumo.spec.errors import RequestError, TrialError
 from pneumo.spec.names import Params, Tags
 from pneumo.spec.stress import SUITE
@@ -38,7 +39,6 @@ def open_worker(recorded: RecordedTraining) -> Iterator[Place]:
     from pneumo.compute.local import LocalProcesses
     from pneumo.compute.place import PlaceError
     from pneumo.training import trial
-    from pneumo.training.provenance import THREADS_VARIABLE
 
     # The worker inherits the variable, so it must be set before the worker starts.
     if (threads := recorded.run.tags.get(Tags.THREADS, "")).isdigit():

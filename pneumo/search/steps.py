@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from pneumo.compute import disk
+from pneumo.compute.devices import find_devices
 from pneumo.compute.place import Place, PlaceError
-from pneumo.compute.workers import WorkerPlan, count_trainings, plan_workers
+from pneumo.compute.workers import WorkerPlan, count_trainings, plan_workers, resolve_workers
 from pneumo.console.command import INTERRUPTED, NOTHING_FIT, TypedCommand, describe_error, hold_folder_lock
 from pneumo.console.display import progress_bar, say
 from pneumo.console.signals import Interruption
@@ -106,15 +107,22 @@ def run_search(request: SearchRequest) -> int:
     from pneumo.engines.study_lock import lock_study
     from pneumo.training import trial
 
-    experiment, command, console = request.experiment, request.command, request.console
-    name, search = experiment.name, experiment.search
     check_databases(request.storage)
+    devices = find_devices(request.experiment.search.gpu_share)
+    experiment, command, console = resolve_workers(request.experiment, devices), request.command, request.console
+    request, name, search = replace(request, experiment=experiment), experiment.name, experiment.search
     refusal = f"study {name}: another search in this folder works on it; wait for it, or choose another --name"
     with lock_study(name, request.storage), hold_folder_lock(name, refusal):
         # The first worker starts at once, so that it imports TensorFlow while the study is opened here.
-        plan = plan_workers(experiment)
+        plan = plan_workers(experiment, devices)
         place = LocalProcesses(
-            trial.run_trial, trial.warm_up, plan.slots, trial_timeout=search.trial_timeout, shares=plan.shares
+            trial.run_trial,
+            trial.warm_up,
+            plan.slots,
+            devices.ids,
+            search.trial_timeout,
+            plan.shares,
+            devices.environment,
         )
         try:
             return _run_steps(request, place, plan)
@@ -170,8 +178,7 @@ def _run_steps(request: SearchRequest, place: Place, plan: WorkerPlan) -> int:
         request.findings,
         audit_command(experiment),
     )
-    if line := plan.describe(count_trainings(experiment, finished)):
-        say(console, line)
+    say(console, plan.describe(count_trainings(experiment, finished)))
     outcome = _train(request, study, data, place, interruption)
     if not outcome.is_sent:
         return study.flush.report_unsent(command, interrupted=interruption())
@@ -307,14 +314,16 @@ def _train(
 ) -> SearchOutcome:
     """Run the trials and the confirmations, and close the study's record."""
     experiment, console, engine, flush = request.experiment, request.console, study.engine, study.flush
+    search = experiment.search
     with flush.sender() as sender:
         recorder = StudyRecorder(study.store, flush.outbox, sender, experiment, data, engine, request.findings)
         try:
             with interruption:
                 latest_end = max((trial.result.ended for trial in study.finished_trials), default=0.0)
                 with TrialListener(experiment, console, study.finished_trials) as listener:
-                    schedule = Study(experiment.search, engine)
-                    ending = TrainingLoop(schedule, place, recorder, listener, latest_end).run(interruption)
+                    schedule = Study(search, engine)
+                    loop = TrainingLoop(schedule, place, recorder, listener, latest_end, search.retries)
+                    ending = loop.run(interruption)
                 trials, skipped = engine.trials(), engine.skipped()
                 ending = confirm_best(
                     experiment, recorder, trials, ending, place=place, console=console, interrupted=interruption

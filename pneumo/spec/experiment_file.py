@@ -158,10 +158,12 @@ FREE_SETTINGS = {
     "data.allow_leaks",
     "data.path",
     "search.confirm",
+    "search.gpu_share",
     "search.keep",
     "search.max_failures",
     "search.outage",
     "search.patience",
+    "search.retries",
     "search.stress",
     "search.terminator",  # removed; earlier versions recorded it
     "search.timeout",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -56,6 +56,9 @@ def parse_duration(value: Any) -> Any:
     raise SettingError(Fault((), f"seconds, or a text such as 90s, 45m or 2h, got {quote(repr(value))}"))
 
 
+RETRIES = 3
+"""Default of `SearchSpec.retries`."""
+
 Seconds = Annotated[
     Annotated[float, Field(gt=0)],
     BeforeValidator(parse_duration),
@@ -64,6 +67,22 @@ Seconds = Annotated[
     ),
 ]
 """A duration in seconds, or a text with a unit."""
+
+
+MOST_WORKERS = 64
+"""Largest number of trials that one machine trains at the same time."""
+
+
+def _check_workers(value: Any) -> Any:
+    """Return a number of workers, or `auto`.
+
+    Raises:
+        SettingError: It is neither.
+    """
+    number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    if number == "auto" or (not isinstance(number, bool | str) and number in range(1, MOST_WORKERS + 1)):
+        return number
+    raise SettingError(Fault((), f"a number from 1 to {MOST_WORKERS}, or auto, got {quote(repr(value))}"))
 
 
 class ConfirmSpec(BaseModel):
@@ -173,6 +192,15 @@ class SearchSpec(BaseModel):
     max_failures: Annotated[
         int, Field(ge=1, description="Number of failed trials in a row after which the search ends with exit status 3.")
     ] = 5
+    retries: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1000,
+            description="Number of times that a trial is run again, from its last checkpoint, whose worker process was killed "
+            "from outside. After that it counts as failed. A crash, an error and trial_timeout are failures at once.",
+        ),
+    ] = RETRIES
     outage: Annotated[
         Seconds,
         Field(
@@ -214,12 +242,35 @@ class SearchSpec(BaseModel):
     keep: Annotated[
         KeepSpec | None, Field(description="Keep only the models of the best trials. null keeps all models.")
     ] = None
-    workers: Annotated[int, Field(ge=1, le=64, description="Number of trials that are trained at the same time.")] = 1
+    workers: Annotated[
+        int | Literal["auto"],
+        BeforeValidator(_check_workers),
+        Field(
+            description="Number of trials that are trained at the same time. auto: as many as there are GPUs, or shares of "
+            "GPUs; without a GPU, one for every two cores."
+        ),
+        WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": MOST_WORKERS}, {"enum": ["auto"]}]}),
+    ] = 1
+    gpu_share: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=1,
+            description="Share of a GPU, and of its memory, that each trial gets: with 0.5, two are trained on one GPU at the "
+            "same time.",
+        ),
+    ] = 1.0
 
     @property
     def objectives(self) -> tuple[str, ...]:
         """All objectives in the order of the file."""
         return (self.objective,) if isinstance(self.objective, str) else self.objective
+
+    @property
+    def worker_count(self) -> int:
+        """The number of workers. `auto` must have been replaced by a number (`compute.workers.resolve_workers`)."""
+        assert self.workers != "auto"
+        return self.workers
 
     @property
     def capabilities(self) -> Algorithm:

@@ -12,6 +12,7 @@ from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
+from pneumo.spec.cores import THREADS_VARIABLE, scheduled_cores
 from pneumo.spec.names import Tags
 
 TRAINING_FILES = (
@@ -44,9 +45,6 @@ because the digests of the parts identify its result."""
 
 LIBRARIES = ("tensorflow", "keras", "numpy", "pillow", "scikit-learn")
 """Distributions that compute the network, the pixels and the metrics."""
-
-THREADS_VARIABLE = "TF_NUM_INTRAOP_THREADS"
-"""The environment variable from which TensorFlow takes the number of threads of one operation when it starts."""
 
 
 def tags() -> dict[str, str]:
@@ -83,5 +81,4 @@ def thread_count() -> int:
     setting = os.environ.get(THREADS_VARIABLE, "")
     if setting.isdigit() and int(setting):
         return int(setting)
-    # TensorFlow's default: the cores that the process may use.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return scheduled_cores()  # TensorFlow's default

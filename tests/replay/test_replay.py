@@ -16,6 +16,7 @@ import pytest
 from mlflow.entities import Run, ViewType
 
 from pneumo.replay.__main__ import main
+from pneumo.spec.cores import THREADS_VARIABLE, usable_cores
 from pneumo.spec.errors import RequestError
 from pneumo.training import provenance
 from tests.conftest import ROOT
@@ -248,6 +249,7 @@ IGNORED_IMPORTS = {
     "compute.place": "messages between processes",
     "data.pictures": "digests identify the pictures",
     "evidence.tables": "writes figures as text",
+    "spec.cores": "how many batches are prepared at once, in the same order",
     "spec.errors": "messages",
     "spec.experiment": "settings of the pictures, which digests identify",
     "spec.names": "names in MLflow",
@@ -286,7 +288,7 @@ def modules(node: ast.ImportFrom) -> list[str]:
 def test_threads_are_those_that_tensorflow_uses(
     variable: str, threads: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(provenance.THREADS_VARIABLE, variable)
+    monkeypatch.setenv(THREADS_VARIABLE, variable)
     assert provenance.thread_count() == (threads or len(os.sched_getaffinity(0)))
 
 
@@ -378,7 +380,7 @@ def test_trials_of_real_pictures_by_two_workers_have_equal_metrics(archive: Path
     path.unlink()
     _, trials = runs(tmp_path, "small")
     run = trials[-1]
-    assert int(run.data.tags["pneumo.threads"]) == max(1, (os.cpu_count() or 1) // 2)
+    assert int(run.data.tags["pneumo.threads"]) == max(1, usable_cores() // 2)
     missing = replay(run.info.run_id, folder=tmp_path)
     assert missing.returncode == 2
     assert re.fullmatch(r"pneumo\.replay: away\.zip: there is no such file .*; give --data .*\n", missing.stderr)
