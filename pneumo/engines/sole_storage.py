@@ -94,7 +94,7 @@ class SoleStorage(_CachedStorage):
         self._changed.discard(trial_id)
 
     def _cached(self, trial_id: int) -> FrozenTrial | None:
-        study_id, number = self._trial_id_to_study_id_and_number.get(trial_id, (None, None))
+        study_id, number = self._trial_id_to_study_id_and_number.get(trial_id, (-1, -1))
         return None if study_id not in self._were_read else self._studies[study_id].trials[number]
 
     def _read_trials_from_remote_storage(self, study_id: int) -> None:

@@ -45,6 +45,10 @@ if TYPE_CHECKING:
 
 STATES = ("complete", "pruned", "failed")
 
+MOST_UNDRAWN = 4
+"""Trials whose plots the driver has still to draw beyond which workers draw their own. The driver draws about one a second,
+and runs are closed after their plots."""
+
 
 class StudyRecorder:
     """A `Recorder`: the study's run in MLflow and the runs of its trainings.
@@ -139,6 +143,7 @@ class StudyRecorder:
             checkpoint_path=self.checkpoints.own_path(candidate, training.seed),
             stress=self._experiment.search.stress,
             passes=self._experiment.prediction_passes,
+            draws=self._outbox.has_more_to_draw_than(MOST_UNDRAWN),
         )
 
     def end(self, run_id: str, state: End, error: str | None = None, output: str = "") -> None:

@@ -147,6 +147,11 @@ class Outbox:
         query = "SELECT 1 FROM operations WHERE refused IS NULL LIMIT 1 OFFSET ?"
         return self._fetch_value(query, number) is not None
 
+    def has_more_to_draw_than(self, number: int) -> bool:
+        """Return whether the plots of more than `number` trials are still to be drawn."""
+        query = "SELECT 1 FROM operations WHERE call = ? AND refused IS NULL LIMIT 1 OFFSET ?"
+        return self._fetch_value(query, call_name(DrawPlots()), number) is not None
+
     def last_number(self) -> int:
         """Return the number of the newest operation that was ever appended; 0 if there is none."""
         return int(self._fetch_value("SELECT seq FROM sqlite_sequence WHERE name = 'operations'") or 0)

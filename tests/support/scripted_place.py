@@ -114,5 +114,5 @@ class ScriptedPlace:
 def no_pictures(folder: Path) -> Prepared:
     """Return prepared pictures of which there are none."""
     none = np.zeros(0, np.int64)
-    counts = tuple(Count(part, label, 0, 0) for part in ("training", "validation") for label in (0, 1))  # type: ignore[arg-type]
+    counts = tuple(Count(part, label, 0, 0) for part in ("training", "validation") for label in (0, 1))
     return Prepared("phantom", "no pictures", (), none.astype(np.uint8), (), (), none, none, (), counts, "", (), folder)
