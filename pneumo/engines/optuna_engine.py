@@ -19,8 +19,8 @@ from pneumo.engines.optuna_storage import (
     RESULT,
     SKIPPED,
     STOPPED,
+    FinishedTrials,
     count_learned,
-    finished_optuna_trials,
     numbered_trials,
     open_optuna_study,
 )
@@ -59,8 +59,9 @@ class OptunaEngine:
         self._untried = UntriedCandidates(self._space)
         self._under_way: dict[int, optuna.Trial] = {}
         self._last_epochs: dict[int, int] = {}  # last reported epoch of trials under way, by number
+        self._finished = FinishedTrials(frozenset(d.name for d in self._space.searched))
         check_installed(experiment.search)
-        self._study = open_optuna_study(experiment, storage)
+        self._study = open_optuna_study(experiment, storage, sole=True)
         self.id: str = self._study.user_attrs[ID]
         self._learned = count_learned(self._study.get_trials(deepcopy=False))
         self._tried = {
@@ -89,14 +90,14 @@ class OptunaEngine:
         """Return the Optuna trial of the next proposal: one that an earlier process left, or else a new one."""
         if self._interrupted:
             frozen = self._interrupted.pop(0)
-            self._study.sampler = build_sampler(self._search, frozen.number - self._learned)
+            self._study.sampler = build_sampler(self._search, frozen.number - self._learned, self._study.sampler)
             return optuna.Trial(self._study, frozen._trial_id)
         optuna_trials = self._study.get_trials(deepcopy=False)
         waiting = next((trial for trial in optuna_trials if trial.state == TrialState.WAITING), None)
         if waiting is None and (done := self._enqueue_next(optuna_trials)):
             return done
         position = (waiting.number if waiting else len(self._study.get_trials(deepcopy=False))) - self._learned
-        self._study.sampler = build_sampler(self._search, position)
+        self._study.sampler = build_sampler(self._search, position, self._study.sampler)
         return self._study.ask()
 
     def _read_proposal(self, trial: optuna.Trial) -> Candidate | None:
@@ -125,8 +126,7 @@ class OptunaEngine:
 
     def _number(self, trial: optuna.Trial) -> int:
         """Return our number of an Optuna trial."""
-        numbered = numbered_trials(self._study.get_trials(deepcopy=False))
-        return next(number for number, own in numbered if own.number == trial.number)
+        return self._finished.number_of(trial, self._study.get_trials(deepcopy=False))
 
     def report(self, number: int, epoch: int, value: float) -> bool:
         if len(self._search.objectives) > 1:
@@ -158,7 +158,7 @@ class OptunaEngine:
         self._finish(trial, result)
 
     def trials(self) -> tuple[Trial, ...]:
-        return finished_optuna_trials(self._study, frozenset(d.name for d in self._space.searched))
+        return self._finished.read(self._study.get_trials(deepcopy=False))
 
     def skipped(self) -> Counter[SkipReason]:
         optuna_trials = self._study.get_trials(deepcopy=False)
@@ -204,15 +204,16 @@ class OptunaEngine:
 
     def _enqueue_next(self, optuna_trials: list[FrozenTrial]) -> Done | None:
         """Enqueue the next candidate if the sampler is not to propose it. Return why there is none, if there is none."""
-        own_keys = {
-            Candidate(0, trial.user_attrs[HYPERPARAMETERS]).key
-            for _, trial in numbered_trials(optuna_trials)
-            if HYPERPARAMETERS in trial.user_attrs
-        }
-        first = next((values for key, values in self._first_candidates.items() if key not in own_keys), None)
-        if first is not None:
-            self._enqueue(first)
-            return None
+        if self._first_candidates:
+            own_keys = {
+                Candidate(0, trial.user_attrs[HYPERPARAMETERS]).key
+                for _, trial in numbered_trials(optuna_trials)
+                if HYPERPARAMETERS in trial.user_attrs
+            }
+            self._first_candidates = {k: values for k, values in self._first_candidates.items() if k not in own_keys}
+            for first in self._first_candidates.values():
+                self._enqueue(first)
+                return None
         if self._search.algorithm == "grid":
             return self._enqueue_combination(optuna_trials)
         skipped = sum(1 for _ in takewhile(lambda trial: SKIPPED in trial.user_attrs, reversed(optuna_trials)))

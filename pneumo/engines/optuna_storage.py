@@ -7,15 +7,18 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 import optuna
 import sqlalchemy
+from optuna.trial import FrozenTrial
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from pneumo.engines.engine_table import EngineKind
 from pneumo.engines.protocol import Engine
 from pneumo.engines.samplers import build_pruner
+from pneumo.engines.sole_storage import SoleStorage
 from pneumo.engines.storage_url import parse_storage_url, storage_error
 from pneumo.engines.stored import StoredStudy
 from pneumo.spec.candidate import Candidate
@@ -39,15 +42,21 @@ ID, EXPERIMENT = "pneumo.id", "pneumo.experiment"
 """User attributes of an Optuna study: its random id, and the resolved experiment as YAML text."""
 
 
-def open_optuna_study(experiment: Experiment, storage: str) -> optuna.Study:
+def open_optuna_study(experiment: Experiment, storage: str, *, sole: bool = False) -> optuna.Study:
     """Open the study of this experiment, or create it.
 
     A study without finished trials is created again, with the same id, if its experiment has changed.
 
+    Args:
+        experiment: The experiment.
+        storage: Database URL.
+        sole: Whether no other process changes the study while it is open. Then it is read faster.
+
     Raises:
         RequestError: The storage cannot be opened.
     """
-    with _open_database(storage) as database:
+    with _open_database(storage) as opened:
+        database = SoleStorage(opened) if sole else opened
         experiment_yaml = experiment.to_yaml()
         study_id = uuid.uuid4().hex
         if experiment.name in optuna.get_all_study_names(database):
@@ -78,28 +87,60 @@ def _name_objectives(study: optuna.Study, experiment: Experiment) -> None:
         study.set_metric_names(list(experiment.search.objectives))
 
 
-def finished_optuna_trials(study: optuna.Study, searched: frozenset[str]) -> tuple[Trial, ...]:
-    """Return the trials of a study that have a result, ordered by number.
+class FinishedTrials:
+    """The trials of a study that have a result. Each result is read once, since it does not change.
 
     Args:
-        study: The study.
         searched: Names of the hyperparameters that the study searches.
     """
-    finished_trials = []
-    for number, optuna_trial in numbered_trials(study.get_trials(deepcopy=False)):
-        if optuna_trial.state.is_finished() and RESULT in optuna_trial.user_attrs:
+
+    def __init__(self, searched: frozenset[str]) -> None:
+        self._searched = searched
+        self._settled = 0  # so many of Optuna's trials, the first ones, are finished
+        self._unnumbered = 0  # so many of these were learned or skipped
+        self._trials: list[Trial] = []  # the others of these
+        self._read: dict[int, Trial] = {}  # finished trials after the first ones, by Optuna's number
+
+    def read(self, optuna_trials: list[FrozenTrial]) -> tuple[Trial, ...]:
+        """Return the trials of our study that have a result, ordered by number, given all of Optuna's trials."""
+        later, unnumbered, are_settled = list[Trial](), self._unnumbered, True
+        for optuna_trial in islice(optuna_trials, self._settled, None):
+            attributes, is_finished, trial = optuna_trial.user_attrs, optuna_trial.state.is_finished(), None
+            if LEARNED in attributes or SKIPPED in attributes:
+                unnumbered += 1
+            elif is_finished and RESULT in attributes:
+                trial = self._finished(optuna_trial, optuna_trial.number - unnumbered)
+            if are_settled and is_finished:
+                self._settled, self._unnumbered = self._settled + 1, unnumbered
+                self._read.pop(optuna_trial.number, None)
+                self._trials += [trial] if trial else []
+            else:
+                are_settled = False
+                later += [trial] if trial else []
+        return (*self._trials, *later)
+
+    def number_of(self, optuna_trial: FrozenTrial | optuna.Trial, optuna_trials: list[FrozenTrial]) -> int:
+        """Return our number of an Optuna trial that is not finished, given all of Optuna's trials."""
+        earlier = islice(optuna_trials, self._settled, optuna_trial.number)
+        unnumbered = sum(LEARNED in trial.user_attrs or SKIPPED in trial.user_attrs for trial in earlier)
+        return optuna_trial.number - self._unnumbered - unnumbered
+
+    def _finished(self, optuna_trial: FrozenTrial, number: int) -> Trial:
+        trial = self._read.get(optuna_trial.number)
+        if trial is None or trial.number != number:
             values = optuna_trial.user_attrs[HYPERPARAMETERS]
-            candidate = Candidate(number, values, searched & set(values))
-            finished_trials.append(Trial(candidate, TrialResult.from_json(optuna_trial.user_attrs[RESULT])))
-    return tuple(sorted(finished_trials, key=lambda trial: trial.number))
+            candidate = Candidate(number, values, self._searched & set(values))
+            trial = Trial(candidate, TrialResult.from_json(optuna_trial.user_attrs[RESULT]))
+            self._read[optuna_trial.number] = trial
+        return trial
 
 
-def count_learned(optuna_trials: list[optuna.trial.FrozenTrial]) -> int:
+def count_learned(optuna_trials: list[FrozenTrial]) -> int:
     """Return how many trials were copied from an earlier study. They come first, so our numbers start after them."""
     return sum(LEARNED in optuna_trial.user_attrs for optuna_trial in optuna_trials)
 
 
-def numbered_trials(optuna_trials: list[optuna.trial.FrozenTrial]) -> list[tuple[int, optuna.trial.FrozenTrial]]:
+def numbered_trials(optuna_trials: list[FrozenTrial]) -> list[tuple[int, FrozenTrial]]:
     """Return the trials of our study with our numbers: Optuna's trials without those that were learned or skipped."""
     numbered, others = [], 0
     for trial in optuna_trials:
@@ -156,12 +197,13 @@ def _read_study(name: str, storage: str) -> StoredStudy | None:
     if name not in optuna.get_all_study_names(database):
         return None
     study = optuna.load_study(study_name=name, storage=database)
-    numbered = numbered_trials(study.get_trials(deepcopy=False))
+    optuna_trials = study.get_trials(deepcopy=False)
+    numbered = numbered_trials(optuna_trials)
     return StoredStudy(
         id=study.user_attrs.get(ID, ""),
         experiment=study.user_attrs.get(EXPERIMENT, ""),
         numbers=tuple(number for number, _ in numbered),
-        trials=finished_optuna_trials(study, frozenset()),
+        trials=FinishedTrials(frozenset()).read(optuna_trials),
         lost=tuple(number for number, t in numbered if t.state.is_finished() and RESULT not in t.user_attrs),
     )
 

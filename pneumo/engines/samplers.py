@@ -25,7 +25,9 @@ def check_installed(search: SearchSpec) -> None:
         )
 
 
-def build_sampler(search: SearchSpec, position: int) -> optuna.samplers.BaseSampler:
+def build_sampler(
+    search: SearchSpec, position: int, before: optuna.samplers.BaseSampler | None = None
+) -> optuna.samplers.BaseSampler:
     """Return the experiment's sampler for one proposal.
 
     Its seed is derived from the study's seed and the proposal's position. The proposal therefore does not depend on how
@@ -34,6 +36,7 @@ def build_sampler(search: SearchSpec, position: int) -> optuna.samplers.BaseSamp
     Args:
         search: The `search` block of the experiment.
         position: Number of proposals before this one, trained or skipped.
+        before: The sampler of an earlier proposal of the study. What it has read of the trials is not read again.
     """
     seed = int(np.random.SeedSequence([search.seed, position]).generate_state(1)[0])
     settings: dict[str, Any] = search.algorithm_settings
@@ -41,7 +44,12 @@ def build_sampler(search: SearchSpec, position: int) -> optuna.samplers.BaseSamp
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         match search.algorithm:
             case "tpe":
-                return optuna.samplers.TPESampler(seed=seed, **settings)
+                sampler = optuna.samplers.TPESampler(seed=seed, **settings)
+                if isinstance(before, optuna.samplers.TPESampler):
+                    sampler._search_space = (
+                        before._search_space
+                    )  # what all trials have in common; it reads new ones only
+                return sampler
             case "nsga2":
                 return optuna.samplers.NSGAIISampler(seed=seed, **settings)
             case "cmaes":

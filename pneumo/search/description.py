@@ -17,7 +17,7 @@ from pneumo.spec.comparison import Comparison
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.names import Metrics
 from pneumo.spec.objective import objective_metric
-from pneumo.spec.result import Trial
+from pneumo.spec.result import State, Trial
 from pneumo.spec.selection import Confirmation, metric_value, pareto_front
 from pneumo.spec.wording import (
     count_of,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pneumo.data.audit import Finding
     from pneumo.data.prepare import Prepared
 
-_TOP = 5
+TOP = 5
 """Number of trials in the table of the best."""
 
 _MOST_COLUMNS = 6
@@ -54,6 +54,7 @@ def describe_study(
     *,
     run_page: RunPage | None = None,
     comparison: Comparison | None = None,
+    states: Counter[State] | None = None,
 ) -> str:
     """Return the description as Markdown: the result so far, what to do with it, the search and the pictures.
 
@@ -61,19 +62,20 @@ def describe_study(
         experiment: The study's experiment.
         data: Its pictures.
         findings: What is known to be wrong with the pictures.
-        finished_trials: The finished trials.
+        finished_trials: The finished trials; with `states`, those of them that are shown.
         confirmed: The confirmed trials, best first.
         skipped: How many proposals were not trained, by reason.
         run_page: Where the table of the best trials links to; None for no links.
         comparison: The best trial and the baseline with the interval of their difference, if it is known.
+        states: Number of finished trials by state; by default counted from `finished_trials`.
     """
-    search = experiment.search
+    search, counts = experiment.search, _count_states(states or Counter(t.result.state for t in finished_trials))
     searched = ", ".join(dimension.name for dimension in experiment.space.searched) or "nothing"
     lines = [
-        *_result_lines(experiment, finished_trials, confirmed, run_page, comparison),
+        *_result_lines(experiment, finished_trials, counts, confirmed, run_page, comparison),
         f"**{experiment.name}**: {search.engine}/{search.algorithm}, pruner {search.pruner}, "
         f"{'objectives' if len(search.objectives) > 1 else 'objective'} {', '.join(search.objectives)}; "
-        f"searched: {searched}. {_count_states(finished_trials)} of {count_of(search.trials, 'trial')}.",
+        f"searched: {searched}. {counts} of {count_of(search.trials, 'trial')}.",
         f"Data: {data.description}, {len(data.training):,} training and {len(data.validation):,} validation pictures.",
     ]
     if data.kind == "phantom":
@@ -118,6 +120,7 @@ def severity_counts(findings: Sequence[Finding]) -> str:
 def _result_lines(
     experiment: Experiment,
     trials: Sequence[Trial],
+    counts: str,
     confirmed: Sequence[Confirmation],
     run_page: RunPage | None,
     comparison: Comparison | None,
@@ -125,14 +128,14 @@ def _result_lines(
     objectives = experiment.search.objectives
     best = best_first(trials, experiment, confirmed)
     if not best:
-        return [f"No trial is complete yet; {_count_states(trials)}."]
+        return [f"No trial is complete yet; {counts}."]
     result = f"Best: trial {best[0].number}, {_reached(best[0], objectives)}."
     if baseline := baseline_trial(trials, experiment):
         gain = describe_gain(best[0], baseline, objectives[0], comparison)
         says_all = len(objectives) == 1 and baseline.result.state == "complete"
         result = gain if says_all else f"{result} {gain}"
     lines = [f"**{result}**"]
-    lines.append(_top_table(experiment, best[:_TOP], run_page))
+    lines.append(_top_table(experiment, best[:TOP], run_page))
     if confirmed:
         lines.append(describe_confirmation(confirmed[0], experiment))
     if operating := _operating_point(best[0]):
@@ -192,10 +195,9 @@ def _reached(trial: Trial, objectives: Sequence[str]) -> str:
     return ", ".join(f"{name} {format_value(value)}" for name, value in zip(objectives, values, strict=True))
 
 
-def _count_states(trials: Sequence[Trial]) -> str:
+def _count_states(counts: Counter[State]) -> str:
     """Return how many trials ended in which way, as `20 complete, 3 pruned`."""
-    counts = Counter[str](trial.result.state for trial in trials)
-    states = ("complete", "pruned", "failed")
+    states: tuple[State, ...] = ("complete", "pruned", "failed")
     return ", ".join(f"{counts[state]} {state}" for state in states if counts[state]) or "0 complete"
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pneumo import __version__
 from pneumo.console.command import describe_error
 from pneumo.search.comparison import compare_with_baseline
-from pneumo.search.description import describe_study, describe_trial, severity_counts
+from pneumo.search.description import TOP, describe_study, describe_trial, severity_counts
 from pneumo.search.loop import Ending, Training
 from pneumo.search.retention import removable_models
 from pneumo.spec.best import baseline_trial, best_first, best_metric
@@ -24,9 +25,10 @@ from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.names import Artifacts, Metrics, Params, Tags
 from pneumo.spec.objective import objective_metric
-from pneumo.spec.result import PARTS, Trial, TrialResult
+from pneumo.spec.result import PARTS, State, Trial, TrialResult
 from pneumo.spec.run import End, RecordedRun
 from pneumo.spec.selection import Confirmation
+from pneumo.spec.standing import Standing
 from pneumo.spec.wording import describe_gain
 from pneumo.tracking.operations import LogBatch, RemoveModel
 from pneumo.training.checkpoint_folder import CheckpointFolder
@@ -42,6 +44,10 @@ if TYPE_CHECKING:
     from pneumo.tracking.study import DatasetPart
 
 STATES = ("complete", "pruned", "failed")
+
+MOST_UNDRAWN = 4
+"""Trials whose plots the driver has still to draw beyond which workers draw their own. The driver draws about one a second,
+and runs are closed after their plots."""
 
 
 class StudyRecorder:
@@ -81,7 +87,9 @@ class StudyRecorder:
         self._datasets = [self._dataset(part) for part in PARTS]
         self.checkpoints = CheckpointFolder(Path("mlruns", "checkpoints", experiment.name), finished_trials)
         self._under_way: dict[str, Training] = {}
-        search = experiment.search
+        self._run_ids: dict[str, str] = {}  # ids by key, of runs that MLflow has made
+        search, self._experiment_yaml = experiment.search, experiment.to_yaml()
+        self._standing = Standing(experiment, max(TOP, search.keep.best if search.keep else 0))
         self._run = study.open_study(
             store,
             outbox,
@@ -92,7 +100,7 @@ class StudyRecorder:
             objectives=search.objectives,
             searched=[dimension.name for dimension in experiment.space.searched],
             conditional=[dimension.name for dimension in experiment.space.searched if dimension.when],
-            experiment_yaml=experiment.to_yaml(),
+            experiment_yaml=self._experiment_yaml,
             description=describe_study(experiment, data, findings, finished_trials, skipped=engine.skipped()),
             extra_tags=self._study_tags(),
         )
@@ -114,7 +122,7 @@ class StudyRecorder:
             candidate.hyperparameters,
             self._seed(training),
             self._datasets,
-            self._experiment.to_yaml(),
+            self._experiment_yaml,
             "trial" if is_trial else "confirm",
             {Tags.RESUMED_FROM: str(candidate.resume_from)} if resumed else None,
         )
@@ -136,6 +144,7 @@ class StudyRecorder:
             checkpoint_path=self.checkpoints.own_path(candidate, training.seed),
             stress=self._experiment.search.stress,
             passes=self._experiment.prediction_passes,
+            draws=self._outbox.has_more_to_draw_than(MOST_UNDRAWN),
         )
 
     def end(self, run_id: str, state: End, error: str | None = None, output: str = "") -> None:
@@ -224,11 +233,13 @@ class StudyRecorder:
 
     def _describe(self, finished_trials: Sequence[Trial], number: int) -> None:
         """Append the descriptions of the trial that has ended, and of the study with it."""
-        trials = [_with_run_id(trial, self._known_id(trial.result.run_id)) for trial in finished_trials]
-        for trial in trials:
+        self._standing.update(finished_trials)
+        for trial in finished_trials:
             if trial.number == number:
-                self._note(trial.result.run_id, describe_trial(trial, self._experiment))
-        self._note(self._run.run_id, self._description(trials, (), self._engine.skipped()))
+                self._note(self._known_id(trial.result.run_id), describe_trial(trial, self._experiment))
+        shown = [_with_run_id(trial, self._known_id(trial.result.run_id)) for trial in self._standing.leading]
+        description = self._description(shown, (), self._engine.skipped(), states=self._standing.states)
+        self._note(self._run.run_id, description)
 
     def _describe_best(self, best: Trial, trials: Sequence[Trial], comparison: Comparison | None) -> None:
         """Append the description of the best trial, and that of the one that was the best before, if it is another."""
@@ -251,6 +262,7 @@ class StudyRecorder:
         confirmed: Sequence[Confirmation],
         skipped: Mapping[SkipReason, int],
         comparison: Comparison | None = None,
+        states: Counter[State] | None = None,
     ) -> str:
         return describe_study(
             self._experiment,
@@ -261,6 +273,7 @@ class StudyRecorder:
             skipped,
             run_page=lambda run_id: self._run_page(self._run.experiment_id, run_id),
             comparison=comparison,
+            states=states,
         )
 
     def _note(self, run_id: str, description: str) -> None:
@@ -276,7 +289,10 @@ class StudyRecorder:
         return self._experiment.search.seed + self.checkpoints.first_trial(training.candidate)
 
     def _known_id(self, run: str) -> str:
-        return self._outbox.run_id(run) or run
+        if (run_id := self._run_ids.get(run) or self._outbox.run_id(run)) is None:
+            return run
+        self._run_ids[run] = run_id
+        return run_id
 
     def _study_tags(self) -> dict[str, str]:
         tags = {Tags.data(part): self._data.digest(part) for part in PARTS} | {

@@ -18,8 +18,9 @@ from pneumo.search.loop import Training
 from pneumo.spec.best import best_first
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.objective import epoch_metric, epoch_objective
-from pneumo.spec.result import Trial, TrialResult
+from pneumo.spec.result import State, Trial, TrialResult
 from pneumo.spec.selection import metric_value, pareto_front
+from pneumo.spec.standing import Standing
 from pneumo.spec.wording import (
     count_of,
     describe_candidate,
@@ -50,7 +51,8 @@ class TrialListener:
     def __init__(self, experiment: Experiment, console: Console, finished_trials: Sequence[Trial] = ()) -> None:
         self._experiment, self._console = experiment, console
         self._objectives = experiment.search.objectives
-        self._finished_trials = list(finished_trials)
+        self._standing = Standing(experiment, 1)
+        self._standing.add(*finished_trials)
         self._budget = Budget(experiment.search.timeout)
         self._running = 0
         self._best = self._best_so_far()
@@ -77,10 +79,10 @@ class TrialListener:
     def finish(self, number: int, training: Training, result: TrialResult) -> None:
         seconds = self._stop(number)
         trial = Trial(training.candidate, result)
-        self._finished_trials.append(trial)
+        self._standing.add(trial)
         self._budget.finish()
         self._best = self._best_so_far()
-        count = f"{len(self._finished_trials):>3} of {self._expected_trainings} done"
+        count = f"{self._standing.finished:>3} of {self._expected_trainings} done"
         say(
             self._console,
             trial_line(count, self._name(training), trial, self._objectives, self._best, seconds),
@@ -106,13 +108,13 @@ class TrialListener:
         return f"trial {training.candidate.number}"
 
     def _best_so_far(self) -> str:
-        return describe_best(self._finished_trials, self._experiment)
+        return describe_best(self._standing.leading, self._experiment)
 
     def _counts(self) -> list[str]:
-        return study_parts(self._finished_trials, self._experiment, self._best, self._running)
+        return study_parts(self._standing.states, self._experiment, self._best, self._running)
 
     def _study_line(self) -> StudyLine:
-        left = self._budget.describe(self._expected_trainings - len(self._finished_trials))
+        left = self._budget.describe(self._expected_trainings - self._standing.finished)
         return StudyLine([*self._counts(), *left])
 
 
@@ -135,9 +137,8 @@ class ConfirmationListener(TrialListener):
         return ""
 
     def _counts(self) -> list[str]:
-        failed = sum(trial.result.state == "failed" for trial in self._finished_trials)
-        done = f"{len(self._finished_trials)} of {count_of(self._expected, 'confirmation')} done"
-        return [done, f"{self._running} running", f"{failed} failed"]
+        done = f"{self._standing.finished} of {count_of(self._expected, 'confirmation')} done"
+        return [done, f"{self._running} running", f"{self._standing.states['failed']} failed"]
 
 
 class Budget:
@@ -173,11 +174,17 @@ class Budget:
         return parts
 
 
-def study_parts(finished_trials: Sequence[Trial], experiment: Experiment, best: str, running: int) -> list[str]:
-    """Return what is said of a study in a line: trials done of all, the best of them, running, pruned and failed ones."""
-    states = Counter(trial.result.state for trial in finished_trials)
-    done = f"{len(finished_trials)} of {count_of(experiment.search.trials, 'trial')} done"
-    counts = [f"{states[state]} {state}" for state in ("pruned", "failed")]
+def study_parts(states: Counter[State], experiment: Experiment, best: str, running: int) -> list[str]:
+    """Return what is said of a study in a line: trials done of all, the best of them, running, pruned and failed ones.
+
+    Args:
+        states: Number of finished trials by state.
+        experiment: The study's experiment.
+        best: The best so far.
+        running: Number of trials under way.
+    """
+    done = f"{states.total()} of {count_of(experiment.search.trials, 'trial')} done"
+    counts = [f"{states['pruned']} pruned", f"{states['failed']} failed"]
     return [done, *([best] if best else []), f"{running} running", *counts]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -68,7 +69,8 @@ class Watched:
         """What the line of the study says."""
         search, best = self.experiment.search, describe_best(self.trials, self.experiment)
         left = [] if self.has_ended else self._budget(search.timeout).describe(search.trials - len(self.trials))
-        return [*study_parts(self.trials, self.experiment, best, len(self.live.running)), *left]
+        states = Counter(trial.result.state for trial in self.trials)
+        return [*study_parts(states, self.experiment, best, len(self.live.running)), *left]
 
     @property
     def training_lines(self) -> list[TrainingLine]:

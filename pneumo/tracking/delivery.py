@@ -2,11 +2,13 @@
 
 A process may die, or an answer may be lost, after MLflow has executed an operation and before the outbox records it. MLflow
 ignores a metric that it has with the same time, step and value, and replaces tags and files. But it gives new ids to runs
-and models, so these are looked for before they are created.
+and models, so these are looked for before they are created. MLflow takes the longer for it the more runs it has, so a run
+is not looked for if nobody can have tried to create it before.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,15 +57,48 @@ class RefusedError(Exception):
     """MLflow refuses an operation for good; the message says why."""
 
 
-def deliver(client: MlflowClient, outbox: Outbox, queued: QueuedOperation) -> None:
+class Attempts:
+    """Which operations were tried before, as far as their sender knows.
+
+    Args:
+        last: Number of the newest operation when the sender began. Another process may have tried the operations until then.
+    """
+
+    def __init__(self, last: int = sys.maxsize) -> None:
+        self._last = last
+        self._tried: set[int] = set()
+        self._made_once: set[str] = set()
+
+    def is_first(self, queued: QueuedOperation) -> bool:
+        """Return whether nobody has tried an operation before, and remember that it is tried now."""
+        is_first = queued.number > self._last and queued.number not in self._tried
+        self._tried.add(queued.number)
+        return is_first
+
+    def add_made_once(self, run_id: str) -> None:
+        """Remember a run that the first attempt has created, so that there is one of it only."""
+        self._made_once.add(run_id)
+
+    def is_made_once(self, run_id: str) -> bool:
+        """Return whether there is certainly one run only of those with this run's key."""
+        return run_id in self._made_once
+
+
+def deliver(client: MlflowClient, outbox: Outbox, queued: QueuedOperation, attempts: Attempts | None = None) -> None:
     """Execute an operation in MLflow.
+
+    Args:
+        client: MLflow's client.
+        outbox: The outbox of the operation.
+        queued: The operation.
+        attempts: What the sender has tried; None if nothing is known of that.
 
     Raises:
         RefusedError: It cannot succeed, however often it is tried.
         Exception: Anything that MLflow raises while it is unreachable.
     """
     try:
-        _deliver(client, outbox, queued)
+        _deliver(client, outbox, queued, attempts or Attempts())
     except (MlflowException, HTTPError) as error:
         if is_final(error, client.tracking_uri):
             raise RefusedError(str(error)) from error
@@ -74,20 +109,22 @@ def deliver(client: MlflowClient, outbox: Outbox, queued: QueuedOperation) -> No
         raise RefusedError(f"{call_name(queued.operation)}: {type(error).__name__}: {error}") from error
 
 
-def _deliver(client: MlflowClient, outbox: Outbox, queued: QueuedOperation) -> None:
+def _deliver(client: MlflowClient, outbox: Outbox, queued: QueuedOperation, attempts: Attempts) -> None:
     if queued.folder and not queued.folder.is_dir():
         raise RefusedError(f"its files are gone from {queued.folder}")
     if isinstance(queued.operation, UnknownOperation):
         raise RefusedError(f"{queued.operation.call}: {queued.operation.reason}")
     if isinstance(queued.operation, CreateRun):
-        _create_run(client, outbox, queued.run, queued.operation)
+        _create_run(client, outbox, queued, queued.operation, attempts)
     elif run_id := outbox.run_id(queued.run):
-        _write(client, outbox, run_id, queued.operation, queued.folder)
+        _write(client, outbox, run_id, queued.operation, queued.folder, attempts)
     else:
         raise RefusedError("its run was refused")
 
 
-def _write(client: MlflowClient, outbox: Outbox, run_id: str, operation: Operation, folder: Path | None) -> None:
+def _write(
+    client: MlflowClient, outbox: Outbox, run_id: str, operation: Operation, folder: Path | None, attempts: Attempts
+) -> None:
     """Execute an operation on a run that MLflow has."""
     match operation:
         case LogBatch():
@@ -95,7 +132,7 @@ def _write(client: MlflowClient, outbox: Outbox, run_id: str, operation: Operati
         case LogInputs():
             _log_inputs(client, run_id, operation)
         case SetTerminated():
-            _set_terminated(client, outbox, run_id, operation)
+            _set_terminated(client, outbox, run_id, operation, attempts)
         case LogArtifacts() if folder:
             client.log_artifacts(run_id, str(folder))
         case LogModel() if folder:
@@ -110,8 +147,11 @@ def _write(client: MlflowClient, outbox: Outbox, run_id: str, operation: Operati
             raise RefusedError(f"{call_name(operation)}: it has no files")
 
 
-def _create_run(client: MlflowClient, outbox: Outbox, key: str, operation: CreateRun) -> None:
-    run_ids = _run_ids(client, operation.experiment_id, key)
+def _create_run(
+    client: MlflowClient, outbox: Outbox, queued: QueuedOperation, operation: CreateRun, attempts: Attempts
+) -> None:
+    key, is_first = queued.run, attempts.is_first(queued)
+    run_ids = [] if is_first else _run_ids(client, operation.experiment_id, key)
     if not run_ids:
         run = client.create_run(
             operation.experiment_id,
@@ -120,6 +160,8 @@ def _create_run(client: MlflowClient, outbox: Outbox, key: str, operation: Creat
             run_name=operation.name,
         )
         run_ids = [run.info.run_id]
+    if is_first:
+        attempts.add_made_once(run_ids[0])
     outbox.store_run_id(key, run_ids[0])
 
 
@@ -150,10 +192,12 @@ def _log_inputs(client: MlflowClient, run_id: str, operation: LogInputs) -> None
     )
 
 
-def _set_terminated(client: MlflowClient, outbox: Outbox, run_id: str, operation: SetTerminated) -> None:
+def _set_terminated(
+    client: MlflowClient, outbox: Outbox, run_id: str, operation: SetTerminated, attempts: Attempts
+) -> None:
     run = client.get_run(run_id)
     # A request whose answer was lost may have created a second run or model after they were looked for.
-    key = run.data.tags.get(Tags.KEY)
+    key = None if attempts.is_made_once(run_id) else run.data.tags.get(Tags.KEY)
     if key and (first := outbox.run_id(key)):
         for other in _run_ids(client, run.info.experiment_id, key):
             if other != first:

@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -78,9 +78,9 @@ class Outbox:
 
     path: Path
 
-    def append(self, run: str, operation: Operation) -> None:
-        """Append an operation without files."""
-        self._insert(run, operation, None)
+    def append(self, run: str, *operations: Operation) -> None:
+        """Append operations without files, all of them or none."""
+        self._insert(run, operations, None)
 
     @contextmanager
     def append_folder(self, run: str, operation: LogArtifacts | DrawPlots | LogModel) -> Iterator[Path]:
@@ -88,7 +88,7 @@ class Outbox:
 
         After an error, the folder is deleted and nothing is appended.
         """
-        with self._new_folder(lambda folder: self._insert(run, operation, folder)) as folder:
+        with self._new_folder(lambda folder: self._insert(run, [operation], folder)) as folder:
             yield folder
 
     def append_files(self, run: str, files: Mapping[str, str | bytes]) -> None:
@@ -142,6 +142,20 @@ class Outbox:
         """Return the number of operations still to be sent."""
         return int(self._fetch_value("SELECT count(*) FROM operations WHERE refused IS NULL") or 0)
 
+    def has_more_than(self, number: int) -> bool:
+        """Return whether more than `number` operations are still to be sent. It does not count them all."""
+        query = "SELECT 1 FROM operations WHERE refused IS NULL LIMIT 1 OFFSET ?"
+        return self._fetch_value(query, number) is not None
+
+    def has_more_to_draw_than(self, number: int) -> bool:
+        """Return whether the plots of more than `number` trials are still to be drawn."""
+        query = "SELECT 1 FROM operations WHERE call = ? AND refused IS NULL LIMIT 1 OFFSET ?"
+        return self._fetch_value(query, call_name(DrawPlots()), number) is not None
+
+    def last_number(self) -> int:
+        """Return the number of the newest operation that was ever appended; 0 if there is none."""
+        return int(self._fetch_value("SELECT seq FROM sqlite_sequence WHERE name = 'operations'") or 0)
+
     def waiting(self) -> dict[str, int]:
         """Return the number of operations of each run that have not arrived, refused ones included.
 
@@ -156,12 +170,13 @@ class Outbox:
             counts[self.run_id(run) or run] += count
         return dict(counts)
 
-    def remove(self, queued: QueuedOperation) -> None:
-        """Remove an operation that has arrived."""
+    def remove(self, *operations: QueuedOperation) -> None:
+        """Remove operations that have arrived."""
         with self._database() as database:
-            database.execute("DELETE FROM operations WHERE number = ?", (queued.number,))
-        if queued.folder:
-            shutil.rmtree(queued.folder, ignore_errors=True)
+            database.executemany("DELETE FROM operations WHERE number = ?", [(queued.number,) for queued in operations])
+        for queued in operations:
+            if queued.folder:
+                shutil.rmtree(queued.folder, ignore_errors=True)
 
     def refuse(self, queued: QueuedOperation, reason: str) -> None:
         """Mark an operation as refused: it is stored, and the next ones are sent."""
@@ -231,14 +246,14 @@ class Outbox:
                 (call_name(LogArtifacts()), folder, queued.number),
             )
 
-    def _insert(self, run: str, operation: Operation, folder: str | None) -> None:
+    def _insert(self, run: str, operations: Sequence[Operation], folder: str | None) -> None:
         with self._database() as database:
-            database.execute(
+            database.executemany(
                 "INSERT INTO operations (run, call, arguments, folder) VALUES (?, ?, ?, ?)",
-                (run, call_name(operation), dump_arguments(operation), folder),
+                [(run, call_name(operation), dump_arguments(operation), folder) for operation in operations],
             )
 
-    def _fetch_value(self, query: str, *values: str) -> Any:
+    def _fetch_value(self, query: str, *values: str | int) -> Any:
         with self._database() as database:
             row = database.execute(query, values).fetchone()
         return row[0] if row else None

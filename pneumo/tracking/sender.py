@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import TracebackType
 from typing import Self
 
@@ -14,10 +15,11 @@ from mlflow.exceptions import MlflowException
 
 from pneumo.spec.errors import RequestError
 from pneumo.spec.names import Tags
-from pneumo.tracking.delivery import RefusedError, deliver
+from pneumo.tracking.delivery import Attempts, RefusedError, deliver
 from pneumo.tracking.failures import failure_reason
+from pneumo.tracking.joining import join, joined
 from pneumo.tracking.operations import PLOT_VALUES, CreateRun
-from pneumo.tracking.outbox import Outbox
+from pneumo.tracking.outbox import Outbox, QueuedOperation
 from pneumo.tracking.store import Store
 
 POLL = 0.2
@@ -39,7 +41,11 @@ UPLOAD_TIMEOUT = 30
 """Least number of seconds for a server's answer to an upload. It may have to store the file elsewhere first."""
 
 _RETRIES, _TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
-_BATCH = 100
+_BATCH = 500
+"""Most operations that are read from the outbox at once, and so the most that can be joined."""
+
+MOST_AHEAD = 20
+"""Operations in the outbox beyond which nobody waits for the id of a new run. It would take long, and a worker is idle."""
 
 
 Draw = Callable[[bytes], Mapping[str, bytes]]
@@ -85,6 +91,8 @@ def check_same_store(outbox: Outbox, store: Store) -> None:
 class Sender:
     """A context in which the operations of an outbox are delivered by a thread. An outbox has one sender at a time.
 
+    Writes into one run that follow each other are joined. The order within each run is that of the outbox.
+
     A second thread draws plots. The operations of a run that follow its plots wait until these are drawn; those of other
     runs do not. Leaving the context waits for plots that are being drawn, and for nothing else: operations that were not sent
     remain in the outbox.
@@ -119,7 +127,7 @@ class Sender:
     def __enter__(self) -> Self:
         # MLflow's client reads both variables at each call. This thread tries again, so the client must not.
         os.environ[_RETRIES] = "0"
-        self._client = self._store.client
+        self._client, self._attempts = self._store.client, Attempts(self._outbox.last_number())
         self._thread.start()
         self._drawing_thread.start()
         return self
@@ -134,7 +142,7 @@ class Sender:
     def run_id(self, run: str) -> str:
         """Return the run's id in MLflow if MLflow answers at once, else its key."""
         self._wake.set()
-        end = time.monotonic() + RUN_ID_TIMEOUT
+        end = time.monotonic() + (0 if self._outbox.has_more_than(MOST_AHEAD) else RUN_ID_TIMEOUT)
         while True:
             run_id = self._outbox.run_id(run)
             seconds = end - time.monotonic()
@@ -224,22 +232,30 @@ class Sender:
 
     def _send_batch(self) -> int:
         """Deliver the next operations and return their number."""
-        batch = self._outbox.first(_BATCH)
-        for queued in batch:
+        groups = join(self._outbox.first(_BATCH), cache(lambda run: self._outbox.run_id(run) or run))
+        for group in groups:
             if self._stopped.is_set():
                 break
             timeout = int(self._environment[_TIMEOUT])
-            os.environ[_TIMEOUT] = str(max(timeout, UPLOAD_TIMEOUT) if queued.folder else timeout)
-            try:
-                deliver(self._client, self._outbox, queued)
-            except RefusedError as error:
-                reason = failure_reason(error)
-                self._report_refusal(f"MLflow refuses a write: {reason}")
-                self._outbox.refuse(queued, reason)
-            else:
-                self._outbox.remove(queued)
+            os.environ[_TIMEOUT] = str(max(timeout, UPLOAD_TIMEOUT) if group[0].folder else timeout)
+            self._send(group)
             self._set_outage(None)
-        return len(batch)
+        return len(groups)
+
+    def _send(self, group: list[QueuedOperation]) -> None:
+        """Deliver operations in one call. If MLflow refuses it, deliver each, so that only what is wrong is refused."""
+        try:
+            deliver(self._client, self._outbox, joined(group), self._attempts)
+        except RefusedError as error:
+            if len(group) > 1:
+                for queued in group:
+                    self._send([queued])
+                return
+            reason = failure_reason(error)
+            self._report_refusal(f"MLflow refuses a write: {reason}")
+            self._outbox.refuse(group[0], reason)
+        else:
+            self._outbox.remove(*group)
 
     def _set_outage(self, reason: str | None) -> None:
         if self._stopped.is_set():

@@ -24,6 +24,7 @@ from pneumo.tracking.operations import (
     DiscardModel,
     LogBatch,
     LogInputs,
+    Operation,
     SetTerminated,
     UsedDataset,
     metric_points,
@@ -228,11 +229,14 @@ def start_trial(
         Tags.PARENT: study.run_id,
         **(extra_tags or {}),
     }
-    outbox.append(key, CreateRun(study.experiment_id, name, now(), tags))
     params = {parameter: format_parameter(value) for parameter, value in parameters.items()}
-    outbox.append(key, LogBatch(params=params | {Params.SEED: str(seed)}))
+    operations: list[Operation] = [
+        CreateRun(study.experiment_id, name, now(), tags),
+        LogBatch(params=params | {Params.SEED: str(seed)}),
+    ]
     if pictures:
-        outbox.append(key, LogInputs([_used_dataset(part) for part in pictures]))
+        operations.append(LogInputs([_used_dataset(part) for part in pictures]))
+    outbox.append(key, *operations)
     if experiment_yaml:
         outbox.append_files(key, {Artifacts.EXPERIMENT: experiment_yaml})
     return key
@@ -246,11 +250,10 @@ def end_trial(study: StudyRun, run: str, end: End, error: str | None = None) -> 
     tags: dict[str, str] = {} if end == "killed" else {Tags.STATE: end}
     if error:
         tags[Tags.ERROR] = error[:_LONGEST_TAG]
-    if tags:
-        study.outbox.append(run, LogBatch(tags=tags))
+    operations: list[Operation] = [LogBatch(tags=tags)] if tags else []
     if end == "killed":
-        study.outbox.append(run, DiscardModel())
-    study.outbox.append(run, SetTerminated(STATUS[end], now()))
+        operations.append(DiscardModel())
+    study.outbox.append(run, *operations, SetTerminated(STATUS[end], now()))
 
 
 def close_left_over(study: StudyRun, finished: Mapping[str, tuple[End, str | None]]) -> list[str]:

@@ -1,7 +1,7 @@
 """Log the result of a training in the trial's MLflow run: model, tables, metrics, and the values of its plots.
 
-The driver draws the plots while the next trial trains (`drawing`). This module imports scikit-learn; import it after the
-training.
+The driver draws the plots while the next trial trains (`drawing`), or the worker does if the driver is behind. This module
+imports scikit-learn; import it after the training.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pneumo.evidence.trial_values import TrialValues, shown_pictures
 from pneumo.spec.hyperparameters import Hyperparameters
 from pneumo.spec.names import Artifacts, Metrics, Tags
 from pneumo.tracking.trial_log import TrialLog
+from pneumo.training.drawing import draw_plots
 from pneumo.training.task import TrainingResult, TrialTask
 
 
@@ -49,10 +50,23 @@ def record_training(
     log.artifacts(_tables(task, training))
     log.finish(metrics, of_model=not training.pruned)
     values_of_plots = _plot_values(task, training)
-    log.plots(values_of_plots.to_bytes())
+    _log_plots(task, values_of_plots.to_bytes(), log)
     # These tags say that the artifacts are there, so they follow them.
     log.tag({Tags.PLOTS: ", ".join(values_of_plots.plots), **_tags(training)})
     return metrics
+
+
+def _log_plots(task: TrialTask, values: bytes, log: TrialLog) -> None:
+    """Log the plots of a trial, or the values that the driver draws them from."""
+    if task.draws:
+        try:
+            plots = draw_plots(values)
+        except Exception:  # A plot is not worth a trial. The driver tries it too, and says what is wrong.
+            log.plots(values)
+        else:
+            log.artifacts(plots)
+    else:
+        log.plots(values)
 
 
 def _tags(training: TrainingResult) -> dict[str, str]:

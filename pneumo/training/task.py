@@ -41,6 +41,7 @@ class TrialTask:
         stress: Whether the trained network is judged on the stress suite, unless it was pruned.
         passes: Largest number of passes of the network that a prediction takes in any trial of the study. It limits the number
             of pictures for the stress suite, which is the same in all trials.
+        draws: Whether the worker draws the trial's plots, because the driver has enough to draw.
     """
 
     study: str
@@ -54,6 +55,7 @@ class TrialTask:
     checkpoint_path: str | None = None
     stress: bool = True
     passes: int = 1
+    draws: bool = False
 
     @property
     def is_replay(self) -> bool:
