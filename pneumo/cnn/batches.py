@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from pneumo.cnn.augment import augment_pictures, mix_pictures
+from pneumo.spec.cores import usable_cores
 from pneumo.spec.hyperparameters import Hyperparameters
 
 
@@ -86,7 +86,7 @@ def training_batches(
     return (
         tf.data.Dataset.range(first_epoch, values.epochs)
         .flat_map(shuffle_epoch)
-        .map(load_batch, num_parallel_calls=max(1, (os.cpu_count() or 1) // 2), deterministic=True)
+        .map(load_batch, num_parallel_calls=max(1, usable_cores() // 2), deterministic=True)
         .prefetch(2)
         .with_options(options)
     )

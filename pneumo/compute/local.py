@@ -20,6 +20,7 @@ from pathlib import Path
 from pneumo.compute.memory import count_oom_kills
 from pneumo.compute.place import Died, Ended, Event, PlaceError, Task
 from pneumo.compute.worker import Started, TrialFunction, work
+from pneumo.spec.cores import scheduled_cores, usable_cores
 from pneumo.spec.errors import LESS_MEMORY
 
 TRIALS_PER_WORKER = 20
@@ -33,6 +34,9 @@ MOST_DEATHS = 3
 
 OUT_OF_MEMORY = ("MemoryError", "std::bad_alloc", "Cannot allocate memory", "cannot allocate memory", "Out of memory")
 """Messages of Python, C++ and the C library in the output of a process that ran out of memory."""
+
+OUTSIDE_SIGNALS = (signal.SIGKILL, signal.SIGTERM)
+"""Signals that end a process for somebody else: a user, a batch system, a machine that shuts down. A crash has others."""
 
 OUTPUT_END = 4000
 """Largest number of characters of a dead worker's output that are reported."""
@@ -195,9 +199,10 @@ class LocalProcesses:
         environment = {"TMPDIR": self._folder.name}  # what a killed process leaves there is removed with the folder
         if self._gpus:
             return environment | {"CUDA_VISIBLE_DEVICES": self._gpus[slot % len(self._gpus)]}
-        if self._shares == 1:
-            return environment
-        threads = str(max(1, (os.cpu_count() or 1) // self._shares))
+        cores = usable_cores()
+        if self._shares == 1 and cores >= scheduled_cores():
+            return environment  # TensorFlow starts as many threads by itself
+        threads = str(max(1, cores // self._shares))
         return environment | {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads}
 
     def _next(self, until: float) -> Event | None:
@@ -252,10 +257,11 @@ class LocalProcesses:
         output, task = _read_end(worker.output), worker.task
         self._end([worker])
         if reason is None and task and (self._workers or worker.was_crowded) and _was_killed_for_memory(worker):
-            return Died(task.number, self._retreat(), output, retry=True)
-        reason = reason or _describe_death(worker.process.exitcode, output)
+            return Died(task.number, self._retreat(), output, retry=True, counted=False)
+        was_killed = reason is None and _was_killed_from_outside(worker, output)
+        reason = reason or _describe_death(worker, output)
         if worker.started is not None and task:
-            return Died(task.number, reason, output)
+            return Died(task.number, reason, output, retry=was_killed)
         self._deaths += 1
         if self._deaths >= MOST_DEATHS:
             last_line = output.strip().splitlines()[-1:] or ["it wrote nothing"]
@@ -301,21 +307,37 @@ def _deferred_interruption() -> Iterator[None]:
 
 def _was_killed_for_memory(worker: _Worker) -> bool:
     """Return whether the kernel ended a process because memory ran out, or may have if the kernel does not count that."""
+    return worker.process.exitcode == -signal.SIGKILL and _count_new_oom_kills(worker) != 0
+
+
+def _was_killed_from_outside(worker: _Worker, output: str) -> bool:
+    """Return whether somebody ended a process, or may have if the kernel does not count whom it ends for memory."""
+    if worker.process.exitcode not in [-number for number in OUTSIDE_SIGNALS] or _ran_out_of_memory(output):
+        return False
+    return worker.process.exitcode != -signal.SIGKILL or not _count_new_oom_kills(worker)
+
+
+def _count_new_oom_kills(worker: _Worker) -> int | None:
+    """Return how many processes the kernel has ended for memory since a worker got its task; None if it does not count."""
     now = count_oom_kills()
-    was_counted = now is None or worker.oom_kills is None or now > worker.oom_kills
-    return worker.process.exitcode == -signal.SIGKILL and was_counted
+    return None if now is None or worker.oom_kills is None else now - worker.oom_kills
 
 
-def _describe_death(exit_code: int | None, output: str) -> str:
+def _ran_out_of_memory(output: str) -> bool:
+    return any(message in output for message in OUT_OF_MEMORY)
+
+
+def _describe_death(worker: _Worker, output: str) -> str:
     """Return why a process died, in one line, from its exit status and its output."""
+    exit_code = worker.process.exitcode
     if exit_code is not None and exit_code < 0:
         how = f"was ended by {signal.Signals(-exit_code).name}"
     else:
         how = f"ended with exit status {exit_code}"
-    if any(message in output for message in OUT_OF_MEMORY):
+    if _ran_out_of_memory(output):
         return f"out of memory: the worker process {how}; {LESS_MEMORY}"
     # The kernel kills a process with SIGKILL if memory runs out. Such a process cannot write a message.
-    guess = f" (out of memory, perhaps; {LESS_MEMORY})" if exit_code == -signal.SIGKILL else ""
+    guess = f" (out of memory, perhaps; {LESS_MEMORY})" if _was_killed_for_memory(worker) else ""
     return f"the worker process {how}{guess}"
 
 

@@ -77,13 +77,19 @@ class Died:
         number: Number of the trial.
         reason: The reason in one line.
         output: End of what the process wrote to standard output and error.
-        retry: Whether memory ran out that other processes of the place took too. The trial has not failed; run it again.
+        retry: Whether the cause lies outside the trial: its process was killed by somebody else, or its machine is gone. The
+            trial has not failed. Whoever submitted it runs it again, from its last checkpoint, at most `search.retries` times,
+            and counts it as failed after that. False for what the trial itself did: a crash, memory that it alone took, more
+            time than `trial_timeout`.
+        counted: Whether that retry counts towards `search.retries`. False if the place sees to it that there is an end of
+            retries, because it goes on with fewer processes after each.
     """
 
     number: int
     reason: str
     output: str
     retry: bool = False
+    counted: bool = True
 
 
 Event = Progress | Report | Ended | Died

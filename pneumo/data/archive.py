@@ -27,6 +27,7 @@ from pathlib import Path, PurePosixPath
 from pneumo.data.cache import cache_error, cache_folder, replacing
 from pneumo.data.decoding import UnreadableError
 from pneumo.data.pictures import content_digest
+from pneumo.spec.cores import usable_cores
 from pneumo.spec.errors import RequestError
 
 MOST_BYTES = 512 * 2**20
@@ -296,7 +297,7 @@ def _folder_digests(folder: Path, files: Iterable[str]) -> dict[str, str]:
         return content_digest(zlib.crc32(content), len(content))
 
     if changed:
-        with ThreadPoolExecutor() as threads:
+        with ThreadPoolExecutor(usable_cores() + 4) as threads:
             digests = dict(zip(changed, threads.map(digest_file, changed), strict=True))
         cached = {file: (*state, digests.get(file) or cached[file][2]) for file, state in states.items()}
         try:

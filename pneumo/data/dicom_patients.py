@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 
 from pneumo.data.cache import cache_error, cache_folder, replacing
 from pneumo.data.decoding import is_empty, pydicom_package
+from pneumo.spec.cores import usable_cores
 from pneumo.spec.errors import RequestError
 
 SUFFIXES = (".dcm", ".dicom")
@@ -67,7 +67,7 @@ def read_patients(digests: Mapping[str, str], read: Callable[[str, str | None], 
     keys = {file: f"{file} {digest}" for file, digest in digests.items()}
     uncached = [file for file in digests if keys[file] not in cached]
     if uncached:
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
+        with ThreadPoolExecutor(usable_cores()) as threads:
             patients = threads.map(read_patient, uncached)
             cached |= {keys[file]: patient for file, patient in zip(uncached, patients, strict=True)}
         try:

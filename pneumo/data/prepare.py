@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import zipfile
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +35,7 @@ from pneumo.data.decoding import RECIPE, UnreadableError, decode
 from pneumo.data.picture_files import EMPTY
 from pneumo.data.pictures import Picture, Source, describe_patients, pictures_digest
 from pneumo.data.split import RULES, Count, Indices, count_parts, split
+from pneumo.spec.cores import usable_cores
 from pneumo.spec.errors import RequestError
 from pneumo.spec.result import CLASSES, Part
 
@@ -266,7 +266,7 @@ def _decode_in_threads(source: Source, sizes: Sequence[int]) -> Generator[_Decod
     def decode_batch(start: int) -> list[_DecodedPicture]:
         return [decode_picture(picture) for picture in source.pictures[start : start + _BATCH]]
 
-    threads = ThreadPoolExecutor(max_workers=os.cpu_count())
+    threads = ThreadPoolExecutor(usable_cores())
     try:
         for batch in threads.map(decode_batch, range(0, len(source.pictures), _BATCH)):
             yield from batch

@@ -82,8 +82,9 @@ def confirm_best(
     schedule = _Confirmations(missing, recorder, FailureStreak(experiment.search.max_failures))
     place.start(len(missing))
     latest_end = max((trial.result.ended for trial in finished_trials), default=0.0)
+    retries = experiment.search.retries
     with ConfirmationListener(experiment, console, len(missing)) as listener:
-        confirmed = TrainingLoop(schedule, place, recorder, listener, latest_end).run(interrupted)
+        confirmed = TrainingLoop(schedule, place, recorder, listener, latest_end, retries).run(interrupted)
     if confirmed.broken:
         say(console, f"Not all confirmations were trained: {confirmed.reason}.")
     return confirmed if confirmed.interrupted else ending

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -14,6 +14,7 @@ from pneumo.compute.place import Died, Ended, Event, Place, Progress, Report, Ta
 from pneumo.spec.candidate import Candidate, Wait
 from pneumo.spec.errors import FullDiskError
 from pneumo.spec.result import State, TrialResult
+from pneumo.spec.search import RETRIES
 
 TICK = 0.2
 """Longest time until an interruption is noticed, seconds."""
@@ -116,16 +117,24 @@ class TrainingLoop:
     Args:
         latest_end: The end of the last training before this loop, in seconds since 1970. No training starts earlier in
             the record, since the machine's clock may have been put back.
+        retries: How often a training is run again whose process was killed from outside, before it counts as failed.
     """
 
     def __init__(
-        self, schedule: Schedule, place: Place, recorder: Recorder, listener: Listener, latest_end: float = 0.0
+        self,
+        schedule: Schedule,
+        place: Place,
+        recorder: Recorder,
+        listener: Listener,
+        latest_end: float = 0.0,
+        retries: int = RETRIES,
     ) -> None:
         self._schedule, self._place, self._recorder, self._listener = schedule, place, recorder, listener
-        self._latest_end = latest_end
+        self._latest_end, self._retries = latest_end, retries
         self._numbers = count()
         self._under_way: dict[int, _UnderWay] = {}
         self._again: deque[Training] = deque()
+        self._retried: Counter[tuple[int, int | None]] = Counter()
 
     def run(self, interrupted: Callable[[], bool]) -> Ending:
         """Run trainings until the schedule has no further one, or until `interrupted` returns True.
@@ -183,15 +192,31 @@ class TrainingLoop:
                 raise error
             case Ended():
                 self._finish(event.number, event.result)
+            case Died(retry=True, counted=False):
+                self._run_again(event, event.reason)
             case Died(retry=True):
-                self._recorder.end(running.run_id, "killed", output=event.output)
-                self._again.append(running.training)
-                del self._under_way[event.number]
-                self._listener.run_again(event.number, running.training, event.reason)
+                training = running.training
+                key = (training.candidate.number, training.seed)
+                if self._retried[key] < self._retries:
+                    self._retried[key] += 1
+                    self._run_again(event, f"{event.reason} (retry {self._retried[key]} of {self._retries})")
+                else:
+                    used_up = f" (no retry of {self._retries} is left)" if self._retries else ""
+                    self._fail(event, event.reason + used_up)
             case Died():
-                number = running.training.candidate.number
-                failure = TrialResult(number, running.run_id, "failed", error=event.reason)
-                self._finish(event.number, failure, event.output)
+                self._fail(event, event.reason)
+
+    def _run_again(self, death: Died, reason: str) -> None:
+        """Close the run of a training whose process died, and put it before all that is not under way."""
+        running = self._under_way.pop(death.number)
+        self._recorder.end(running.run_id, "killed", output=death.output)
+        self._again.append(running.training)
+        self._listener.run_again(death.number, running.training, reason)
+
+    def _fail(self, death: Died, error: str) -> None:
+        running = self._under_way[death.number]
+        failure = TrialResult(running.training.candidate.number, running.run_id, "failed", error=error)
+        self._finish(death.number, failure, death.output)
 
     def _finish(self, number: int, result: TrialResult, output: str = "") -> None:
         running = self._under_way[number]

@@ -305,14 +305,16 @@ def _train(
 ) -> SearchOutcome:
     """Run the trials and the confirmations, and close the study's record."""
     experiment, console, engine, flush = request.experiment, request.console, study.engine, study.flush
+    search = experiment.search
     with flush.sender() as sender:
         recorder = StudyRecorder(study.store, flush.outbox, sender, experiment, data, engine, request.findings)
         try:
             with interruption:
                 latest_end = max((trial.result.ended for trial in study.finished_trials), default=0.0)
                 with TrialListener(experiment, console, study.finished_trials) as listener:
-                    schedule = Study(experiment.search, engine)
-                    ending = TrainingLoop(schedule, place, recorder, listener, latest_end).run(interruption)
+                    schedule = Study(search, engine)
+                    loop = TrainingLoop(schedule, place, recorder, listener, latest_end, search.retries)
+                    ending = loop.run(interruption)
                 trials, skipped = engine.trials(), engine.skipped()
                 ending = confirm_best(
                     experiment, recorder, trials, ending, place=place, console=console, interrupted=interruption

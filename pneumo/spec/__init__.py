@@ -9,5 +9,6 @@ study_record        a whole study as MLflow stores it, which a report is made fr
 comparison          a trial compared with the tutorial's network
 objective           the objectives; stopping, selection and best decide by them
 errors, wording     errors, and sentences that several folders use
+cores               the cores that this process may use, which each folder divides its threads by
 masking             masking of passwords
 """

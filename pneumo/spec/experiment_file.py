@@ -162,6 +162,7 @@ FREE_SETTINGS = {
     "search.max_failures",
     "search.outage",
     "search.patience",
+    "search.retries",
     "search.stress",
     "search.terminator",  # removed; earlier versions recorded it
     "search.timeout",

@@ -56,6 +56,9 @@ def parse_duration(value: Any) -> Any:
     raise SettingError(Fault((), f"seconds, or a text such as 90s, 45m or 2h, got {quote(repr(value))}"))
 
 
+RETRIES = 3
+"""Default of `SearchSpec.retries`."""
+
 Seconds = Annotated[
     Annotated[float, Field(gt=0)],
     BeforeValidator(parse_duration),
@@ -173,6 +176,15 @@ class SearchSpec(BaseModel):
     max_failures: Annotated[
         int, Field(ge=1, description="Number of failed trials in a row after which the search ends with exit status 3.")
     ] = 5
+    retries: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1000,
+            description="Number of times that a trial is run again, from its last checkpoint, whose worker process was killed "
+            "from outside. After that it counts as failed. A crash, an error and trial_timeout are failures at once.",
+        ),
+    ] = RETRIES
     outage: Annotated[
         Seconds,
         Field(

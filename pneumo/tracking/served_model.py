@@ -106,7 +106,7 @@ class PictureModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc
         if len(pictures) == 1:
             yield self.squares_of(pictures[0], paths=paths)
             return
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             yield from pool.map(lambda picture: self.squares_of(picture, paths=paths), pictures)
 
     def squares_of(self, picture: Any, *, paths: bool) -> Sequence[np.ndarray[Any, Any]] | str:
@@ -141,6 +141,11 @@ class PictureModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc
         except ValueError:
             problem = "neither base64 nor the path of a file" if paths else "not base64"
             raise self.decoding.UnreadableError(f"{problem}: {text[:40]!r}; {expected}") from None
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use. This file is alone, so it cannot ask `pneumo.spec.cores`."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def pictures_in(model_input: Any) -> list[Any]:

@@ -12,6 +12,7 @@ from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
+from pneumo.spec.cores import scheduled_cores
 from pneumo.spec.names import Tags
 
 TRAINING_FILES = (
@@ -83,5 +84,4 @@ def thread_count() -> int:
     setting = os.environ.get(THREADS_VARIABLE, "")
     if setting.isdigit() and int(setting):
         return int(setting)
-    # TensorFlow's default: the cores that the process may use.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return scheduled_cores()  # TensorFlow's default

@@ -1,4 +1,4 @@
-"""Workers that the kernel ends for memory: only a trial whose worker was alone has failed."""
+"""Workers that are killed: a trial has failed only if its worker took the memory alone, or crashed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from pneumo.compute.place import Channel, Died, Ended, Report, Task
+from pneumo.spec.errors import LESS_MEMORY
 from tests.support.places import PATIENCE, Start, after, children
 
 
@@ -36,20 +37,22 @@ def oom_kills(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
 
 
 @pytest.mark.parametrize(
-    ("ending", "others", "counted", "retry"),
+    ("ending", "others", "counted", "verdict"),
     [
-        ("SIGKILL", 2, 6, True),
-        ("SIGKILL", 1, 6, True),
-        ("SIGKILL", 2, None, True),  # a kernel that does not count them
-        ("SIGKILL", 2, 5, False),  # a user ended it
-        ("SIGKILL", 0, 6, False),  # nobody else took memory
-        ("SIGKILL", 0, None, False),
-        ("SIGSEGV", 2, 6, False),
-        ("SIGTERM", 2, None, False),
+        ("SIGKILL", 2, 6, "crowded"),
+        ("SIGKILL", 1, 6, "crowded"),
+        ("SIGKILL", 2, None, "crowded"),  # a kernel that does not count them
+        ("SIGKILL", 2, 5, "outside"),  # a user ended it
+        ("SIGKILL", 0, 5, "outside"),
+        ("SIGKILL", 0, 6, "failed"),  # nobody else took memory
+        ("SIGKILL", 0, None, "perhaps"),  # memory or a user; it is tried again, a few times
+        ("SIGSEGV", 2, 6, "failed"),
+        ("SIGTERM", 2, None, "outside"),
+        ("SIGTERM", 0, 6, "outside"),  # the kernel sends SIGKILL
     ],
 )
-def test_only_a_worker_that_was_killed_beside_others_for_memory_is_not_its_trials_failure(
-    start: Start, oom_kills: Callable[[int | None], None], ending: str, others: int, counted: int | None, retry: bool
+def test_a_worker_that_was_killed_is_its_trials_failure_only_if_it_took_the_memory_alone_or_crashed(
+    start: Start, oom_kills: Callable[[int | None], None], ending: str, others: int, counted: int | None, verdict: str
 ) -> None:
     place = start(ends_badly, slots=4)
     for number in range(1 + others):
@@ -60,11 +63,15 @@ def test_only_a_worker_that_was_killed_beside_others_for_memory_is_not_its_trial
     place.answer(0, True)
     died = after(place, Died)
     assert isinstance(died, Died)
-    assert (died.number, died.retry) == (0, retry)
-    if retry:
+    assert (died.number, died.retry) == (0, verdict != "failed")
+    assert died.counted == (verdict != "crowded")
+    if verdict in ("outside", "perhaps"):
+        guess = f" (out of memory, perhaps; {LESS_MEMORY})" if verdict == "perhaps" else ""
+        assert died.reason == f"the worker process was ended by {ending}{guess}"
+    if verdict == "crowded":
         left = "is 1 worker" if others == 1 else f"are {others} workers"
         assert died.reason == f"memory ran out beside other workers; from now on there {left}"
-    assert place.free == (0 if retry else 4 - others)
+    assert place.free == (0 if verdict == "crowded" else 4 - others)
 
 
 def test_a_trial_that_is_killed_again_and_again_ends_as_a_failure_when_it_is_alone(
@@ -78,7 +85,7 @@ def test_a_trial_that_is_killed_again_and_again_ends_as_a_failure_when_it_is_alo
     for _ in range(3):
         after(place, Report)
     place.answer(0, True)
-    while (died := after(place, Died)) and died.retry:  # type: ignore[union-attr]
+    while (died := after(place, Died)) and not died.counted:  # type: ignore[union-attr]
         reasons.append(died.reason)  # type: ignore[union-attr]
         assert place.free == 0
         place.answer(waiting[0], True)

@@ -16,6 +16,7 @@ import pytest
 from mlflow.entities import Run, ViewType
 
 from pneumo.replay.__main__ import main
+from pneumo.spec.cores import usable_cores
 from pneumo.spec.errors import RequestError
 from pneumo.training import provenance
 from tests.conftest import ROOT
@@ -378,7 +379,7 @@ def test_trials_of_real_pictures_by_two_workers_have_equal_metrics(archive: Path
     path.unlink()
     _, trials = runs(tmp_path, "small")
     run = trials[-1]
-    assert int(run.data.tags["pneumo.threads"]) == max(1, (os.cpu_count() or 1) // 2)
+    assert int(run.data.tags["pneumo.threads"]) == max(1, usable_cores() // 2)
     missing = replay(run.info.run_id, folder=tmp_path)
     assert missing.returncode == 2
     assert re.fullmatch(r"pneumo\.replay: away\.zip: there is no such file .*; give --data .*\n", missing.stderr)

@@ -26,7 +26,7 @@ def train(payload: tuple[Candidate, str], channel: Channel) -> Iterator[TrialRes
 def _trained(candidate: Candidate, run_id: str, channel: Channel) -> TrialResult:
     layers, rate = candidate.values.layers, candidate.values.learning_rate
     if layers == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGSEGV)
     if layers == 2:
         return TrialResult(candidate.number, run_id, "failed", error="no luck")
     for epoch in range(1, candidate.epochs + 1):

@@ -6,7 +6,6 @@ They are cached by the pictures' content, so that a second audit decodes nothing
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pneumo.data.cache import replacing
 from pneumo.data.decoding import UnreadableError, decode
 from pneumo.data.pictures import Picture, Source
 from pneumo.data.sealed import open_sealed_test
+from pneumo.spec.cores import usable_cores
 
 THUMBNAIL = 64
 """Side in pixels of the thumbnails, which brightness and contrast are measured on."""
@@ -86,7 +86,7 @@ def measure(source: Source, folder: Path, progress: Callable[[int, int], None]) 
         return [_measure_picture(source if row < len(source.pictures) else test, pictures[row]) for row in rows]
 
     measured: list[_Measurement] = []
-    threads = ThreadPoolExecutor(os.cpu_count())
+    threads = ThreadPoolExecutor(usable_cores())
     try:
         for batch in threads.map(measure_batch, range(0, len(pictures), _BATCH)):
             measured += batch
