@@ -13,10 +13,14 @@ from importlib.util import find_spec
 from typing import Any
 
 from pneumo.compute.place import PlaceError
+from pneumo.spec.cores import usable_cores
 from pneumo.spec.errors import RequestError
 
 LONGEST_FOLDER = 40
 """Largest number of characters of a folder for temporary files in which Ray can make its sockets. Linux allows 107 in all."""
+
+STARTS = 4
+"""Number of attempts to start a local cluster. Ray gives up after 30 seconds, in which a busy machine may not start it."""
 
 LONGEST_ERROR = 300
 """Largest number of characters that are shown of one of Ray's errors."""
@@ -77,19 +81,30 @@ class RayCluster:
         options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
         if address == "local":
             self._folder = tempfile.mkdtemp(prefix="pneumo-ray-", dir=_short_folder())
-            options |= {"num_cpus": cores or _usable_cores(), "include_dashboard": False, "_temp_dir": self._folder}
+            options |= {"num_cpus": cores or usable_cores(), "include_dashboard": False, "_temp_dir": self._folder}
         import ray
 
         self.ray = ray
         try:
             with _kept_signals():
-                ray.init(**options)
+                self._connect(options)
             _silence()
         except BaseException as error:
             self.close()
             if not isinstance(error, Exception):
                 raise
             raise PlaceError(f"--ray {address}: {_say(address)}: {one_line(error)}") from error
+
+    def _connect(self, options: dict[str, Any]) -> None:
+        attempts = STARTS if self.address == "local" else 1
+        for attempt in range(attempts):
+            try:
+                self.ray.init(**options)
+                return
+            except Exception as error:
+                if "timed out during startup" not in str(error) or attempt == attempts - 1:
+                    raise
+                self.ray.shutdown()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -134,10 +149,6 @@ def _say(address: str) -> str:
     if address == "auto":
         return "no Ray cluster runs on this machine that this process could join; --ray local starts one"
     return "this Ray cluster could not be joined"
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _short_folder() -> str | None:
