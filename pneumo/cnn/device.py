@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pneumo.spec.hyperparameters import Hyperparameters
+from pneumo.spec.names import Variables
 
 if TYPE_CHECKING:
     import keras
@@ -63,29 +64,43 @@ def find_device(
     gpus: Sequence[Any] | None = None,
     *,
     set_memory_growth: Callable[[Any, bool], None] | None = None,
+    limit_memory: Callable[[Any, int], None] | None = None,
     details: Callable[[Any], Mapping[str, Any]] | None = None,
     cpuinfo: Path = Path("/proc/cpuinfo"),
 ) -> Device:
     """Return the device of this process: its first visible GPU, otherwise the CPU.
 
-    Sets memory growth on each visible GPU, since TensorFlow otherwise takes all of its memory.
+    Sets memory growth on each visible GPU, since TensorFlow otherwise takes all of its memory. If this process has a share of
+    a GPU, the environment variable PNEUMO_GPU_MEMORY says how much it may allocate.
 
     Args:
         gpus: Replaces `tf.config.list_physical_devices("GPU")` in tests.
         set_memory_growth: Replaces `tf.config.experimental.set_memory_growth` in tests.
+        limit_memory: Replaces a call of `tf.config.set_logical_device_configuration` in tests; takes a GPU and MiB.
         details: Replaces `tf.config.experimental.get_device_details` in tests.
         cpuinfo: Linux' description of the CPU.
 
     Raises:
-        RuntimeError: TensorFlow has run an operation before; memory growth must be set earlier.
+        RuntimeError: TensorFlow has run an operation before; memory growth must be set earlier. Or this process was given a
+            GPU and TensorFlow finds none.
     """
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU") if gpus is None else gpus
     set_memory_growth = set_memory_growth or tf.config.experimental.set_memory_growth
     details = details or tf.config.experimental.get_device_details
+    memory = os.environ.get(Variables.GPU_MEMORY)
+    if memory and not gpus:
+        raise RuntimeError(
+            f"TensorFlow finds no GPU, though the NVIDIA driver lists GPU {os.environ.get('CUDA_VISIBLE_DEVICES')}; its "
+            "libraries may not fit: install them with `make gpu`, or set CUDA_VISIBLE_DEVICES=-1 to train on the CPU"
+        )
     for gpu in gpus:
-        set_memory_growth(gpu, True)
+        if memory and memory.isdigit():
+            # It excludes memory growth through this API; TF_FORCE_GPU_ALLOW_GROWTH sets that, see `compute.devices`.
+            (limit_memory or _limit_memory)(gpu, int(memory))
+        else:
+            set_memory_growth(gpu, True)
     if gpus:
         gpu = details(gpus[0])
         capability = gpu.get("compute_capability", (0, 0))
@@ -138,6 +153,12 @@ def free_variables(variables: Sequence[Any]) -> None:
     for variable in variables:
         tensor = variable.value
         tf.raw_ops.AssignVariableOp(resource=tensor.handle, value=tf.zeros([0], tensor.dtype))
+
+
+def _limit_memory(gpu: Any, mebibytes: int) -> None:
+    import tensorflow as tf
+
+    tf.config.set_logical_device_configuration(gpu, [tf.config.LogicalDeviceConfiguration(memory_limit=mebibytes)])
 
 
 def _gpu_precision(capability: tuple[int, int]) -> Precision:

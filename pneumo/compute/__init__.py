@@ -2,6 +2,7 @@
 
 place      the interface of a place where trials run, and the events of trials
 local      worker processes of this machine, one GPU each
+devices    what trials train on: GPUs, shares of them, or the CPU; gpus lists those that TensorFlow can use
 worker     the code that runs in a worker process
 ray_place    actors of a Ray cluster
 ray_worker   the code that runs in such an actor

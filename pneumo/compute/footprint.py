@@ -124,7 +124,7 @@ def trials_bytes(experiment: Experiment, finished_trials: int) -> tuple[SizeEsti
         least = [model_bytes(known[0])] if known and search.baseline and finished_trials == 0 else []
     if search.keep:
         # Besides the best models, there are the baseline's and those of trials that have just ended.
-        kept_models = search.keep.best + 1 + search.workers
+        kept_models = search.keep.best + 1 + search.worker_count
         least, most = least[:kept_models], most[:kept_models]
     if search.confirm:
         most += [model_bytes(largest)] * (search.confirm.top * search.confirm.seeds)
@@ -133,8 +133,8 @@ def trials_bytes(experiment: Experiment, finished_trials: int) -> tuple[SizeEsti
     largest_model = max(map(model_bytes, [largest, *known]))
     return (
         SizeEstimate(f"{len(most)} model{'' if len(most) == 1 else 's'}", sum(least), sum(most)),
-        SizeEstimate("models not sent yet", 0, min(remaining, search.workers) * largest_model),
-        SizeEstimate("checkpoints", 0, min(remaining, rungs + search.workers) * checkpoint),
+        SizeEstimate("models not sent yet", 0, min(remaining, search.worker_count) * largest_model),
+        SizeEstimate("checkpoints", 0, min(remaining, rungs + search.worker_count) * checkpoint),
         SizeEstimate("plots, tables, databases", STUDY_FILES, STUDY_FILES + remaining * TRIAL_FILES),
     )
 

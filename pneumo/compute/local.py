@@ -10,17 +10,18 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from types import MappingProxyType
 
 from pneumo.compute.memory import count_oom_kills
 from pneumo.compute.place import Died, Ended, Event, PlaceError, Task
 from pneumo.compute.worker import Started, TrialFunction, work
-from pneumo.spec.cores import scheduled_cores, usable_cores
+from pneumo.spec.cores import THREADS_VARIABLE, scheduled_cores, usable_cores
 from pneumo.spec.errors import LESS_MEMORY
 
 TRIALS_PER_WORKER = 20
@@ -40,23 +41,6 @@ OUTSIDE_SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 
 OUTPUT_END = 4000
 """Largest number of characters of a dead worker's output that are reported."""
-
-
-def visible_gpus() -> tuple[str, ...]:
-    """Return the GPUs that trials may use, as CUDA names them: those of CUDA_VISIBLE_DEVICES if it is set, else all."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return tuple(part.strip() for part in visible.split(",") if part.strip() not in ("", "-1"))
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-    except Exception:
-        return ()  # there is no driver, no GPU or no extra `gpu`, so TensorFlow cannot use a GPU either
-    try:
-        return tuple(str(index) for index in range(pynvml.nvmlDeviceGetCount()))
-    finally:
-        pynvml.nvmlShutdown()
 
 
 @dataclass(eq=False)
@@ -96,10 +80,11 @@ class LocalProcesses:
         run: Function that runs a trial. It must be importable from a module.
         warm_up: Function that imports what trials need. It must be importable from a module.
         slots: Number of trials that run at the same time.
-        gpus: GPUs to assign to the slots in turn; None for all visible ones. Without GPUs, the slots share the cores
+        gpus: GPUs to assign to the slots in turn, as CUDA_VISIBLE_DEVICES names them. Without GPUs, the slots share the cores
             evenly.
         trial_timeout: Seconds after which a trial is killed; None for no limit.
         shares: Number of workers among which the cores are divided; None for `slots`.
+        environment: Further environment variables of each worker.
     """
 
     def __init__(
@@ -107,12 +92,13 @@ class LocalProcesses:
         run: TrialFunction,
         warm_up: Callable[[], None],
         slots: int = 1,
-        gpus: Sequence[str] | None = None,
+        gpus: Sequence[str] = (),
         trial_timeout: float | None = None,
         shares: int | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._run, self._warm_up, self._slots, self._shares = run, warm_up, slots, shares or slots
-        self._gpus = visible_gpus() if gpus is None else tuple(gpus)
+        self._gpus, self._variables = tuple(gpus), dict(environment)
         self._trial_timeout = trial_timeout
         self._last_watched = time.monotonic()
         self._context = multiprocessing.get_context("spawn")
@@ -196,14 +182,15 @@ class LocalProcesses:
             self._workers.remove(worker)
 
     def _environment(self, slot: int) -> dict[str, str]:
-        environment = {"TMPDIR": self._folder.name}  # what a killed process leaves there is removed with the folder
+        # What a killed process leaves in TMPDIR is removed with the folder.
+        environment = self._variables | {"TMPDIR": self._folder.name}
         if self._gpus:
             return environment | {"CUDA_VISIBLE_DEVICES": self._gpus[slot % len(self._gpus)]}
         cores = usable_cores()
-        if self._shares == 1 and cores >= scheduled_cores():
-            return environment  # TensorFlow starts as many threads by itself
+        if self._shares == 1 and (cores >= scheduled_cores() or os.environ.get(THREADS_VARIABLE)):
+            return environment  # TensorFlow starts as many threads by itself, or as many as the caller wants
         threads = str(max(1, cores // self._shares))
-        return environment | {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads}
+        return environment | {THREADS_VARIABLE: threads, "OMP_NUM_THREADS": threads}
 
     def _next(self, until: float) -> Event | None:
         """Wait for a message, the death of a worker, a trial's deadline or `until`, and return its event if it has one."""

@@ -1,13 +1,18 @@
-"""How many workers a study gets: as many as were asked for, if there are trials and memory for them."""
+"""How many workers a study gets: as many as were asked for, if there are trials, memory and GPUs for them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pneumo.compute.devices import Devices
 from pneumo.compute.disk import format_bytes
 from pneumo.compute.footprint import largest_trial_memory
 from pneumo.compute.memory import available_memory, total_memory
 from pneumo.spec.experiment import Experiment
+from pneumo.spec.search import MOST_WORKERS
+
+CORES_PER_WORKER = 2
+"""Cores for each worker that `auto` starts without a GPU (docs/performance.md says how it was found)."""
 
 DRIVER_MEMORY = 400_000_000
 """Estimated bytes of the search's own process."""
@@ -19,11 +24,14 @@ class WorkerPlan:
 
     Attributes:
         asked: Number of workers that were asked for.
-        slots: Number of workers that fit into the memory that is free now, and at most `asked`.
+        slots: Number of workers that fit into the memory that is free now and onto the GPUs, and at most `asked`.
         shares: Number of workers among which the cores are divided. It depends on the experiment and on the machine, not on
             how much memory is free and how many trials are left. So a resumed study computes the same figures.
         free: Free memory in bytes.
         each: Memory in bytes of the largest trial.
+        gpus: Number of GPUs that trials can use.
+        cores: Number of cores that they can use.
+        is_bounded_by_gpus: Whether there would be more slots with more GPUs.
     """
 
     asked: int
@@ -31,36 +39,61 @@ class WorkerPlan:
     shares: int
     free: int
     each: int
+    gpus: int
+    cores: int
+    is_bounded_by_gpus: bool = False
 
     def workers(self, trainings: int) -> int:
         """Return the number of workers for so many trainings at the same time."""
         return min(self.slots, trainings)
 
     def describe(self, trainings: int) -> str | None:
-        """Return why there are fewer workers than asked for, in one line; None if there are as many, or nothing to train."""
+        """Return why there are fewer workers than asked for, or too many for the cores, in one line; None if all is well."""
         workers = self.workers(trainings)
+        if not self.gpus and self.cores < workers == self.asked:
+            cores = "one core" if self.cores == 1 else f"{self.cores} cores"
+            return (
+                f"Workers: {workers} share {cores}, which is no faster than fewer; --workers auto takes as many as pay"
+            )
         if not 0 < workers < self.asked:
             return None
         if workers == trainings:
             left = "one training is left" if trainings == 1 else f"{trainings} trainings are left"
             return f"Workers: {workers} of {self.asked}: {left}"
+        if self.is_bounded_by_gpus:
+            room = "1 GPU has room" if self.gpus == 1 else f"{self.gpus} GPUs have room"
+            return f"Workers: {workers} of {self.asked}: {room} for {workers}; a smaller --gpu-share puts more on each"
         return (
             f"Workers: {workers} of {self.asked}: memory allows {workers} "
             f"({format_bytes(self.free)} free, up to {format_bytes(self.each)} each)"
         )
 
 
-def plan_workers(experiment: Experiment) -> WorkerPlan:
+def resolve_workers(experiment: Experiment, devices: Devices) -> Experiment:
+    """Return the experiment with `search.workers: auto` replaced by the number of workers that pays on these devices.
+
+    That is one for each share of a GPU, or one for every two cores: two workers of one thread are not faster than one of two
+    threads, and take twice the memory. The number depends on the machine only, so a resumed study computes the same figures.
+    """
+    if experiment.search.workers != "auto":
+        return experiment
+    number = min(devices.slots or max(1, devices.cores // CORES_PER_WORKER), MOST_WORKERS)
+    return experiment.model_copy(update={"search": experiment.search.model_copy(update={"workers": number})})
+
+
+def plan_workers(experiment: Experiment, devices: Devices) -> WorkerPlan:
     """Return how many workers a study can have on this machine now.
 
     There is one at least. If it does not fit, its trial fails, and says so.
     """
-    asked, each, free = experiment.search.workers, largest_trial_memory(experiment), available_memory()
+    asked, each, free = experiment.search.worker_count, largest_trial_memory(experiment), available_memory()
 
     def fit(memory: int) -> int:
         return min(asked, max(1, (memory - DRIVER_MEMORY) // each))
 
-    return WorkerPlan(asked, fit(free), min(fit(total_memory()), count_trainings(experiment)), free, each)
+    slots, shares = fit(free), min(fit(total_memory()), count_trainings(experiment))
+    most = devices.slots or asked
+    return WorkerPlan(asked, min(slots, most), shares, free, each, len(devices.gpus), devices.cores, most < slots)
 
 
 def count_trainings(experiment: Experiment, finished_trials: int = 0) -> int:

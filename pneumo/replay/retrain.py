@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pneumo.spec.cores import THREADS_VARIABLE
 from pneumo.spec.errors import RequestError, TrialError
 from pneumo.spec.names import Params, Tags
 from pneumo.spec.stress import SUITE
@@ -35,15 +36,18 @@ def open_worker(recorded: RecordedTraining) -> Iterator[Place]:
 
     Raises `RequestError` if no worker can run.
     """
+    from pneumo.compute.devices import find_devices
     from pneumo.compute.local import LocalProcesses
     from pneumo.compute.place import PlaceError
     from pneumo.training import trial
-    from pneumo.training.provenance import THREADS_VARIABLE
 
     # The worker inherits the variable, so it must be set before the worker starts.
     if (threads := recorded.run.tags.get(Tags.THREADS, "")).isdigit():
         os.environ[THREADS_VARIABLE] = threads
-    place = LocalProcesses(trial.replay_trial, trial.warm_up_deterministic)
+    devices = find_devices()
+    place = LocalProcesses(
+        trial.replay_trial, trial.warm_up_deterministic, gpus=devices.ids, environment=devices.environment
+    )
     try:
         yield place
     except PlaceError as error:

@@ -74,7 +74,11 @@ def main(
         str | None, typer.Option(metavar="E", help="What proposes the candidates: optuna or keras-tuner.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Trials at a time; each has a GPU of its own.")
+        str | None,
+        typer.Option(metavar="N", help="Trials at a time, each on a GPU if there is one; auto: as many as pay here."),
+    ] = None,
+    gpu_share: Annotated[
+        float | None, typer.Option(metavar="F", help="Share of a GPU for each trial: 0.5 puts two on one.")
     ] = None,
     ray: Annotated[
         str | None,
@@ -136,6 +140,7 @@ def main(
         "search.timeout": timeout,
         "search.engine": engine,
         "search.workers": workers,
+        "search.gpu_share": gpu_share,
     }
     given = {key: value for key, value in options.items() if value is not None}
     request = read_experiment(experiment or _quickstart(), set_ or (), given)

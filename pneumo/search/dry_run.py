@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from pneumo.compute.devices import find_devices
 from pneumo.compute.disk import describe_needs
-from pneumo.compute.workers import count_trainings, plan_workers
+from pneumo.compute.workers import count_trainings, plan_workers, resolve_workers
 from pneumo.console.display import say
 from pneumo.data.pictures import Source, describe_patients
 from pneumo.data.split import count_split, describe_split
 from pneumo.engines.engine_table import open_engine
 from pneumo.search.preflight import audit_command, disk_needs
-from pneumo.search.screen import describe_search, describe_warnings
+from pneumo.search.screen import describe_place, describe_search, describe_warnings
 from pneumo.spec.candidate import Candidate, Done
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.wording import describe_candidate, describe_skipped
@@ -35,7 +36,12 @@ def show_dry_run(experiment: Experiment, source: Source, findings: Sequence[Find
         source: Its pictures.
         findings: What is known to be wrong with them.
         console: Where the lines go.
+
+    Raises:
+        RequestError: The GPUs that were asked for are not there.
     """
+    devices = find_devices(experiment.search.gpu_share)
+    experiment = resolve_workers(experiment, devices)
     say(console, f"Nothing is trained. Without --dry-run this would run:\n{describe_search(experiment)}")
     counts = count_split(source, experiment.data.validation, experiment.search.seed)
     all_pictures = [*source.pictures, *source.sealed]
@@ -57,6 +63,6 @@ def show_dry_run(experiment: Experiment, source: Source, findings: Sequence[Find
         say(console, line)
     for line in describe_needs(disk_needs(experiment, source)):
         say(console, line)
-    if fewer := plan_workers(experiment).describe(count_trainings(experiment)):
-        say(console, fewer)
+    for line in describe_place(plan_workers(experiment, devices), devices, count_trainings(experiment)):
+        say(console, line)
     say(console, "--dry-run --yaml prints every setting of the experiment.")

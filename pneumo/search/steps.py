@@ -5,21 +5,21 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from pneumo.compute import disk
 from pneumo.compute.place import Place, PlaceError, PlaceOutageError
-from pneumo.compute.workers import WorkerPlan, count_trainings
+from pneumo.compute.workers import count_trainings
 from pneumo.console.command import INTERRUPTED, NOTHING_FIT, TypedCommand, describe_error, hold_folder_lock
 from pneumo.console.display import progress_bar, say
 from pneumo.console.signals import Interruption
 from pneumo.search.confirm import confirm_best, missing_confirmations
 from pneumo.search.flush import Flush
 from pneumo.search.loop import Ending, TrainingLoop
-from pneumo.search.places import RayPlan, open_place
+from pneumo.search.places import PlacePlan, plan_place
 from pneumo.search.preflight import (
     audit_command,
     check_databases,
@@ -107,15 +107,15 @@ def run_search(request: SearchRequest) -> int:
     """
     from pneumo.engines.study_lock import lock_study
 
-    experiment, command, console = request.experiment, request.command, request.console
-    name = experiment.name
+    name, command, console = request.experiment.name, request.command, request.console
     check_databases(request.storage)
+    plan = plan_place(request.experiment, request.ray)
     refusal = f"study {name}: another search in this folder works on it; wait for it, or choose another --name"
     with lock_study(name, request.storage), hold_folder_lock(name, refusal):
         # The first worker starts at once, so that it imports TensorFlow while the study is opened here.
-        place, plan = open_place(experiment, request.ray)
+        place = plan.open()
         try:
-            return _run_steps(request, place, plan)
+            return _run_steps(replace(request, experiment=plan.experiment), place, plan)
         except KeyboardInterrupt:
             say_resume(console, "\nInterrupted.", command)
             return INTERRUPTED
@@ -139,7 +139,7 @@ def service_errors() -> tuple[type[Exception], ...]:
     return (*ERRORS, *storage_errors(), OutageError, PlaceOutageError, FullDiskError)
 
 
-def _run_steps(request: SearchRequest, place: Place, plan: WorkerPlan | RayPlan) -> int:
+def _run_steps(request: SearchRequest, place: Place, plan: PlacePlan) -> int:
     experiment, command, console = request.experiment, request.command, request.console
     interruption, flush = Interruption(), _open_flush(request)
     if not flush.send_left_over():
@@ -168,7 +168,7 @@ def _run_steps(request: SearchRequest, place: Place, plan: WorkerPlan | RayPlan)
         request.findings,
         audit_command(experiment),
     )
-    if line := plan.describe(count_trainings(experiment, finished)):
+    for line in plan.describe(count_trainings(experiment, finished)):
         say(console, line)
     outcome = _train(request, study, data, place, interruption)
     if not outcome.is_sent:

@@ -12,7 +12,7 @@ from pneumo.spec.hyperparameters import NAMES
 from pneumo.spec.keys import BLOCKS, known_keys
 from pneumo.spec.yaml_text import parse_value
 
-OPTIONS: Mapping[str, str] = {"data.path": "--data"}
+OPTIONS: Mapping[str, str] = {"data.path": "--data", "search.gpu_share": "--gpu-share"}
 """Options that are not called as the key that they replace, by dotted key."""
 
 Keys = tuple[str | int, ...]

@@ -12,6 +12,9 @@ from pathlib import Path
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
+THREADS_VARIABLE = "TF_NUM_INTRAOP_THREADS"
+"""The environment variable from which TensorFlow takes the number of threads of one operation when it starts."""
+
 
 def usable_cores(proc: Path = PROC, cgroups: Path = CGROUPS) -> int:
     """Return how many cores this process may use, at least 1: those of its affinity, within the container's limit.

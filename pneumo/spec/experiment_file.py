@@ -158,6 +158,7 @@ FREE_SETTINGS = {
     "data.allow_leaks",
     "data.path",
     "search.confirm",
+    "search.gpu_share",
     "search.keep",
     "search.max_failures",
     "search.outage",

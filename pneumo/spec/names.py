@@ -215,3 +215,9 @@ class Artifacts:
     def plot(file: str) -> str:
         """Return the path of a plot."""
         return f"plots/{file}"
+
+
+class Variables:
+    """Environment variables of a worker process, which nobody else sets."""
+
+    GPU_MEMORY = "PNEUMO_GPU_MEMORY"  # MiB of its GPU that TensorFlow may allocate, or `all`; not set on the CPU

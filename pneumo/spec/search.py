@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -67,6 +67,22 @@ Seconds = Annotated[
     ),
 ]
 """A duration in seconds, or a text with a unit."""
+
+
+MOST_WORKERS = 64
+"""Largest number of trials that one machine trains at the same time."""
+
+
+def _check_workers(value: Any) -> Any:
+    """Return a number of workers, or `auto`.
+
+    Raises:
+        SettingError: It is neither.
+    """
+    number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    if number == "auto" or (not isinstance(number, bool | str) and number in range(1, MOST_WORKERS + 1)):
+        return number
+    raise SettingError(Fault((), f"a number from 1 to {MOST_WORKERS}, or auto, got {quote(repr(value))}"))
 
 
 class ConfirmSpec(BaseModel):
@@ -226,12 +242,35 @@ class SearchSpec(BaseModel):
     keep: Annotated[
         KeepSpec | None, Field(description="Keep only the models of the best trials. null keeps all models.")
     ] = None
-    workers: Annotated[int, Field(ge=1, le=64, description="Number of trials that are trained at the same time.")] = 1
+    workers: Annotated[
+        int | Literal["auto"],
+        BeforeValidator(_check_workers),
+        Field(
+            description="Number of trials that are trained at the same time. auto: as many as there are GPUs, or shares of "
+            "GPUs; without a GPU, one for every two cores."
+        ),
+        WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": MOST_WORKERS}, {"const": "auto"}]}),
+    ] = 1
+    gpu_share: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=1,
+            description="Share of a GPU, and of its memory, that each trial gets: with 0.5, two are trained on one GPU at the "
+            "same time.",
+        ),
+    ] = 1.0
 
     @property
     def objectives(self) -> tuple[str, ...]:
         """All objectives in the order of the file."""
         return (self.objective,) if isinstance(self.objective, str) else self.objective
+
+    @property
+    def worker_count(self) -> int:
+        """The number of workers. `auto` must have been replaced by a number (`compute.workers.resolve_workers`)."""
+        assert self.workers != "auto"
+        return self.workers
 
     @property
     def capabilities(self) -> Algorithm:

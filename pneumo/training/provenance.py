@@ -12,7 +12,7 @@ from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
-from pneumo.spec.cores import scheduled_cores
+from pneumo.spec.cores import THREADS_VARIABLE, scheduled_cores
 from pneumo.spec.names import Tags
 
 TRAINING_FILES = (
@@ -45,9 +45,6 @@ because the digests of the parts identify its result."""
 
 LIBRARIES = ("tensorflow", "keras", "numpy", "pillow", "scikit-learn")
 """Distributions that compute the network, the pixels and the metrics."""
-
-THREADS_VARIABLE = "TF_NUM_INTRAOP_THREADS"
-"""The environment variable from which TensorFlow takes the number of threads of one operation when it starts."""
 
 
 def tags() -> dict[str, str]:

@@ -42,6 +42,30 @@ def test_a_gpu_is_named_grows_its_memory_and_has_its_precision(gpu: Gpu, fastest
     assert grown == [(gpu, True), (second, True)]
 
 
+def test_a_share_of_a_gpu_has_a_limit_instead_of_growth_through_the_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(gpu: Any, enabled: bool) -> None:
+        raise ValueError("Cannot set memory growth on device when virtual devices configured")  # as TensorFlow does
+
+    monkeypatch.setenv("PNEUMO_GPU_MEMORY", "37575")
+    limits: list[tuple[Any, int]] = []
+    for _ in range(2):  # it is called for each trial
+        find_device(
+            ["gpu"],
+            set_memory_growth=refuse,
+            limit_memory=lambda gpu, mebibytes: limits.append((gpu, mebibytes)),
+            details=lambda _: {},
+        )
+    assert limits == [("gpu", 37575)] * 2
+
+
+@pytest.mark.parametrize("memory", ["all", "37575"])
+def test_a_worker_that_was_given_a_gpu_does_not_train_on_the_cpu(monkeypatch: pytest.MonkeyPatch, memory: str) -> None:
+    monkeypatch.setenv("PNEUMO_GPU_MEMORY", memory)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(RuntimeError, match="TensorFlow finds no GPU, though the NVIDIA driver lists GPU 3; "):
+        find_device([])
+
+
 def test_a_gpu_that_says_nothing_of_itself_computes_in_float32() -> None:
     device = find_device(["gpu"], set_memory_growth=lambda *_: None, details=lambda _: {})
     assert device == Device("GPU", "gpu", "float32")

@@ -7,17 +7,26 @@ from typing import Any
 import pytest
 
 from pneumo.compute import workers
+from pneumo.compute.devices import Devices
 from pneumo.compute.footprint import largest_trial_memory, trial_memory
-from pneumo.compute.workers import DRIVER_MEMORY, count_trainings, plan_workers
+from pneumo.compute.gpus import Gpu
+from pneumo.compute.workers import DRIVER_MEMORY, count_trainings, plan_workers, resolve_workers
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.experiment_file import build_experiment
 from pneumo.spec.hyperparameters import TUTORIAL, Hyperparameters
 from pneumo.spec.network import count_parameters
 
 GB = 10**9
+CPU = Devices((), 64)
 
 
-def study(asked: int, trials: int = 30, *, hyperparameters: dict[str, Any] | None = None, **search: Any) -> Experiment:
+def gpus(number: int, share: float = 1.0) -> Devices:
+    return Devices(tuple(Gpu(str(n), "NVIDIA H100", 80 * GB) for n in range(number)), 64, share)
+
+
+def study(
+    asked: int | str, trials: int = 30, *, hyperparameters: dict[str, Any] | None = None, **search: Any
+) -> Experiment:
     document = {"name": "s", "search": {"workers": asked, "trials": trials} | search}
     return build_experiment(document | {"hyperparameters": hyperparameters or {"layers": [1, 2]}}, "test")
 
@@ -47,9 +56,51 @@ def test_workers_are_bounded_by_request_trials_and_memory(
 ) -> None:
     with_memory(monkeypatch, free, 64 * GB)
     experiment = study(asked)
-    plan, left = plan_workers(experiment), count_trainings(experiment, finished)
+    plan, left = plan_workers(experiment, CPU), count_trainings(experiment, finished)
     assert plan.workers(left) == expected
     assert plan.describe(left) == (reason and f"Workers: {expected} of {asked}: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("asked", "devices", "expected", "reason"),
+    [
+        (4, gpus(2), 2, "Workers: 2 of 4: 2 GPUs have room for 2; a smaller --gpu-share puts more on each"),
+        (4, gpus(1), 1, "Workers: 1 of 4: 1 GPU has room for 1; a smaller --gpu-share puts more on each"),
+        (4, gpus(2, 0.5), 4, None),
+        (1, gpus(4), 1, None),
+        (2, Devices((), 2), 2, None),
+        (
+            2,
+            Devices((), 1),
+            2,
+            "Workers: 2 share one core, which is no faster than fewer; --workers auto takes as many as pay",
+        ),
+    ],
+)
+def test_workers_are_bounded_by_gpus_and_more_than_cores_are_said(
+    monkeypatch: pytest.MonkeyPatch, asked: int, devices: Devices, expected: int, reason: str | None
+) -> None:
+    with_memory(monkeypatch, 64 * GB, 64 * GB)
+    plan = plan_workers(study(asked), devices)
+    assert (plan.workers(30), plan.describe(30)) == (expected, reason)
+
+
+@pytest.mark.parametrize(
+    ("devices", "expected"),
+    [
+        (Devices((), 1), 1),
+        (Devices((), 2), 1),
+        (Devices((), 9), 4),
+        (Devices((), 256), 64),
+        (gpus(4), 4),
+        (gpus(2, 0.5), 4),
+    ],
+)
+def test_auto_is_a_worker_for_each_share_of_a_gpu_or_for_every_two_cores(devices: Devices, expected: int) -> None:
+    experiment = study("auto")
+    assert resolve_workers(experiment, devices).search.workers == expected
+    assert "workers: auto" in experiment.to_yaml()
+    assert resolve_workers(study(3), devices) == study(3)
 
 
 def test_confirmations_count_as_trainings() -> None:
@@ -62,9 +113,9 @@ def test_shares_of_the_cores_do_not_depend_on_what_is_free_or_left(monkeypatch: 
     shares = set()
     for free in (1 * GB, 7 * GB, 16 * GB):
         with_memory(monkeypatch, free, 16 * GB)
-        shares.add(plan_workers(study(50)).shares)
+        shares.add(plan_workers(study(50), CPU).shares)
     assert shares == {(16 * GB - DRIVER_MEMORY) // trial_memory(TUTORIAL)}
-    assert plan_workers(study(50, 2)).shares == 2
+    assert plan_workers(study(50, 2), CPU).shares == 2
 
 
 def test_no_trial_of_a_study_needs_more_than_its_largest() -> None:

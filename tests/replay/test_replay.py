@@ -16,7 +16,7 @@ import pytest
 from mlflow.entities import Run, ViewType
 
 from pneumo.replay.__main__ import main
-from pneumo.spec.cores import usable_cores
+from pneumo.spec.cores import THREADS_VARIABLE, usable_cores
 from pneumo.spec.errors import RequestError
 from pneumo.training import provenance
 from tests.conftest import ROOT
@@ -287,7 +287,7 @@ def modules(node: ast.ImportFrom) -> list[str]:
 def test_threads_are_those_that_tensorflow_uses(
     variable: str, threads: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(provenance.THREADS_VARIABLE, variable)
+    monkeypatch.setenv(THREADS_VARIABLE, variable)
     assert provenance.thread_count() == (threads or len(os.sched_getaffinity(0)))
 
 

@@ -67,7 +67,7 @@ def run_search(tmp_path: Path, places: dict[int, LocalProcesses]) -> RunSearch:
         document = {"name": "s", "hyperparameters": {"epochs": 2} | block, "search": search}
         experiment: Experiment = build_experiment(document, "test")
         engine, recorder, output = open_engine(experiment, storage), MemoryRecorder(), io.StringIO()
-        workers = experiment.search.workers
+        workers = experiment.search.worker_count
         place = places.pop(workers, None) or LocalProcesses(train, warm_up, workers, ())
         with TrialListener(experiment, Console(file=output, width=200), engine.trials()) as listener:
             try:

@@ -42,7 +42,7 @@ def two_nodes() -> Iterator[Kept]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         from ray.cluster_utils import Cluster
 
-        options = {"num_cpus": 1, "include_dashboard": False}
+        options: dict[str, Any] = {"num_cpus": 1, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args={**options, "_temp_dir": folder})
         try:
             nodes = [cluster.add_node(**options)]
@@ -54,4 +54,4 @@ def two_nodes() -> Iterator[Kept]:
             yield kept
             kept.cluster.close()
         finally:
-            cluster.shutdown()
+            cluster.shutdown()  # type: ignore[no-untyped-call]
