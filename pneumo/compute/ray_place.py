@@ -146,7 +146,7 @@ class RayPlace:
                 if self._events:
                     return self._events.popleft()
                 self._fill_pool()
-                self._poll(max(0.0, min([until, *map(self._deadline, self._actors)]) - time.monotonic()))
+                self._poll(self._pause(until))
                 self._end_overdue()
                 self._hand_tasks()
                 self._check_outage()
@@ -299,6 +299,11 @@ class RayPlace:
         if any(message in output for message in CRASHES):
             return f"the worker process{where} crashed", True
         return f"the worker process{where} was ended from outside, or cannot be reached", False
+
+    def _pause(self, until: float) -> float:
+        """Return for how many seconds to wait for workers, before something else has to be looked at."""
+        next_look = time.monotonic() + min(POOL_SECONDS, self._outage)
+        return max(0.0, min([until, next_look, *map(self._deadline, self._actors)]) - time.monotonic())
 
     def _deadline(self, actor: _Actor) -> float:
         """Return the monotonic time in seconds at which the worker's trial is killed; infinity if there is none."""

@@ -81,13 +81,14 @@ def event(place: Any, kind: type) -> Any:
         assert isinstance(next_event, Progress), next_event
 
 
-def submit(place: Any, number: int, what: str, value: object = None) -> None:
-    """Submit a task as soon as the place has a free worker."""
+def submit(place: Any, what: str, *numbers: int, value: object = None) -> None:
+    """Submit tasks as soon as the place has a free worker for each."""
     for _ in range(PATIENCE):
-        if place.free:
+        if place.free >= len(numbers):
             break
         assert place.next_event(1) is None
-    place.submit(Task(number, (what, value)))
+    for number in numbers:
+        place.submit(Task(number, (what, value)))
 
 
 def gone(process: int) -> bool:
@@ -103,9 +104,9 @@ def gone(process: int) -> bool:
 
 def test_results_come_back_and_reports_come_in_order(place: Open) -> None:
     opened = place()
-    submit(opened, 3, "double", 21)
+    submit(opened, "double", 3, value=21)
     assert event(opened, Ended) == Ended(3, 42)
-    submit(opened, 4, "epochs", 4)
+    submit(opened, "epochs", 4, value=4)
     for epoch in range(1, 5):
         assert event(opened, Report) == Report(4, epoch, epoch / 10, {"val_auc": epoch / 10})
         opened.answer(4, True)
@@ -114,7 +115,7 @@ def test_results_come_back_and_reports_come_in_order(place: Open) -> None:
 
 def test_a_pruned_trial_stops_at_once(place: Open) -> None:
     opened = place()
-    submit(opened, 0, "epochs", 5)
+    submit(opened, "epochs", 0, value=5)
     for epoch in (1, 2):
         assert event(opened, Report).epoch == epoch
         opened.answer(0, epoch < 2)
@@ -123,8 +124,7 @@ def test_a_pruned_trial_stops_at_once(place: Open) -> None:
 
 def test_trials_run_at_the_same_time_in_different_processes(place: Open) -> None:
     opened = place(2)
-    for number in (0, 1):
-        submit(opened, number, "waits")
+    submit(opened, "waits", 0, 1)
     assert opened.free == 0
     processes = {event(opened, Report).value for _ in range(2)}
     assert len(processes) == 2
@@ -132,23 +132,23 @@ def test_trials_run_at_the_same_time_in_different_processes(place: Open) -> None
 
 def test_a_crash_is_told_and_the_next_trial_runs(place: Open) -> None:
     opened = place()
-    submit(opened, 0, "crash")
+    submit(opened, "crash", 0)
     event(opened, Report)
     opened.answer(0, True)
     died = event(opened, Died)
     assert (died.number, died.retry) == (0, False)
     assert "last words" in died.output
-    submit(opened, 1, "double", 1)
+    submit(opened, "double", 1, value=1)
     assert event(opened, Ended).result == 2
 
 
 def test_a_trial_whose_worker_is_killed_is_to_run_again(place: Open) -> None:
     opened = place()
-    submit(opened, 0, "waits")
+    submit(opened, "waits", 0)
     os.kill(int(event(opened, Report).value), signal.SIGKILL)
     died = event(opened, Died)
     assert (died.number, died.retry) == (0, True)
-    submit(opened, 1, "epochs", 1)
+    submit(opened, "epochs", 1, value=1)
     event(opened, Report)
     opened.answer(1, True)
     assert event(opened, Ended).result == [True]
@@ -156,7 +156,7 @@ def test_a_trial_whose_worker_is_killed_is_to_run_again(place: Open) -> None:
 
 def test_a_trial_that_takes_too_long_is_ended(place: Open) -> None:
     opened = place(limit=2.0)
-    submit(opened, 0, "waits")
+    submit(opened, "waits", 0)
     process = int(event(opened, Report).value)
     died = event(opened, Died)
     assert (died.reason, died.retry) == ("it took longer than trial_timeout, 2 s", False)
@@ -165,8 +165,7 @@ def test_a_trial_that_takes_too_long_is_ended(place: Open) -> None:
 
 def test_closing_leaves_no_process(place: Open) -> None:
     opened = place(2)
-    for number in (0, 1):
-        submit(opened, number, "waits")
+    submit(opened, "waits", 0, 1)
     processes = [int(event(opened, Report).value) for _ in range(2)]
     opened.close()
     assert all(map(gone, processes))
@@ -180,7 +179,7 @@ def test_a_worker_that_cannot_start_is_told(place: Open) -> None:
 
 def test_what_a_trial_sends_comes_in_order_and_before_its_end(ray: Kept, place: Open) -> None:
     opened = place()
-    submit(opened, 0, "sends", 5)
+    submit(opened, "sends", 0, value=5)
     for number in range(5):
         assert event(opened, Sent) == Sent(0, ("message", number))
         assert event(opened, Report).epoch == number + 1
@@ -193,7 +192,7 @@ def test_an_array_is_stored_once_and_mapped_by_the_workers(ray: Kept, place: Ope
     opened = place()
     stored = opened.put(np.ones((500, 64, 64), np.uint8))
     for number in (0, 1):
-        submit(opened, number, "sums", stored)
+        submit(opened, "sums", number, value=stored)
         assert event(opened, Ended).result == (500 * 64 * 64, False, False)
 
 
@@ -208,8 +207,7 @@ def test_a_lost_node_costs_no_trial_and_a_new_one_is_used(ray: Kept, place: Open
     if ray.add_node is None or ray.remove_node is None:
         pytest.skip("of a cluster only")
     opened = place(2)
-    for number in (0, 1):
-        submit(opened, number, "waits")
+    submit(opened, "waits", 0, 1)
     processes = {int(event(opened, Report).value) for _ in range(2)}
     ray.remove_node()
     died = event(opened, Died)
@@ -217,5 +215,5 @@ def test_a_lost_node_costs_no_trial_and_a_new_one_is_used(ray: Kept, place: Open
     assert sum(map(psutil.pid_exists, processes)) == 1
     assert opened.free == 0
     ray.add_node()
-    submit(opened, 2, "double", 1)
+    submit(opened, "double", 2, value=1)
     assert event(opened, Ended) == Ended(2, 2)

@@ -43,7 +43,7 @@ def two_nodes() -> Iterator[Kept]:
         from ray.cluster_utils import Cluster
 
         options: dict[str, Any] = {"num_cpus": 1, "include_dashboard": False}
-        cluster = Cluster(initialize_head=True, head_node_args={**options, "_temp_dir": folder})
+        cluster = Cluster(initialize_head=True, head_node_args={**options, "temp_dir": folder})
         try:
             nodes = [cluster.add_node(**options)]
             kept = Kept(
