@@ -16,8 +16,8 @@ from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from types import MappingProxyType
 
+from pneumo.compute.devices import find_devices
 from pneumo.compute.memory import count_oom_kills
 from pneumo.compute.place import Died, Ended, Event, PlaceError, Task
 from pneumo.compute.worker import Started, TrialFunction, work
@@ -80,11 +80,14 @@ class LocalProcesses:
         run: Function that runs a trial. It must be importable from a module.
         warm_up: Function that imports what trials need. It must be importable from a module.
         slots: Number of trials that run at the same time.
-        gpus: GPUs to assign to the slots in turn, as CUDA_VISIBLE_DEVICES names them. Without GPUs, the slots share the cores
-            evenly.
+        gpus: GPUs to assign to the slots in turn, as CUDA_VISIBLE_DEVICES names them; None for all that trials can use.
+            Without GPUs, the slots share the cores evenly.
         trial_timeout: Seconds after which a trial is killed; None for no limit.
         shares: Number of workers among which the cores are divided; None for `slots`.
-        environment: Further environment variables of each worker.
+        environment: Further environment variables of each worker; None for those of `find_devices`, or none if `gpus` is given.
+
+    Raises:
+        RequestError: CUDA_VISIBLE_DEVICES names a GPU that is not there, and `gpus` is None.
     """
 
     def __init__(
@@ -92,13 +95,16 @@ class LocalProcesses:
         run: TrialFunction,
         warm_up: Callable[[], None],
         slots: int = 1,
-        gpus: Sequence[str] = (),
+        gpus: Sequence[str] | None = None,
         trial_timeout: float | None = None,
         shares: int | None = None,
-        environment: Mapping[str, str] = MappingProxyType({}),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._run, self._warm_up, self._slots, self._shares = run, warm_up, slots, shares or slots
-        self._gpus, self._variables = tuple(gpus), dict(environment)
+        if gpus is None:
+            devices = find_devices()
+            gpus, environment = devices.ids, {**devices.environment, **(environment or {})}
+        self._gpus, self._variables = tuple(gpus), dict(environment or {})
         self._trial_timeout = trial_timeout
         self._last_watched = time.monotonic()
         self._context = multiprocessing.get_context("spawn")

@@ -29,8 +29,7 @@ class WorkerPlan:
             how much memory is free and how many trials are left. So a resumed study computes the same figures.
         free: Free memory in bytes.
         each: Memory in bytes of the largest trial.
-        gpus: Number of GPUs that trials can use.
-        cores: Number of cores that they can use.
+        devices: What trials train on.
         is_bounded_by_gpus: Whether there would be more slots with more GPUs.
     """
 
@@ -39,19 +38,28 @@ class WorkerPlan:
     shares: int
     free: int
     each: int
-    gpus: int
-    cores: int
+    devices: Devices
     is_bounded_by_gpus: bool = False
 
     def workers(self, trainings: int) -> int:
         """Return the number of workers for so many trainings at the same time."""
         return min(self.slots, trainings)
 
-    def describe(self, trainings: int) -> str | None:
+    def describe(self, trainings: int) -> str:
+        """Return what so many trainings run on, what is wrong with it, and why there are fewer workers than asked for.
+
+        Each is one line.
+        """
+        lines = [self.devices.describe(max(1, self.workers(trainings)))]
+        if self.devices.fault:
+            lines.append("Warning: this machine has a GPU, and no trial uses it")
+        return "\n".join([*lines, *([reason] if (reason := self.explain(trainings)) else [])])
+
+    def explain(self, trainings: int) -> str | None:
         """Return why there are fewer workers than asked for, or too many for the cores, in one line; None if all is well."""
-        workers = self.workers(trainings)
-        if not self.gpus and self.cores < workers == self.asked:
-            cores = "one core" if self.cores == 1 else f"{self.cores} cores"
+        workers, gpus = self.workers(trainings), len(self.devices.gpus)
+        if not gpus and self.devices.cores < workers == self.asked:
+            cores = "one core" if self.devices.cores == 1 else f"{self.devices.cores} cores"
             return (
                 f"Workers: {workers} share {cores}, which is no faster than fewer; --workers auto takes as many as pay"
             )
@@ -61,7 +69,7 @@ class WorkerPlan:
             left = "one training is left" if trainings == 1 else f"{trainings} trainings are left"
             return f"Workers: {workers} of {self.asked}: {left}"
         if self.is_bounded_by_gpus:
-            room = "1 GPU has room" if self.gpus == 1 else f"{self.gpus} GPUs have room"
+            room = "1 GPU has room" if gpus == 1 else f"{gpus} GPUs have room"
             return f"Workers: {workers} of {self.asked}: {room} for {workers}; a smaller --gpu-share puts more on each"
         return (
             f"Workers: {workers} of {self.asked}: memory allows {workers} "
@@ -93,7 +101,7 @@ def plan_workers(experiment: Experiment, devices: Devices) -> WorkerPlan:
 
     slots, shares = fit(free), min(fit(total_memory()), count_trainings(experiment))
     most = devices.slots or asked
-    return WorkerPlan(asked, min(slots, most), shares, free, each, len(devices.gpus), devices.cores, most < slots)
+    return WorkerPlan(asked, min(slots, most), shares, free, each, devices, most < slots)
 
 
 def count_trainings(experiment: Experiment, finished_trials: int = 0) -> int:

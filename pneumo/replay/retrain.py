@@ -36,7 +36,6 @@ def open_worker(recorded: RecordedTraining) -> Iterator[Place]:
 
     Raises `RequestError` if no worker can run.
     """
-    from pneumo.compute.devices import find_devices
     from pneumo.compute.local import LocalProcesses
     from pneumo.compute.place import PlaceError
     from pneumo.training import trial
@@ -44,10 +43,7 @@ def open_worker(recorded: RecordedTraining) -> Iterator[Place]:
     # The worker inherits the variable, so it must be set before the worker starts.
     if (threads := recorded.run.tags.get(Tags.THREADS, "")).isdigit():
         os.environ[THREADS_VARIABLE] = threads
-    devices = find_devices()
-    place = LocalProcesses(
-        trial.replay_trial, trial.warm_up_deterministic, gpus=devices.ids, environment=devices.environment
-    )
+    place = LocalProcesses(trial.replay_trial, trial.warm_up_deterministic)
     try:
         yield place
     except PlaceError as error:

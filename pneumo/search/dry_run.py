@@ -16,7 +16,7 @@ from pneumo.data.pictures import Source, describe_patients
 from pneumo.data.split import count_split, describe_split
 from pneumo.engines.engine_table import open_engine
 from pneumo.search.preflight import audit_command, disk_needs
-from pneumo.search.screen import describe_place, describe_search, describe_warnings
+from pneumo.search.screen import describe_search, describe_warnings
 from pneumo.spec.candidate import Candidate, Done
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.wording import describe_candidate, describe_skipped
@@ -63,6 +63,5 @@ def show_dry_run(experiment: Experiment, source: Source, findings: Sequence[Find
         say(console, line)
     for line in describe_needs(disk_needs(experiment, source)):
         say(console, line)
-    for line in describe_place(plan_workers(experiment, devices), devices, count_trainings(experiment)):
-        say(console, line)
+    say(console, plan_workers(experiment, devices).describe(count_trainings(experiment)))
     say(console, "--dry-run --yaml prints every setting of the experiment.")

@@ -10,7 +10,6 @@ from pneumo.compute.devices import Devices, find_devices
 from pneumo.compute.footprint import largest_trial_memory
 from pneumo.compute.place import Place, PlaceError
 from pneumo.compute.workers import plan_workers, resolve_workers
-from pneumo.search.screen import describe_place
 from pneumo.spec.compute import check_ray_address
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment
@@ -33,7 +32,7 @@ class PlacePlan(Protocol):
         """Start the first worker, and return the place."""
         ...
 
-    def describe(self, trainings: int) -> list[str]:
+    def describe(self, trainings: int) -> str:
         """Return what so many trainings run on, a line each."""
         ...
 
@@ -87,8 +86,8 @@ class _OnThisMachine:
             self._devices.environment,
         )
 
-    def describe(self, trainings: int) -> list[str]:
-        return describe_place(self._workers, self._devices, trainings)
+    def describe(self, trainings: int) -> str:
+        return self._workers.describe(trainings)
 
 
 @dataclass(frozen=True)
@@ -130,13 +129,13 @@ class _OnRay:
             cluster.close()
             raise
 
-    def describe(self, trainings: int) -> list[str]:
+    def describe(self, trainings: int) -> str:
         room = self._room
         where = f"Ray ({self._address}), {count_of(room.nodes, 'node')} with room for {count_of(room.trials, 'trial')}"
         line = f"Training on: {where} at a time, each with {room.needs.describe()}"
         if self._slots is None or room.trials >= self._slots:
-            return [line]
-        return [line, f"Workers: {room.trials} of {self._slots} have room; others start when nodes join"]
+            return line
+        return f"{line}\nWorkers: {room.trials} of {self._slots} have room; others start when nodes join"
 
     def _open_on(self, cluster: RayCluster) -> Place:
         from pneumo.compute.ray_place import RayPlace, fit_needs

@@ -27,8 +27,6 @@ from pneumo.spec.wording import (
 )
 
 if TYPE_CHECKING:
-    from pneumo.compute.devices import Devices
-    from pneumo.compute.workers import WorkerPlan
     from pneumo.data.audit import Finding
 
 TRIAL_INDENT = 18
@@ -263,22 +261,6 @@ def describe_search(experiment: Experiment, finished: int = 0) -> str:
         f"Study {experiment.name}: {trials} by {search.engine}/{search.algorithm} for "
         f"{' and '.join(search.objectives)}, pruner {search.pruner}; searched: {', '.join(names) or 'nothing'}"
     )
-
-
-def describe_place(plan: WorkerPlan, devices: Devices, trainings: int) -> list[str]:
-    """Return what so many trainings run on, what is wrong with it, and why there are fewer workers than asked for.
-
-    Args:
-        plan: The workers.
-        devices: What they can train on.
-        trainings: How many trainings are left.
-    """
-    lines = [devices.describe(max(1, plan.workers(trainings)))]
-    if devices.fault:
-        lines.append("Warning: this machine has a GPU, and no trial uses it")
-    if fewer := plan.describe(trainings):
-        lines.append(fewer)
-    return lines
 
 
 def describe_warnings(findings: Sequence[Finding], audit_command: str) -> list[str]:

@@ -168,8 +168,7 @@ def _run_steps(request: SearchRequest, place: Place, plan: PlacePlan) -> int:
         request.findings,
         audit_command(experiment),
     )
-    for line in plan.describe(count_trainings(experiment, finished)):
-        say(console, line)
+    say(console, plan.describe(count_trainings(experiment, finished)))
     outcome = _train(request, study, data, place, interruption)
     if not outcome.is_sent:
         return study.flush.report_unsent(command, interrupted=interruption())

@@ -249,7 +249,7 @@ class SearchSpec(BaseModel):
             description="Number of trials that are trained at the same time. auto: as many as there are GPUs, or shares of "
             "GPUs; without a GPU, one for every two cores."
         ),
-        WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": MOST_WORKERS}, {"const": "auto"}]}),
+        WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": MOST_WORKERS}, {"enum": ["auto"]}]}),
     ] = 1
     gpu_share: Annotated[
         float,

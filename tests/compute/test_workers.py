@@ -58,7 +58,7 @@ def test_workers_are_bounded_by_request_trials_and_memory(
     experiment = study(asked)
     plan, left = plan_workers(experiment, CPU), count_trainings(experiment, finished)
     assert plan.workers(left) == expected
-    assert plan.describe(left) == (reason and f"Workers: {expected} of {asked}: {reason}")
+    assert plan.explain(left) == (reason and f"Workers: {expected} of {asked}: {reason}")
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,18 @@ def test_workers_are_bounded_by_gpus_and_more_than_cores_are_said(
 ) -> None:
     with_memory(monkeypatch, 64 * GB, 64 * GB)
     plan = plan_workers(study(asked), devices)
-    assert (plan.workers(30), plan.describe(30)) == (expected, reason)
+    assert (plan.workers(30), plan.explain(30)) == (expected, reason)
+
+
+def test_a_plan_says_on_what_trials_train_and_why_there_are_fewer_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_memory(monkeypatch, 64 * GB, 64 * GB)
+    unusable = Devices((), 2, fault="install the GPU libraries with `make gpu`")
+    assert plan_workers(study(3), unusable).describe(2).splitlines() == [
+        "Training on: CPU, 2 cores, 2 trials at a time (no usable GPU: install the GPU libraries with `make gpu`)",
+        "Warning: this machine has a GPU, and no trial uses it",
+        "Workers: 2 of 3: 2 trainings are left",
+    ]
+    assert plan_workers(study(2), gpus(2)).describe(9) == "Training on: 2 x NVIDIA H100"
 
 
 @pytest.mark.parametrize(

@@ -249,6 +249,7 @@ IGNORED_IMPORTS = {
     "compute.place": "messages between processes",
     "data.pictures": "digests identify the pictures",
     "evidence.tables": "writes figures as text",
+    "spec.cores": "how many batches are prepared at once, in the same order",
     "spec.errors": "messages",
     "spec.experiment": "settings of the pictures, which digests identify",
     "spec.names": "names in MLflow",

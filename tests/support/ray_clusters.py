@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,10 +41,12 @@ def two_nodes() -> Iterator[Kept]:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_TMPDIR", folder)  # Ray writes there, in a folder `ray`, which cluster is the current one
+        Path(folder, "ray").mkdir()
         from ray.cluster_utils import Cluster
 
         options: dict[str, Any] = {"num_cpus": 1, "include_dashboard": False}
-        cluster = Cluster(initialize_head=True, head_node_args={**options, "temp_dir": folder})
+        cluster = Cluster(initialize_head=True, head_node_args={**options, "temp_dir": f"{folder}/ray"})
         try:
             nodes = [cluster.add_node(**options)]
             kept = Kept(
