@@ -10,6 +10,7 @@ import fcntl
 import os
 import platform
 import queue
+import re
 import shutil
 import tempfile
 import threading
@@ -36,6 +37,8 @@ CRASHED = "pneumo: the worker process ended by an error"
 """A line in the output of a worker that ended itself."""
 
 _FOLDER = "pneumo-worker-"
+
+_FRAME = re.compile(r" @ +0x|^Extension modules: ")
 
 _OUTPUT, _LOCK = "output.txt", ".lock"
 
@@ -196,11 +199,16 @@ class RayWorker:
 
 def read_output(folder: str) -> str:
     """Return the end of what a dead worker of this machine wrote, and remove its folder."""
-    from pneumo.compute.local import _read_end
+    from pneumo.compute.local import OUTPUT_END
 
-    output = _read_end(Path(folder) / _OUTPUT)
+    try:
+        lines = Path(folder, _OUTPUT).read_text(errors="replace").splitlines(keepends=True)
+    except OSError:
+        lines = []
     shutil.rmtree(folder, ignore_errors=True)
-    return output
+    # After a crash, Ray writes each frame of its own code twice, and Python a line with all extension modules. Both are longer
+    # than the report, and what the trial wrote last stands before them.
+    return "".join(line for line in lines if not _FRAME.search(line))[-OUTPUT_END:]
 
 
 def _make_folder() -> tuple[Path, int]:
