@@ -146,3 +146,7 @@ class Place(Protocol):
 
 class PlaceError(Exception):
     """No trial can be run at this place. The message gives the reason in one line."""
+
+
+class PlaceOutageError(Exception):
+    """A place that could run trials has been away for too long. The message gives the reason in one line."""

@@ -20,9 +20,9 @@ from __future__ import annotations
 import contextlib
 import json
 import zipfile
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
@@ -72,6 +72,7 @@ class Prepared:
         folder: The folder of the cache.
         classes: The names of the labels 0 and 1.
         patients_known: How the patients of all pictures are known, as `describe_patients` says.
+        stored: For a process that does not see `folder`: by size, a function that returns the pixels. Empty elsewhere.
     """
 
     kind: str
@@ -89,14 +90,17 @@ class Prepared:
     folder: Path
     classes: tuple[str, str] = CLASSES
     patients_known: str = ""
+    stored: Mapping[int, Callable[[], NDArray[np.uint8]]] = field(default_factory=dict, repr=False)
 
     def pixels(self, size: int) -> NDArray[np.uint8]:
-        """Return all pictures at one of `sizes` as a read-only memory map, uint8 (n, size, size).
+        """Return all pictures at one of `sizes` as a read-only array that is mapped into memory, uint8 (n, size, size).
 
         Raises `RequestError` if the cache was deleted.
         """
         if size not in self.sizes:
             raise ValueError(f"{size} pixels were not prepared; there is {self.sizes}")
+        if size in self.stored:
+            return self.stored[size]()
         pixels = _map_pixels(self.folder, size, len(self.names))
         if pixels is None:
             raise RequestError(f"{self.folder}: the prepared pictures are gone; the same command prepares them again")

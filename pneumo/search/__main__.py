@@ -35,6 +35,9 @@ python -m pneumo.search experiments/article.yaml --set layers=2 --set search.pru
 python -m pneumo.search experiments/article.yaml --engine keras-tuner --name article-bayesian\n
   the same space, with Keras Tuner as the engine
 
+python -m pneumo.search experiments/article.yaml --data chest-xray-pneumonia.zip --ray auto\n
+  the same trials on the Ray cluster that this machine belongs to
+
 python -m pneumo.search --watch article\n
   show how far a study is that runs elsewhere; reads only
 
@@ -77,6 +80,13 @@ def main(
     gpu_share: Annotated[
         float | None, typer.Option(metavar="F", help="Share of a GPU for each trial: 0.5 puts two on one.")
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Train on a Ray cluster: auto, local, HOST:PORT or ray://HOST:PORT. Without --workers, on all of it.",
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -118,6 +128,7 @@ def main(
     from pneumo.console.display import open_console
     from pneumo.data.sources import open_source
     from pneumo.search.dry_run import show_dry_run
+    from pneumo.search.places import check_ray_request
     from pneumo.search.preflight import check_leaks
     from pneumo.search.steps import SearchRequest, run_search
     from pneumo.spec.experiment_file import read_experiment
@@ -136,13 +147,15 @@ def main(
     if yaml:
         print(request.to_yaml().rstrip())
         return OK
+    if ray is not None:
+        check_ray_request(ray)
     source = open_source(request.data)
     findings = check_leaks(source, request)
     console = open_console()
     if dry_run:
         show_dry_run(request, source, findings, console)
         return OK
-    return run_search(SearchRequest(request, source, findings, storage, context.obj, console))
+    return run_search(SearchRequest(request, source, findings, storage, context.obj, console, ray))
 
 
 def _quickstart() -> Path:

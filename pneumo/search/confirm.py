@@ -80,6 +80,7 @@ def confirm_best(
         f"Ended: {ending.reason}. Confirming the best trials with {count_of(confirm.seeds, 'other seed')} each:",
     )
     schedule = _Confirmations(missing, recorder, FailureStreak(experiment.search.max_failures))
+    place.start(len(missing))
     latest_end = max((trial.result.ended for trial in finished_trials), default=0.0)
     retries = experiment.search.retries
     with ConfirmationListener(experiment, console, len(missing)) as listener:

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from pneumo.compute import disk
-from pneumo.compute.devices import find_devices
-from pneumo.compute.place import Place, PlaceError
-from pneumo.compute.workers import WorkerPlan, count_trainings, plan_workers, resolve_workers
+from pneumo.compute.place import Place, PlaceError, PlaceOutageError
+from pneumo.compute.workers import count_trainings
 from pneumo.console.command import INTERRUPTED, NOTHING_FIT, TypedCommand, describe_error, hold_folder_lock
 from pneumo.console.display import progress_bar, say
 from pneumo.console.signals import Interruption
 from pneumo.search.confirm import confirm_best, missing_confirmations
 from pneumo.search.flush import Flush
 from pneumo.search.loop import Ending, TrainingLoop
+from pneumo.search.places import PlacePlan, plan_place
 from pneumo.search.preflight import (
     audit_command,
     check_databases,
@@ -62,6 +62,7 @@ class SearchRequest:
         storage: URL of the database of the study.
         command: The search as it was typed.
         console: Where the output goes.
+        ray: Address of the Ray cluster on which trials run; None for processes of this machine.
     """
 
     experiment: Experiment
@@ -70,6 +71,7 @@ class SearchRequest:
     storage: str
     command: TypedCommand
     console: Console
+    ray: str | None = None
 
 
 @dataclass(frozen=True)
@@ -103,29 +105,17 @@ def run_search(request: SearchRequest) -> int:
     Raises:
         RequestError: The study cannot be run as it was asked for.
     """
-    from pneumo.compute.local import LocalProcesses
     from pneumo.engines.study_lock import lock_study
-    from pneumo.training import trial
 
+    name, command, console = request.experiment.name, request.command, request.console
     check_databases(request.storage)
-    devices = find_devices(request.experiment.search.gpu_share)
-    experiment, command, console = resolve_workers(request.experiment, devices), request.command, request.console
-    request, name, search = replace(request, experiment=experiment), experiment.name, experiment.search
+    plan = plan_place(request.experiment, request.ray)
     refusal = f"study {name}: another search in this folder works on it; wait for it, or choose another --name"
     with lock_study(name, request.storage), hold_folder_lock(name, refusal):
         # The first worker starts at once, so that it imports TensorFlow while the study is opened here.
-        plan = plan_workers(experiment, devices)
-        place = LocalProcesses(
-            trial.run_trial,
-            trial.warm_up,
-            plan.slots,
-            devices.ids,
-            search.trial_timeout,
-            plan.shares,
-            devices.environment,
-        )
+        place = plan.open()
         try:
-            return _run_steps(request, place, plan)
+            return _run_steps(replace(request, experiment=plan.experiment), place, plan)
         except KeyboardInterrupt:
             say_resume(console, "\nInterrupted.", command)
             return INTERRUPTED
@@ -146,10 +136,10 @@ def service_errors() -> tuple[type[Exception], ...]:
     from pneumo.engines.retrying import OutageError
     from pneumo.tracking.store import ERRORS
 
-    return (*ERRORS, *storage_errors(), OutageError, FullDiskError)
+    return (*ERRORS, *storage_errors(), OutageError, PlaceOutageError, FullDiskError)
 
 
-def _run_steps(request: SearchRequest, place: Place, plan: WorkerPlan) -> int:
+def _run_steps(request: SearchRequest, place: Place, plan: PlacePlan) -> int:
     experiment, command, console = request.experiment, request.command, request.console
     interruption, flush = Interruption(), _open_flush(request)
     if not flush.send_left_over():
@@ -349,7 +339,7 @@ def _describe_failure(error: Exception) -> str:
     """Return why a search was broken off, in one line."""
     from pneumo.engines.retrying import OutageError
 
-    if isinstance(error, FullDiskError):
+    if isinstance(error, FullDiskError | PlaceOutageError):
         return str(error)
     text = str(error) if isinstance(error, OutageError) else f"the search ended by an error: {describe_error(error)}"
     return f"{text}; {disk.describe_full_disk(error)}" if disk.is_full_disk(error) else text

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from pneumo.spec.algorithms import algorithms_supporting
+from pneumo.spec.compute import ComputeSpec
 from pneumo.spec.errors import Fault, SettingError, check_known, collect_faults
 from pneumo.spec.hyperparameters import Value
 from pneumo.spec.objective import STRESS_OBJECTIVES
@@ -161,6 +162,9 @@ class Experiment(_Block):
     promote: Annotated[
         PromoteSpec, Field(description="Which trial is promoted, its operating point, and the gate that it must pass.")
     ] = PromoteSpec()
+    compute: Annotated[ComputeSpec, Field(description="With --ray: what each trial takes of the cluster.")] = (
+        ComputeSpec()
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -171,7 +171,9 @@ FREE_SETTINGS = {
     "search.trials",
     "search.workers",
 }
-"""Settings that may change when a study is resumed. Those of the block `promote` may change too."""
+"""Settings that may change when a study is resumed. Those of `FREE_BLOCKS` may change too."""
+
+FREE_BLOCKS = ("promote.", "compute.")
 
 
 def setting_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -188,7 +190,7 @@ def setting_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     flat_before, flat_now = _flatten(_in_current_form(before)), _flatten(_in_current_form(now))
     for key in sorted(set(flat_before) | set(flat_now)):
         old, new = flat_before.get(key), flat_now.get(key)
-        if old != new and key not in FREE_SETTINGS and not key.startswith("promote."):
+        if old != new and key not in FREE_SETTINGS and not key.startswith(FREE_BLOCKS):
             changes.append(f"{key} was {_to_inline_yaml(old)}, now {_to_inline_yaml(new)}")
     return changes
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel
 
+from pneumo.spec.compute import ComputeSpec
 from pneumo.spec.experiment import DataSpec, Experiment, PhantomSpec
 from pneumo.spec.hyperparameters import NAMES
 from pneumo.spec.promotion import PromoteSpec
@@ -19,6 +20,7 @@ BLOCKS: Mapping[str, type[BaseModel]] = {
     "search.confirm": ConfirmSpec,
     "search.keep": KeepSpec,
     "promote": PromoteSpec,
+    "compute": ComputeSpec,
 }
 """The models of the blocks of an experiment, by dotted key."""
 

@@ -23,6 +23,7 @@ from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatch
 from pneumo.spec.names import Metrics
 from pneumo.tracking.operations import PLOT_VALUES, DrawPlots, LogBatch, LogModel, MetricPoint, metric_points
 from pneumo.tracking.outbox import Outbox
+from pneumo.tracking.sent_outbox import SentOutbox
 
 MODEL_PACKAGES = ("tensorflow", "keras", "numpy")
 """Packages that a loaded model needs besides MLflow, pinned to the versions that trained it."""
@@ -54,12 +55,12 @@ class TrialLog:
     of them. So the objective comes first, and system metrics wait until an epoch was logged.
 
     Attributes:
-        outbox: The study's outbox.
+        outbox: The study's outbox, or what sends operations to it from another machine.
         run: The run's id or key.
         first: The metric of an epoch that is to be the run's first: the objective's; None to take them as they come.
     """
 
-    outbox: Outbox
+    outbox: Outbox | SentOutbox
     run: str
     first: str | None = None
     _begun: threading.Event = field(default_factory=threading.Event, init=False, repr=False, compare=False)

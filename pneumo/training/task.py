@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pneumo.evidence.attention import HeatMaps
     from pneumo.evidence.stress import StressPredictions
     from pneumo.tracking.outbox import Outbox
+    from pneumo.tracking.sent_outbox import SentOutbox
 
 MAX_ERROR_LENGTH = 500
 """Largest number of letters of a failed trial's error. The whole stack trace is an artifact."""
@@ -47,7 +48,7 @@ class TrialTask:
     study: str
     candidate: Candidate
     run_id: str
-    outbox: Outbox | None
+    outbox: Outbox | SentOutbox | None
     objectives: tuple[str, ...]
     seed: int
     data: Prepared

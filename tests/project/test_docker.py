@@ -113,7 +113,7 @@ def test_there_is_no_password_but_the_users() -> None:
         for name, value in service.get("environment", {}).items()
         if "PASSWORD" in name
     ]
-    assert given == [setting] * 5  # the services that use a database
+    assert given == [setting] * 6  # the services that use a database
     assert not re.search(r"PASSWORD:?-", COMPOSE), "a default password is public"
     assert not re.search(r"://[^/@\s]*:[^/@\s]*@", COMPOSE), "a password in a URL is written to logs"
     assert "\nPOSTGRES_PASSWORD=\n" in (DOCKER / ".env.example").read_text()
@@ -203,3 +203,10 @@ def test_a_promotion_reads_the_pictures_that_were_searched() -> None:
     same = ("environment", "volumes", "depends_on", "image", "build")
     assert {key: promote[key] for key in same} == {key: search[key] for key in same}
     assert promote["entrypoint"] == ["python", "-m", "pneumo.promote", "--data", "/data"]
+
+
+def test_the_slurm_script_is_a_script() -> None:
+    script = DOCKER / "slurm" / "search.sbatch"
+    done = subprocess.run(["bash", "-n", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert script.read_text().startswith("#!/bin/bash\n")
