@@ -14,6 +14,9 @@ from pneumo.spec.search import SearchSpec
 from pneumo.spec.stopping import common_cause, trials_since_improvement
 from pneumo.spec.wording import count_of
 
+LOOK = 1.0
+"""Seconds after which a search that shares its study looks again at what the others have finished."""
+
 
 class FailureStreak:
     """The failed trainings in a row."""
@@ -37,13 +40,20 @@ class FailureStreak:
 
 
 class Study:
-    """A `Schedule` of the trials that an engine proposes. The time of the budget starts when it is made."""
+    """A `Schedule` of the trials that an engine proposes.
 
-    def __init__(self, search: SearchSpec, engine: Engine) -> None:
+    Args:
+        search: The budget.
+        engine: The engine.
+        elapsed: Seconds of `search.timeout` that are over when it is made.
+    """
+
+    def __init__(self, search: SearchSpec, engine: Engine, elapsed: float = 0.0) -> None:
         self._search, self._engine = search, engine
         self._finished_trials = list(engine.trials())
         self._failures = FailureStreak(search.max_failures)
-        self._started_at = time.monotonic()
+        self._started_at = time.monotonic() - elapsed
+        self._looked_at = time.monotonic()
 
     def next(self, running: int) -> Training | Wait | Ending:
         if ending := self._ending(running):
@@ -63,11 +73,18 @@ class Study:
             result = replace(result, history=())  # what was reported is another metric
         self._engine.tell(result)
         self._failures.add(result)
-        self._finished_trials.append(Trial(training.candidate, result))
+        if self._search.shared:
+            self._look()
+        else:
+            self._finished_trials.append(Trial(training.candidate, result))
 
     def _ending(self, running: int) -> Ending | None:
         """Return why no further trial is started, if the budget is spent or trial after trial failed."""
         search = self._search
+        if search.shared:
+            running = 0  # the engine counts what is under way, here and elsewhere
+            if time.monotonic() - self._looked_at >= LOOK:
+                self._look()
         if len(self._finished_trials) + running >= search.trials:
             return Ending("the only trial is done" if search.trials == 1 else f"all {search.trials} trials are done")
         if ending := self._failures.ending:
@@ -80,3 +97,8 @@ class Study:
         if search.timeout is not None and time.monotonic() - self._started_at >= search.timeout:
             return Ending(f"the time of {search.timeout:.0f} s is over")
         return None
+
+    def _look(self) -> None:
+        """Read the finished trials of all searches that share the study."""
+        self._finished_trials = list(self._engine.trials())
+        self._looked_at = time.monotonic()

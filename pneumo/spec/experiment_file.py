@@ -162,7 +162,9 @@ FREE_SETTINGS = {
     "search.max_failures",
     "search.outage",
     "search.patience",
+    "search.shared",
     "search.stress",
+    "search.takeover",
     "search.terminator",  # removed; earlier versions recorded it
     "search.timeout",
     "search.trial_timeout",

@@ -20,6 +20,7 @@ from pneumo.spec.names import Artifacts, Params, Tags
 from pneumo.spec.run import STATUS, End, RecordedRun, Role, Status, format_parameter
 from pneumo.tracking.find import find_experiment, study_run
 from pneumo.tracking.operations import (
+    CloseEarlier,
     CreateRun,
     DiscardModel,
     LogBatch,
@@ -204,6 +205,8 @@ def start_trial(
     experiment_yaml: str | None = None,
     role: Role = "trial",
     extra_tags: Mapping[str, str] | None = None,
+    *,
+    close_earlier: bool = False,
 ) -> str:
     """Append the start of a trial's run, and return the run's key.
 
@@ -216,6 +219,7 @@ def start_trial(
         experiment_yaml: The experiment, written as an artifact.
         role: `confirm` if the trial is trained again with another seed.
         extra_tags: Further tags of the run.
+        close_earlier: Whether runs of this trial that another search left RUNNING are closed as killed.
     """
     outbox, key = study.outbox, new_key()
     name = f"trial-{number:04d}" if role == "trial" else f"confirm-{number:04d}-seed-{seed}"
@@ -227,6 +231,8 @@ def start_trial(
         **(extra_tags or {}),
     }
     outbox.append(key, CreateRun(study.experiment_id, name, now(), tags))
+    if close_earlier:
+        outbox.append(key, CloseEarlier())
     params = {parameter: format_parameter(value) for parameter, value in parameters.items()}
     outbox.append(key, LogBatch(params=params | {Params.SEED: str(seed)}))
     if pictures:
