@@ -50,10 +50,10 @@ _HEARTBEATS = sqlalchemy.text(
 
 
 class SharedOptunaEngine(OptunaEngine):
-    """An `Engine` on an Optuna study that several searches share.
+    """An `Engine` on an Optuna study that several searches share. It counts the trials of all of them.
 
     `ask` answers `Wait` while every trial of the budget is finished or under way, since one that is under way elsewhere may
-    have to be taken over.
+    have to be taken over. When all are finished, it answers `Done`.
 
     Args:
         experiment: The experiment.
@@ -135,15 +135,19 @@ class SharedOptunaEngine(OptunaEngine):
         else:
             numbered = [trial for _, trial in numbered_trials(optuna_trials) if trial.state != TrialState.WAITING]
             if len(numbered) >= self._search.trials:
-                return Wait()
+                return self._wait_or(Done(f"all {self._search.trials} trials are done", exhausted=False))
         proposal = super().ask()
         if isinstance(proposal, Candidate):
             self._own(self._under_way[proposal.number]._trial_id)
             self._driver.lost.discard(proposal.number)
             self._driver.under_way.add(proposal.number)
-        elif self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            return Wait()  # one of these trials may have to be taken over
-        return proposal
+            return proposal
+        return self._wait_or(proposal)
+
+    def _wait_or(self, answer: Wait | Done) -> Wait | Done:
+        """Return `Wait` while a trial is under way anywhere, since it may have to be taken over; then the answer."""
+        under_way = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return Wait() if under_way else answer
 
     def _take_notice(self) -> list[FrozenTrial]:
         """Return all trials of Optuna, after taking notice of those that other searches have added."""

@@ -14,9 +14,6 @@ from pneumo.spec.search import SearchSpec
 from pneumo.spec.stopping import common_cause, trials_since_improvement
 from pneumo.spec.wording import count_of
 
-LOOK = 1.0
-"""Seconds after which a search that shares its study looks again at what the others have finished."""
-
 
 class FailureStreak:
     """The failed trainings in a row."""
@@ -53,14 +50,13 @@ class Study:
         self._finished_trials = list(engine.trials())
         self._failures = FailureStreak(search.max_failures)
         self._started_at = time.monotonic() - elapsed
-        self._looked_at = time.monotonic()
 
     def next(self, running: int) -> Training | Wait | Ending:
         if ending := self._ending(running):
             return ending
         proposal = self._engine.ask()
         if isinstance(proposal, Done):
-            return Ending(proposal.reason, exhausted=True)
+            return Ending(proposal.reason, exhausted=proposal.exhausted)
         return proposal if isinstance(proposal, Wait) else Training(proposal)
 
     def report(self, training: Training, epoch: int, value: float) -> bool:
@@ -74,7 +70,7 @@ class Study:
         self._engine.tell(result)
         self._failures.add(result)
         if self._search.shared:
-            self._look()
+            self._finished_trials = list(self._engine.trials())
         else:
             self._finished_trials.append(Trial(training.candidate, result))
 
@@ -83,8 +79,6 @@ class Study:
         search = self._search
         if search.shared:
             running = 0  # the engine counts what is under way, here and elsewhere
-            if time.monotonic() - self._looked_at >= LOOK:
-                self._look()
         if len(self._finished_trials) + running >= search.trials:
             return Ending("the only trial is done" if search.trials == 1 else f"all {search.trials} trials are done")
         if ending := self._failures.ending:
@@ -97,8 +91,3 @@ class Study:
         if search.timeout is not None and time.monotonic() - self._started_at >= search.timeout:
             return Ending(f"the time of {search.timeout:.0f} s is over")
         return None
-
-    def _look(self) -> None:
-        """Read the finished trials of all searches that share the study."""
-        self._finished_trials = list(self._engine.trials())
-        self._looked_at = time.monotonic()

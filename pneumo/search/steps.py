@@ -382,9 +382,14 @@ def _open_record(
 
     Searches that share the study do this one after the other, so that they have one run.
     """
+    from pneumo.tracking.study import read_study
+
     driver, store, flush = study.driver, study.store, study.flush
     with driver.turn() if driver else contextlib.nullcontext():
         sharing = Sharing(driver.others() is None, driver.elapsed) if driver else None
+        if sharing and not sharing.is_alone:
+            record = read_study(store, request.experiment.name, study.engine.id)
+            check_same_data(record, data, request.experiment.name, finished=1)
         recorder = StudyRecorder(
             store, flush.outbox, sender, request.experiment, data, study.engine, request.findings, sharing
         )
