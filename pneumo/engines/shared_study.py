@@ -19,11 +19,16 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from pneumo.engines.storage_url import parse_storage_url, storage_error
-from pneumo.engines.study_lock import AdvisoryLock, connect, lock_key
+from pneumo.engines.study_lock import CONNECTION, SERVER_KEEPALIVE, AdvisoryLock, lock_key
 from pneumo.spec.errors import RequestError
 
 LONGEST_TURN = 120
 """Seconds after which PostgreSQL ends the turn of a search that does nothing any more, because its machine is suspended."""
+
+
+_BEGIN_TURN = sqlalchemy.text(
+    "SELECT set_config('idle_in_transaction_session_timeout', :limit, true), pg_advisory_xact_lock(:key)"
+)
 
 
 class Driver:
@@ -42,7 +47,11 @@ class Driver:
         self.under_way, self.lost = set[int](), set[int]()
         self._stop_heart: Callable[[], None] = lambda: None
         self._began_at = time.monotonic()
-        self._name, self._url = name, url
+        self._name = name
+        # No limit of connections: a call that hangs during an outage may still have one.
+        self._database = sqlalchemy.create_engine(
+            url, connect_args=CONNECTION, pool_size=1, max_overflow=-1, pool_pre_ping=True
+        )
         with self.turn():
             self._lock = AdvisoryLock(name, url, shared=True)
             self.is_first = self._lock.other_owners() is None
@@ -54,13 +63,10 @@ class Driver:
         Raises:
             SQLAlchemyError: The database does not answer; or, on leaving, it has ended the turn in the meantime.
         """
-        with connect(self._url) as database:
-            database.exec_driver_sql("BEGIN")
-            database.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = '{LONGEST_TURN}s'")
-            turn = {"key": lock_key(self._name, "turn")}
-            database.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)"), turn)
+        with self._database.begin() as database:
+            database.execute(SERVER_KEEPALIVE)
+            database.execute(_BEGIN_TURN, {"limit": f"{LONGEST_TURN}s", "key": lock_key(self._name, "turn")})
             yield
-            database.exec_driver_sql("COMMIT")
 
     @property
     def elapsed(self) -> float:
@@ -96,6 +102,7 @@ class Driver:
         """Leave the study. A second call has no effect."""
         self._stop_heart()
         self._lock.release()
+        self._database.dispose()
 
 
 def check_can_be_shared(storage: str) -> URL:

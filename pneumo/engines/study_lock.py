@@ -35,11 +35,19 @@ ACQUIRE_TIMEOUT = 1.0
 RETRY_PAUSE = 5.0
 """Seconds between two attempts to lock a study again after its database was unreachable."""
 
-_KEEPALIVE = {"keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3"}
-"""Options of the client with which it notices a server that is gone, in seconds."""
+CONNECTION = {
+    "connect_timeout": "10",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+}
+"""Options of the client's connections to PostgreSQL, with which it notices a server that is gone, in seconds."""
 
-# The same for the server, so that it soon notices a machine that is gone. They have no effect on a local socket.
-_SERVER_KEEPALIVE = "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
+SERVER_KEEPALIVE = sqlalchemy.text(
+    "SELECT set_config('tcp_keepalives_idle', '30', false), set_config('tcp_keepalives_interval', '10', false), "
+    "set_config('tcp_keepalives_count', '3', false)"
+)
+"""The same for the server, so that it soon notices a machine that is gone. It has no effect on a local socket."""
 
 _NAME_LENGTH = 63
 """Largest length of a connection's name in PostgreSQL, in bytes."""
@@ -53,7 +61,7 @@ _TRY_LOCK = {
 """The query that tries to get a study's lock, alone (False) or shared (True)."""
 
 _OWNER_QUERY = """
-SELECT a.application_name, a.backend_start FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+SELECT DISTINCT a.application_name, a.backend_start FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 AND (l.classid::bigint << 32) + l.objid::bigint = :key AND l.pid <> pg_backend_pid() ORDER BY a.backend_start
@@ -101,7 +109,7 @@ def lock_owner(name: str, storage: str) -> str | None:
             path = _lock_path(name, file)
             return _read_owner(path) if path.exists() and not _is_free(path) else None
         if url.get_backend_name() == "postgresql":
-            with connect(url) as database:
+            with _connect(url) as database:
                 return _query_owner(database, name)
     except (SQLAlchemyError, OSError, ImportError) as error:
         raise storage_error(url, error) from None
@@ -155,22 +163,14 @@ def lock_key(name: str, of: str = "study") -> int:
     return int.from_bytes(hashlib.sha256(f"pneumo.{of} {name}".encode()).digest()[:8], "big") >> 1
 
 
-def connect(url: URL) -> Connection:
-    """Return a new connection to PostgreSQL. Each statement is a transaction of its own unless one is begun."""
+def _connect(url: URL) -> Connection:
     engine = sqlalchemy.create_engine(
         url,
         poolclass=sqlalchemy.NullPool,
         isolation_level="AUTOCOMMIT",
-        connect_args=_KEEPALIVE | {"connect_timeout": "10"},
+        connect_args=CONNECTION,
     )
-    database = engine.connect()
-    try:
-        for setting in _SERVER_KEEPALIVE.split("; "):
-            database.exec_driver_sql(setting)
-    except BaseException:
-        database.close()
-        raise
-    return database
+    return engine.connect()
 
 
 def _query_owner(database: Connection, name: str) -> str | None:
@@ -233,8 +233,9 @@ class AdvisoryLock:
 
     def _acquire(self) -> Connection:
         """Return a new connection that holds the lock."""
-        database = connect(self._url)
+        database = _connect(self._url)
         try:
+            database.execute(SERVER_KEEPALIVE)
             owner = _this_process().encode()[:_NAME_LENGTH].decode(errors="ignore")
             database.execute(sqlalchemy.text("SELECT set_config('application_name', :owner, false)"), {"owner": owner})
             if not database.execute(_TRY_LOCK[self._shared], {"key": lock_key(self._name)}).scalar():

@@ -24,14 +24,14 @@ TAKEOVER = 1.0
 
 
 def test_what_several_searches_propose_at_once_is_one_study(postgres: Postgres) -> None:
-    storage, request = postgres.create("at-once"), experiment("optuna", "tpe", trials=24)
+    storage, request = postgres.create("at-once"), experiment("optuna", "tpe", trials=16)
     with ThreadPoolExecutor(4) as threads:
         counts = list(threads.map(lambda _: run(request, storage), range(4)))
-    assert sum(counts) == 24
+    assert sum(counts) == 16
     (study,) = stored_studies(request.name, storage)
-    assert (study.numbers, study.lost) == (tuple(range(24)), ())
-    assert [trial.number for trial in study.trials] == list(range(24))
-    assert len({trial.candidate.key for trial in study.trials}) == 24
+    assert (study.numbers, study.lost) == (tuple(range(16)), ())
+    assert [trial.number for trial in study.trials] == list(range(16))
+    assert len({trial.candidate.key for trial in study.trials}) == 16
 
 
 def test_the_trial_of_a_dead_search_is_taken_over_and_what_it_tells_later_does_not_count(postgres: Postgres) -> None:
