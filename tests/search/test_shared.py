@@ -24,7 +24,7 @@ from tests.support.program import LONGEST, command, search, write
 STUDY = "small"
 TRIALS = 12
 SPACE = {"filters": [2, 4, 8], "learning_rate": {"low": 0.001, "high": 0.01, "log": True}, "epochs": 3}
-SEARCH = {"trials": TRIALS, "shared": True, "takeover": 2, "stress": False}
+SEARCH = {"trials": TRIALS, "shared": True, "takeover": 5, "stress": False}
 PAUSE = 0.05
 """Seconds between two looks at the progress of a search."""
 
