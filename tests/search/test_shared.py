@@ -101,7 +101,10 @@ def end(program: subprocess.Popen[bytes]) -> None:
 
 
 def wait_for_trial_under_way(program: subprocess.Popen[bytes], folder: Path, storage: str) -> int:
-    """Wait until a search has finished a trial and has trained an epoch of another one. Return that one's number."""
+    """Wait until a search has finished a trial and has trained an epoch of another one. Return that one's number.
+
+    The search is stopped then.
+    """
     while True:
         try:
             program.wait(PAUSE)
@@ -109,12 +112,14 @@ def wait_for_trial_under_way(program: subprocess.Popen[bytes], folder: Path, sto
             finished = re.search(r" done  trial (\d+)", (folder / "output.txt").read_text())
             if finished is None:
                 continue
+            os.killpg(program.pid, signal.SIGSTOP)  # so that the trial does not end while this looks at it
             trials = optuna.load_study(study_name=STUDY, storage=storage).get_trials(deepcopy=False)
             owner = trials[int(finished[1])].user_attrs[OWNER]
             for trial in trials:
                 is_under_way = trial.state == optuna.trial.TrialState.RUNNING and trial.intermediate_values
                 if is_under_way and trial.user_attrs.get(OWNER) == owner:
                     return trial.number
+            os.killpg(program.pid, signal.SIGCONT)
         else:
             pytest.fail((folder / "output.txt").read_text())
 
