@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from pneumo.engines.protocol import Engine
 from pneumo.engines.storage_url import parse_storage_url, storage_error
 from pneumo.engines.stored import StoredStudy
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.result import Trial
+
+if TYPE_CHECKING:
+    from pneumo.engines.shared_study import Driver
 
 ENGINES: Mapping[str, str] = {
     "optuna": "pneumo.engines.optuna_storage",
@@ -53,21 +57,29 @@ def engine_kind(name: str) -> EngineKind:
     return kind
 
 
-def open_engine(experiment: Experiment, storage: str) -> Engine:
+def open_engine(
+    experiment: Experiment, storage: str, driver: Driver | None = None, *, reopened: bool = False
+) -> Engine:
     """Return the experiment's engine with the study's stored state, or a new study.
 
     Args:
         experiment: The experiment. It names the engine and the study.
         storage: Database URL, for example `sqlite:///mlruns/studies.db`. Keras Tuner stores its files in a folder beside
             the database, here `mlruns/studies.keras-tuner`.
+        driver: This search among several that share the study; None if it has the study for itself.
+        reopened: Whether it had the study open before an outage of the storage.
 
     Raises:
         RequestError: The storage cannot be opened.
     """
+    if driver is not None:
+        from pneumo.engines.shared_engine import SharedOptunaEngine  # no other engine's studies can be shared
+
+        return SharedOptunaEngine(experiment, storage, driver, reopened=reopened)
     return engine_kind(experiment.search.engine).open(experiment, storage)
 
 
-def reopen_engine(experiment: Experiment, storage: str, study_id: str) -> Engine:
+def reopen_engine(experiment: Experiment, storage: str, study_id: str, driver: Driver | None = None) -> Engine:
     """Return the engine of a study that was open before, after its storage was unreachable. Create nothing.
 
     Raises:
@@ -76,7 +88,7 @@ def reopen_engine(experiment: Experiment, storage: str, study_id: str) -> Engine
     """
     if engine_kind(experiment.search.engine).read_id(experiment.name, storage) != study_id:
         raise FileNotFoundError(f"study {experiment.name} is not in it")
-    return open_engine(experiment, storage)
+    return open_engine(experiment, storage, driver, reopened=True)
 
 
 def describe_storage(experiment: Experiment, storage: str) -> str:

@@ -37,7 +37,7 @@ STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed"
 
 
 class OptunaEngine:
-    """An `Engine` on one Optuna study. Only one process may work on a study at a time.
+    """An `Engine` on one Optuna study. Only one process may work on a study at a time (see `shared_engine` for several).
 
     Optuna's trials are the proposals. Those that were learned or skipped have no number here. Optuna is told that a skipped
     one failed, because a value that was told twice would count twice.
@@ -61,7 +61,7 @@ class OptunaEngine:
         self._last_epochs: dict[int, int] = {}  # last reported epoch of trials under way, by number
         self._finished = FinishedTrials(frozenset(d.name for d in self._space.searched))
         check_installed(experiment.search)
-        self._study = open_optuna_study(experiment, storage, sole=True)
+        self._study = self._open_study(experiment, storage)
         self.id: str = self._study.user_attrs[ID]
         self._learned = count_learned(self._study.get_trials(deepcopy=False))
         self._tried = {
@@ -69,14 +69,22 @@ class OptunaEngine:
             for trial in self._study.get_trials(deepcopy=False)
             if HYPERPARAMETERS in trial.user_attrs
         }
-        self._interrupted: list[FrozenTrial] = []  # proposed by an earlier process, without a result
+        self._interrupted = self._left_over()
+
+    def _open_study(self, experiment: Experiment, storage: str) -> optuna.Study:
+        return open_optuna_study(experiment, storage, sole=True)
+
+    def _left_over(self) -> list[FrozenTrial]:
+        """Return the trials that an earlier process proposed and that have no result. Finish those that have one."""
+        interrupted = []
         for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if RESULT in frozen.user_attrs:
                 self._finish(frozen, TrialResult.from_json(frozen.user_attrs[RESULT]))
             elif SKIPPED in frozen.user_attrs:
                 self._study.tell(frozen.number, state=TrialState.FAIL)
             else:
-                self._interrupted.append(frozen)
+                interrupted.append(frozen)
+        return interrupted
 
     def ask(self) -> Candidate | Wait | Done:
         while True:

@@ -11,6 +11,7 @@ from itertools import islice
 
 import optuna
 import sqlalchemy
+import yaml
 from optuna.trial import FrozenTrial
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,7 +26,7 @@ from pneumo.spec.candidate import Candidate
 from pneumo.spec.databases import sqlite_file
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment
-from pneumo.spec.experiment_file import is_same_experiment
+from pneumo.spec.experiment_file import is_same_experiment, setting_changes
 from pneumo.spec.objective import OBJECTIVES
 from pneumo.spec.result import Trial, TrialResult
 
@@ -42,7 +43,14 @@ ID, EXPERIMENT = "pneumo.id", "pneumo.experiment"
 """User attributes of an Optuna study: its random id, and the resolved experiment as YAML text."""
 
 
-def open_optuna_study(experiment: Experiment, storage: str, *, sole: bool = False) -> optuna.Study:
+OWNER, SESSION = "pneumo.owner", "pneumo.session"
+"""What searches that share a study store: of a trial, the search that has it under way (its id, and the seconds after which
+others take over its trials); of the study, when the first of these searches began, in seconds since 1970."""
+
+
+def open_optuna_study(
+    experiment: Experiment, storage: str, *, sole: bool = False, joining: bool = False
+) -> optuna.Study:
     """Open the study of this experiment, or create it.
 
     A study without finished trials is created again, with the same id, if its experiment has changed.
@@ -51,9 +59,10 @@ def open_optuna_study(experiment: Experiment, storage: str, *, sole: bool = Fals
         experiment: The experiment.
         storage: Database URL.
         sole: Whether no other process changes the study while it is open. Then it is read faster.
+        joining: Whether other searches are at work on the study, so that it must stay as it is.
 
     Raises:
-        RequestError: The storage cannot be opened.
+        RequestError: The storage cannot be opened, or other searches work on the study with another experiment.
     """
     with _open_database(storage) as opened:
         database = SoleStorage(opened) if sole else opened
@@ -61,6 +70,9 @@ def open_optuna_study(experiment: Experiment, storage: str, *, sole: bool = Fals
         study_id = uuid.uuid4().hex
         if experiment.name in optuna.get_all_study_names(database):
             study = optuna.load_study(study_name=experiment.name, storage=database, pruner=build_pruner(experiment))
+            if joining:
+                _check_joined_experiment(study.user_attrs.get(EXPERIMENT), experiment)
+                return study
             has_results = any(RESULT in trial.user_attrs for trial in study.get_trials(deepcopy=False))
             if has_results or is_same_experiment(study.user_attrs.get(EXPERIMENT), experiment_yaml):
                 if not study.metric_names:  # an earlier version created it
@@ -78,6 +90,17 @@ def open_optuna_study(experiment: Experiment, storage: str, *, sole: bool = Fals
         study.set_user_attr(ID, study_id)
         study.set_user_attr(EXPERIMENT, experiment_yaml)
     return study
+
+
+def _check_joined_experiment(stored: str | None, experiment: Experiment) -> None:
+    """Raise `RequestError` if the searches that share a study would not have the same experiment."""
+    before, now = yaml.safe_load(stored or "{}"), yaml.safe_load(experiment.to_yaml())
+    if changes := setting_changes(before, now):
+        more = f", and {len(changes) - 1} more" if len(changes) > 1 else ""
+        raise RequestError(
+            f"study {experiment.name}: the searches at work on it have another experiment: {changes[0]}{more}; change it "
+            "back, or choose another --name"
+        )
 
 
 def _name_objectives(study: optuna.Study, experiment: Experiment) -> None:

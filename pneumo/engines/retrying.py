@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from sqlalchemy import exc
 
 from pneumo.engines.protocol import Engine
 from pneumo.spec.candidate import Candidate, Done, SkipReason, Wait
+from pneumo.spec.errors import TakenOverError
 from pneumo.spec.result import Trial, TrialResult
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
@@ -55,8 +56,10 @@ class RetryingEngine:
         outage: Longest time to wait for the storage in seconds.
         say: Called with one line when the storage becomes unreachable, and with another when it is back.
         interrupted: Returns whether the user has interrupted the search.
+        lost: Returns the numbers of trials that another search has taken over.
 
     Raises:
+        TakenOverError: By `tell`, if another search has taken over the trial.
         OutageError: By every call, if the storage is unreachable for `outage` seconds.
         KeyboardInterrupt: By every call, if `interrupted` returns True while the call waits.
     """
@@ -69,8 +72,9 @@ class RetryingEngine:
         outage: float,
         say: Callable[[str], None],
         interrupted: Callable[[], bool] = lambda: False,
+        lost: Callable[[], Collection[int]] = tuple,
     ) -> None:
-        self.id = engine.id
+        self.id, self._lost = engine.id, lost
         self._interrupted = interrupted
         self._engine: Engine | None = engine
         self._reopen, self._where, self._outage, self._say = reopen, where, outage, say
@@ -99,7 +103,11 @@ class RetryingEngine:
             is_retry = True
             engine.tell(result)
 
-        self._call(tell)
+        try:
+            self._call(tell)
+        except TakenOverError:
+            self._under_way.discard(result.number)
+            raise
         self._under_way.discard(result.number)
 
     def trials(self) -> tuple[Trial, ...]:
@@ -128,7 +136,7 @@ class RetryingEngine:
         """Return the engine. After an outage, open it again and ask it for the candidates that are under way."""
         if self._engine is None:
             engine = self._reopen()
-            expected = self._under_way - {trial.number for trial in engine.trials()}
+            expected = self._under_way - {trial.number for trial in engine.trials()} - set(self._lost())
             while expected:
                 # Candidates without a result are proposed first, ordered by number. Those under way here come before one
                 # that was proposed by a call whose answer was lost.

@@ -2,7 +2,7 @@
 
 The lock is stored with the study. Beside an SQLite database (and Keras Tuner's folder) it is a file that the operating
 system locks. In PostgreSQL it is an advisory lock of a connection. In both cases the lock is released when the process that
-holds it ends, for whatever reason.
+holds it ends, for whatever reason. Searches that share a study hold the lock together (see `shared_study`).
 """
 
 from __future__ import annotations
@@ -35,22 +35,36 @@ ACQUIRE_TIMEOUT = 1.0
 RETRY_PAUSE = 5.0
 """Seconds between two attempts to lock a study again after its database was unreachable."""
 
-_KEEPALIVE = {"keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3"}
-"""Options of the client with which it notices a server that is gone, in seconds."""
+CONNECTION = {
+    "connect_timeout": "10",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+}
+"""Options of the client's connections to PostgreSQL, with which it notices a server that is gone, in seconds."""
 
-# The same for the server, so that it soon notices a machine that is gone. They have no effect on a local socket.
-_SERVER_KEEPALIVE = "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
+SERVER_KEEPALIVE = sqlalchemy.text(
+    "SELECT set_config('tcp_keepalives_idle', '30', false), set_config('tcp_keepalives_interval', '10', false), "
+    "set_config('tcp_keepalives_count', '3', false)"
+)
+"""The same for the server, so that it soon notices a machine that is gone. It has no effect on a local socket."""
 
 _NAME_LENGTH = 63
 """Largest length of a connection's name in PostgreSQL, in bytes."""
 
 _UNKNOWN_OWNER = "it does not say where"
 
+_TRY_LOCK = {
+    False: sqlalchemy.text("SELECT pg_try_advisory_lock(:key)"),
+    True: sqlalchemy.text("SELECT pg_try_advisory_lock_shared(:key)"),
+}
+"""The query that tries to get a study's lock, alone (False) or shared (True)."""
+
 _OWNER_QUERY = """
-SELECT a.application_name, a.backend_start FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+SELECT DISTINCT a.application_name, a.backend_start FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-AND (l.classid::bigint << 32) + l.objid::bigint = :key
+AND (l.classid::bigint << 32) + l.objid::bigint = :key AND l.pid <> pg_backend_pid() ORDER BY a.backend_start
 """
 
 
@@ -75,7 +89,7 @@ def lock_study(name: str, storage: str) -> Iterator[None]:
             if file := sqlite_file(url):
                 stack.enter_context(_lock_file(name, _lock_path(name, file)))
             elif url.get_backend_name() == "postgresql":
-                stack.enter_context(_AdvisoryLock(name, url))
+                stack.enter_context(AdvisoryLock(name, url))
         except (SQLAlchemyError, OSError, ImportError) as error:
             raise storage_error(url, error) from None
         yield
@@ -84,7 +98,7 @@ def lock_study(name: str, storage: str) -> Iterator[None]:
 def lock_owner(name: str, storage: str) -> str | None:
     """Return who holds the lock of a study, as `hermes, process 4711, since 2026-11-24 06:30 UTC`; None if nobody does.
 
-    Nothing is created.
+    If several searches share the study, all of them are named. Nothing is created.
 
     Raises:
         RequestError: The storage cannot be read.
@@ -144,9 +158,9 @@ def _is_free(path: Path) -> bool:
         return False
 
 
-def _lock_key(name: str) -> int:
-    """Return the number of the study's advisory lock: 63 bits of the hash of its name."""
-    return int.from_bytes(hashlib.sha256(f"pneumo.study {name}".encode()).digest()[:8], "big") >> 1
+def lock_key(name: str, of: str = "study") -> int:
+    """Return the number of an advisory lock of a study: 63 bits of the hash of what it is `of` and of the study's name."""
+    return int.from_bytes(hashlib.sha256(f"pneumo.{of} {name}".encode()).digest()[:8], "big") >> 1
 
 
 def _connect(url: URL) -> Connection:
@@ -154,30 +168,36 @@ def _connect(url: URL) -> Connection:
         url,
         poolclass=sqlalchemy.NullPool,
         isolation_level="AUTOCOMMIT",
-        connect_args=_KEEPALIVE | {"connect_timeout": "10"},
+        connect_args=CONNECTION,
     )
     return engine.connect()
 
 
 def _query_owner(database: Connection, name: str) -> str | None:
-    row = database.execute(sqlalchemy.text(_OWNER_QUERY), {"key": _lock_key(name)}).first()
-    if row is None:
-        return None
+    """Return the other connections that hold the lock, or None."""
+    rows = database.execute(sqlalchemy.text(_OWNER_QUERY), {"key": lock_key(name)}).all()
     # PostgreSQL hides the columns of connections that belong to another database user.
-    return f"{row[0] or _UNKNOWN_OWNER}{f', since {row[1]:%Y-%m-%d %H:%M %Z}' if row[1] else ''}"
+    owners = (f"{row[0] or _UNKNOWN_OWNER}{f', since {row[1]:%Y-%m-%d %H:%M %Z}' if row[1] else ''}" for row in rows)
+    return "; ".join(owners) or None
 
 
-class _AdvisoryLock:
+class AdvisoryLock:
     """An advisory lock of PostgreSQL, with a thread that acquires it again if its connection is lost.
+
+    Args:
+        name: Name of the study.
+        url: The database.
+        shared: Whether other processes may hold the lock too, if they share it as well.
 
     Raises:
         RequestError: Another process holds the lock.
         SQLAlchemyError: The database cannot be reached.
     """
 
-    def __init__(self, name: str, url: URL) -> None:
-        self._name, self._url = name, url
+    def __init__(self, name: str, url: URL, *, shared: bool = False) -> None:
+        self._name, self._url, self._shared = name, url, shared
         self._released = threading.Event()
+        self._using = threading.Lock()
         self._wake_receiver, self._wake_sender = connection.Pipe(duplex=False)
         self._connection = self._acquire()
         self._thread = threading.Thread(target=self._hold, daemon=True)
@@ -187,21 +207,38 @@ class _AdvisoryLock:
         pass
 
     def __exit__(self, *error: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Release the lock. A second call has no effect."""
+        if self._released.is_set():
+            return
         self._released.set()
         self._wake_sender.send(None)
         self._thread.join()
         self._connection.close()
 
+    def other_owners(self) -> str | None:
+        """Return who else holds the lock; None if nobody does. Raises `SQLAlchemyError` if the database does not answer."""
+        with self._using:
+            return _query_owner(self._connection, self._name)
+
+    def hold_alone(self) -> bool:
+        """Hold the lock alone from now on, if nobody else holds it. Return whether it is so."""
+        with self._using:
+            is_alone = bool(self._connection.execute(_TRY_LOCK[False], {"key": lock_key(self._name)}).scalar())
+            if is_alone:
+                self._shared = False
+        return is_alone
+
     def _acquire(self) -> Connection:
         """Return a new connection that holds the lock."""
         database = _connect(self._url)
         try:
-            for setting in _SERVER_KEEPALIVE.split("; "):
-                database.exec_driver_sql(setting)
+            database.execute(SERVER_KEEPALIVE)
             owner = _this_process().encode()[:_NAME_LENGTH].decode(errors="ignore")
             database.execute(sqlalchemy.text("SELECT set_config('application_name', :owner, false)"), {"owner": owner})
-            try_lock = sqlalchemy.text("SELECT pg_try_advisory_lock(:key)")
-            if not database.execute(try_lock, {"key": _lock_key(self._name)}).scalar():
+            if not database.execute(_TRY_LOCK[self._shared], {"key": lock_key(self._name)}).scalar():
                 raise _lock_refused(self._name, _query_owner(database, self._name) or _UNKNOWN_OWNER)
         except BaseException:
             database.close()
@@ -215,11 +252,12 @@ class _AdvisoryLock:
             # The server sends nothing by itself, so the connection becomes readable only when it ends.
             connection.wait([driver, self._wake_receiver])
             while not self._released.is_set():
-                try:
-                    self._connection.exec_driver_sql("SELECT 1")
-                    break
-                except SQLAlchemyError:
-                    self._connection.close()
+                with self._using:  # else this would answer to another thread's query
+                    try:
+                        self._connection.exec_driver_sql("SELECT 1")
+                        break
+                    except SQLAlchemyError:
+                        self._connection.close()
                 try:
                     self._connection = self._acquire()
                 except RequestError as error:

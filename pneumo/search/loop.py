@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 from pneumo.compute.place import Died, Ended, Event, Place, Progress, Report, Task
 from pneumo.spec.candidate import Candidate, Wait
-from pneumo.spec.errors import FullDiskError
+from pneumo.spec.errors import FullDiskError, TakenOverError
 from pneumo.spec.result import State, TrialResult
 from pneumo.spec.search import RETRIES
 
@@ -118,6 +118,8 @@ class TrainingLoop:
         latest_end: The end of the last training before this loop, in seconds since 1970. No training starts earlier in
             the record, since the machine's clock may have been put back.
         retries: How often a training is run again whose process was killed from outside, before it counts as failed.
+        is_recorded: Returns whether a training, given its run, may count as finished, although what it wrote is still to be
+            sent to MLflow.
     """
 
     def __init__(
@@ -128,9 +130,11 @@ class TrainingLoop:
         listener: Listener,
         latest_end: float = 0.0,
         retries: int = RETRIES,
+        is_recorded: Callable[[str], bool] = lambda run_id: True,
     ) -> None:
         self._schedule, self._place, self._recorder, self._listener = schedule, place, recorder, listener
-        self._latest_end, self._retries = latest_end, retries
+        self._latest_end, self._retries, self._is_recorded = latest_end, retries, is_recorded
+        self._ended: list[tuple[int, TrialResult, str]] = []  # trainings that do not count as finished yet
         self._numbers = count()
         self._under_way: dict[int, _UnderWay] = {}
         self._again: deque[Training] = deque()
@@ -155,6 +159,8 @@ class TrainingLoop:
                     break  # the signal reached the worker too
                 if event:
                     self._handle(event)
+                self._finish_recorded(self._is_recorded)
+            self._finish_recorded(lambda run_id: True)
             return Ending("interrupted", interrupted=True)
         finally:
             if self._under_way:
@@ -223,8 +229,26 @@ class TrainingLoop:
         ended = running.started + time.monotonic() - running.started_at
         self._latest_end = max(self._latest_end, ended)
         result = replace(result, history=tuple(running.history), started=running.started, ended=ended)
+        self._ended.append((number, result, output))
+        self._finish_recorded(self._is_recorded)
+
+    def _finish_recorded(self, is_recorded: Callable[[str], bool]) -> None:
+        """Hand back the results of the trainings that have ended and are recorded."""
+        for number, result, output in self._ended.copy():
+            if is_recorded(self._under_way[number].run_id):
+                self._hand_back(number, result, output)
+                self._ended = [ended for ended in self._ended if ended[0] != number]
+
+    def _hand_back(self, number: int, result: TrialResult, output: str) -> None:
+        running = self._under_way[number]
         # The schedule first: after a kill between the two, its engine says how the run is to be closed.
-        self._schedule.finish(running.training, result)
+        try:
+            self._schedule.finish(running.training, result)
+        except TakenOverError:
+            self._recorder.end(running.run_id, "killed", output=output)
+            del self._under_way[number]
+            self._listener.run_again(number, running.training, "in another search, which has taken it over")
+            return
         self._recorder.end(running.run_id, result.state, result.error, output)
         del self._under_way[number]
         self._listener.finish(number, running.training, result)

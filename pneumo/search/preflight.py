@@ -22,6 +22,7 @@ from pneumo.spec.masking import mask_passwords
 from pneumo.spec.names import Tags
 from pneumo.spec.objective import objective_metric, objective_values
 from pneumo.spec.result import PARTS, Trial, TrialResult
+from pneumo.spec.search import SearchSpec
 from pneumo.spec.sources import source_of_path
 from pneumo.spec.wording import count_of
 
@@ -60,6 +61,25 @@ def check_databases(storage: str) -> None:
         raise RequestError(
             f"--storage: {mask_passwords(storage)} is MLflow's database too (MLFLOW_TRACKING_URI), and each needs one of "
             "its own; change one of the two, or leave it out"
+        )
+
+
+def check_shared(search: SearchSpec, storage: str) -> None:
+    """Check that searches which share their study have one database and one MLflow.
+
+    Raises:
+        RequestError: The studies' database is not PostgreSQL, or MLflow is not a server.
+    """
+    from pneumo.engines.shared_study import check_can_be_shared
+    from pneumo.tracking.store import store_database
+
+    if not search.shared:
+        return
+    check_can_be_shared(storage)
+    if store_database() is not None:
+        raise RequestError(
+            "MLFLOW_TRACKING_URI: searches that share a study (search.shared) record it on one MLflow server, and this is "
+            "none; set MLFLOW_TRACKING_URI=http://HOST:PORT, or leave search.shared out"
         )
 
 

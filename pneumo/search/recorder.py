@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -50,6 +50,19 @@ MOST_UNDRAWN = 4
 and runs are closed after their plots."""
 
 
+@dataclass(frozen=True)
+class Sharing:
+    """How a search shares its study.
+
+    Attributes:
+        is_alone: Whether no other search was at work on the study when this one opened its record.
+        elapsed: Seconds for which searches had been at work on it then.
+    """
+
+    is_alone: bool
+    elapsed: float
+
+
 class StudyRecorder:
     """A `Recorder`: the study's run in MLflow and the runs of its trainings.
 
@@ -63,6 +76,7 @@ class StudyRecorder:
         data: Its pictures.
         engine: Knows the study's id and its finished trials.
         findings: What is known to be wrong with the pictures.
+        sharing: How this search shares the study with others; None if it has it for itself.
 
     Raises:
         RequestError: The MLflow experiment of this name was deleted.
@@ -77,13 +91,14 @@ class StudyRecorder:
         data: Prepared,
         engine: Engine,
         findings: Sequence[Finding],
+        sharing: Sharing | None = None,
     ) -> None:
-        from pneumo.tracking import models, study, views
+        from pneumo.tracking import study, views
 
         finished_trials = engine.trials()
         self._mlflow, self._experiment, self._data, self._findings = study, experiment, data, findings
         self._store, self._outbox, self._sender, self._engine = store, outbox, sender, engine
-        self._run_page = views.run_page_address
+        self._run_page, self._sharing = views.run_page_address, sharing
         self._datasets = [self._dataset(part) for part in PARTS]
         self.checkpoints = CheckpointFolder(Path("mlruns", "checkpoints", experiment.name), finished_trials)
         self._under_way: dict[str, Training] = {}
@@ -106,12 +121,11 @@ class StudyRecorder:
         )
         audit = json.dumps({"findings": [asdict(finding) for finding in findings]}, indent=1)
         outbox.append_files(self._run.run_id, {Artifacts.AUDIT: audit})
-        ends = {trial.result.run_id: (trial.result.state, trial.result.error) for trial in finished_trials}
-        study.close_left_over(self._run, ends)
-        self._confirmations = study.confirmations(store, experiment.name)
-        stored_models = models.logged_models(store, experiment.name) if search.keep else {}
-        run_ids = (trial.result.run_id for trial in finished_trials)
-        self._runs_without_model = {run_id for run_id in run_ids if outbox.run_id(run_id) not in stored_models}
+        self._confirmations: list[RecordedRun] = []
+        self._runs_without_model: set[str] = set()
+        self._own_runs: set[str] = set()
+        if sharing is None or sharing.is_alone:
+            self._take_over_runs(finished_trials)
 
     def begin(self, training: Training) -> str:
         candidate, is_trial = training.candidate, training.seed is None
@@ -125,8 +139,10 @@ class StudyRecorder:
             self._experiment_yaml,
             "trial" if is_trial else "confirm",
             {Tags.RESUMED_FROM: str(candidate.resume_from)} if resumed else None,
+            close_earlier=is_trial and self._sharing is not None,
         )
         run_id = self._sender.run_id(key)
+        self._own_runs.add(run_id)
         self._under_way[run_id] = training
         return run_id
 
@@ -162,6 +178,19 @@ class StudyRecorder:
             self._remove_models(trials)
         if training.seed is None:
             self._describe(trials, training.candidate.number)
+
+    def is_recorded(self, run_id: str) -> bool:
+        """Return whether a training may count as finished.
+
+        If other searches share the study, MLflow has to have what the training wrote: nobody else could send it after a kill.
+        While MLflow is away, the outbox has it.
+        """
+        return self._sharing is None or self._sender.outage is not None or self._outbox.has_arrived(run_id)
+
+    def take_over(self, finished_trials: Sequence[Trial]) -> None:
+        """Take over the whole record of a study that searches have shared, as the last one of them."""
+        self._sharing = None
+        self._take_over_runs(finished_trials)
 
     def confirmations(self) -> list[RecordedRun]:
         """Return the runs of the complete confirmations, by the number of their trial."""
@@ -230,6 +259,17 @@ class StudyRecorder:
             self._mlflow.end_study(self._run, "KILLED", metrics={}, artifacts={})
             if wait:
                 self._sender.flush(0, interrupted=lambda: True)
+
+    def _take_over_runs(self, finished_trials: Sequence[Trial]) -> None:
+        """Close what other processes have left RUNNING, and look up what else is recorded. No other search may be at work."""
+        from pneumo.tracking import models
+
+        ends = {trial.result.run_id: (trial.result.state, trial.result.error) for trial in finished_trials}
+        self._mlflow.close_left_over(self._run, ends)
+        self._confirmations = self._mlflow.confirmations(self._store, self._experiment.name)
+        stored_models = models.logged_models(self._store, self._experiment.name) if self._experiment.search.keep else {}
+        run_ids = (trial.result.run_id for trial in finished_trials)
+        self._runs_without_model = {run_id for run_id in run_ids if self._outbox.run_id(run_id) not in stored_models}
 
     def _describe(self, finished_trials: Sequence[Trial], number: int) -> None:
         """Append the descriptions of the trial that has ended, and of the study with it."""
@@ -302,7 +342,7 @@ class StudyRecorder:
             Tags.DATA: self._data.kind,
             Tags.DATA_PATIENTS: self._data.patients_known,
             Tags.AUDIT: severity_counts(self._findings),
-            Tags.SEARCH_STARTED: f"{time.time():.3f}",
+            Tags.SEARCH_STARTED: f"{time.time() - (self._sharing.elapsed if self._sharing else 0.0):.3f}",
         }
         if reason := self._experiment.data.allow_leaks:
             tags[Tags.ALLOW_LEAKS] = reason
@@ -317,10 +357,11 @@ class StudyRecorder:
         return self._mlflow.DatasetPart(part, name, self._data.digest(part), path, profile)
 
     def _remove_models(self, finished_trials: Sequence[Trial]) -> None:
-        """Remove models as `search.keep` says."""
+        """Remove models as `search.keep` says. Those of other searches that share the study are left to these."""
         confirmed = [run.number for run in self._confirmations]
         for run_id, reason in removable_models(self._experiment, finished_trials, confirmed).items():
-            if run_id not in self._runs_without_model:
+            is_mine = self._sharing is None or run_id in self._own_runs
+            if is_mine and run_id not in self._runs_without_model:
                 self._outbox.append(run_id, RemoveModel(reason))
                 self._runs_without_model.add(run_id)
 

@@ -37,20 +37,26 @@ class FailureStreak:
 
 
 class Study:
-    """A `Schedule` of the trials that an engine proposes. The time of the budget starts when it is made."""
+    """A `Schedule` of the trials that an engine proposes.
 
-    def __init__(self, search: SearchSpec, engine: Engine) -> None:
+    Args:
+        search: The budget.
+        engine: The engine.
+        elapsed: Seconds of `search.timeout` that are over when it is made.
+    """
+
+    def __init__(self, search: SearchSpec, engine: Engine, elapsed: float = 0.0) -> None:
         self._search, self._engine = search, engine
         self._finished_trials = list(engine.trials())
         self._failures = FailureStreak(search.max_failures)
-        self._started_at = time.monotonic()
+        self._started_at = time.monotonic() - elapsed
 
     def next(self, running: int) -> Training | Wait | Ending:
         if ending := self._ending(running):
             return ending
         proposal = self._engine.ask()
         if isinstance(proposal, Done):
-            return Ending(proposal.reason, exhausted=True)
+            return Ending(proposal.reason, exhausted=proposal.exhausted)
         return proposal if isinstance(proposal, Wait) else Training(proposal)
 
     def report(self, training: Training, epoch: int, value: float) -> bool:
@@ -63,11 +69,16 @@ class Study:
             result = replace(result, history=())  # what was reported is another metric
         self._engine.tell(result)
         self._failures.add(result)
-        self._finished_trials.append(Trial(training.candidate, result))
+        if self._search.shared:
+            self._finished_trials = list(self._engine.trials())
+        else:
+            self._finished_trials.append(Trial(training.candidate, result))
 
     def _ending(self, running: int) -> Ending | None:
         """Return why no further trial is started, if the budget is spent or trial after trial failed."""
         search = self._search
+        if search.shared:
+            running = 0  # the engine counts what is under way, here and elsewhere
         if len(self._finished_trials) + running >= search.trials:
             return Ending("the only trial is done" if search.trials == 1 else f"all {search.trials} trials are done")
         if ending := self._failures.ending:

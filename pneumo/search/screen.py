@@ -46,9 +46,17 @@ class TrialListener:
         experiment: The study's experiment.
         console: Where the lines go.
         finished_trials: The trials of earlier searches; the best of all is shown beside each new one.
+        read_trials: Returns all finished trials, if other searches share the study; otherwise None.
     """
 
-    def __init__(self, experiment: Experiment, console: Console, finished_trials: Sequence[Trial] = ()) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        console: Console,
+        finished_trials: Sequence[Trial] = (),
+        read_trials: Callable[[], Sequence[Trial]] | None = None,
+    ) -> None:
+        self._read_trials = read_trials
         self._experiment, self._console = experiment, console
         self._objectives = experiment.search.objectives
         self._standing = Standing(experiment, 1)
@@ -79,7 +87,11 @@ class TrialListener:
     def finish(self, number: int, training: Training, result: TrialResult) -> None:
         seconds = self._stop(number)
         trial = Trial(training.candidate, result)
-        self._standing.add(trial)
+        if self._read_trials:
+            self._standing = Standing(self._experiment, 1)
+            self._standing.add(*self._read_trials())
+        else:
+            self._standing.add(trial)
         self._budget.finish()
         self._best = self._best_so_far()
         count = f"{self._standing.finished:>3} of {self._expected_trainings} done"

@@ -28,9 +28,10 @@ from pneumo.search.preflight import (
     check_same_data,
     check_same_experiment,
     check_same_study,
+    check_shared,
     usable_trials,
 )
-from pneumo.search.recorder import StudyRecorder
+from pneumo.search.recorder import Sharing, StudyRecorder
 from pneumo.search.schedule import Study
 from pneumo.search.screen import TrialListener, show_header
 from pneumo.search.summary import say_resume, summarize
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from pneumo.data.pictures import Source
     from pneumo.data.prepare import Prepared
     from pneumo.engines.protocol import Engine
+    from pneumo.engines.shared_study import Driver
+    from pneumo.tracking.sender import Sender
     from pneumo.tracking.store import Store
     from pneumo.tracking.study import RecordedStudy
 
@@ -76,12 +79,16 @@ class SearchRequest:
 
 @dataclass(frozen=True)
 class OpenStudy:
-    """A study that this process alone works on: its engine, its way to MLflow, and what both hold of earlier searches."""
+    """A study: its engine, its way to MLflow, and what both hold of earlier searches.
+
+    This process alone works on it, unless it is one `driver` of several.
+    """
 
     engine: Engine
     flush: Flush
     finished_trials: Sequence[Trial]
     recorded: RecordedStudy | None
+    driver: Driver | None
 
     @property
     def store(self) -> Store:
@@ -90,13 +97,18 @@ class OpenStudy:
 
 @dataclass(frozen=True)
 class SearchOutcome:
-    """What a search came to. `is_sent` is False if MLflow has not taken all of it."""
+    """What a search came to.
+
+    `is_sent` is False if MLflow has not taken all of it. `left_to` names the searches that still work on the study, if it is
+    shared.
+    """
 
     ending: Ending
     finished_trials: Sequence[Trial]
     confirmed: Sequence[Confirmation]
     skipped: Mapping[SkipReason, int]
     is_sent: bool
+    left_to: str | None = None
 
 
 def run_search(request: SearchRequest) -> int:
@@ -105,17 +117,23 @@ def run_search(request: SearchRequest) -> int:
     Raises:
         RequestError: The study cannot be run as it was asked for.
     """
+    from pneumo.engines.shared_study import join_study
     from pneumo.engines.study_lock import lock_study
 
     name, command, console = request.experiment.name, request.command, request.console
     check_databases(request.storage)
+    search = request.experiment.search
+    check_shared(search, request.storage)
     plan = plan_place(request.experiment, request.ray)
     refusal = f"study {name}: another search in this folder works on it; wait for it, or choose another --name"
-    with lock_study(name, request.storage), hold_folder_lock(name, refusal):
+    if search.shared:
+        refusal += "; searches that share a study have a folder each, and --workers N trains N trials at a time in one"
+    held = join_study(name, request.storage, search.takeover) if search.shared else lock_study(name, request.storage)
+    with held as driver, hold_folder_lock(name, refusal):
         # The first worker starts at once, so that it imports TensorFlow while the study is opened here.
         place = plan.open()
         try:
-            return _run_steps(replace(request, experiment=plan.experiment), place, plan)
+            return _run_steps(replace(request, experiment=plan.experiment), place, plan, driver)
         except KeyboardInterrupt:
             say_resume(console, "\nInterrupted.", command)
             return INTERRUPTED
@@ -139,12 +157,12 @@ def service_errors() -> tuple[type[Exception], ...]:
     return (*ERRORS, *storage_errors(), OutageError, PlaceOutageError, FullDiskError)
 
 
-def _run_steps(request: SearchRequest, place: Place, plan: PlacePlan) -> int:
+def _run_steps(request: SearchRequest, place: Place, plan: PlacePlan, driver: Driver | None) -> int:
     experiment, command, console = request.experiment, request.command, request.console
     interruption, flush = Interruption(), _open_flush(request)
     if not flush.send_left_over():
         return flush.report_unsent(command, interrupted=False)
-    study = _open_study(request, flush, interruption)
+    study = _open_study(request, flush, interruption, driver)
     if (confirmed := _confirmed_if_complete(study, request)) is not None:
         return summarize(
             experiment,
@@ -174,6 +192,8 @@ def _run_steps(request: SearchRequest, place: Place, plan: PlacePlan) -> int:
         return study.flush.report_unsent(command, interrupted=interruption())
     if not outcome.ending.interrupted:
         say(console, f"Ended: {outcome.ending.reason}.")
+    if outcome.left_to:
+        say(console, f"The study is left to the other searches ({outcome.left_to}); the last of them closes it.")
     return summarize(
         experiment,
         flush.with_run_ids(outcome.finished_trials),
@@ -201,7 +221,7 @@ def _open_flush(request: SearchRequest) -> Flush:
     return Flush(outbox, store, request.experiment.search.outage, request.console)
 
 
-def _open_study(request: SearchRequest, flush: Flush, interruption: Interruption) -> OpenStudy:
+def _open_study(request: SearchRequest, flush: Flush, interruption: Interruption, driver: Driver | None) -> OpenStudy:
     """Open the study's engine and read its record.
 
     Raises:
@@ -213,18 +233,19 @@ def _open_study(request: SearchRequest, flush: Flush, interruption: Interruption
 
     experiment, storage = request.experiment, request.storage
     engine = RetryingEngine(
-        open_engine(experiment, storage),
-        lambda: reopen_engine(experiment, storage, engine.id),
+        open_engine(experiment, storage, driver),
+        lambda: reopen_engine(experiment, storage, engine.id, driver),
         describe_storage(experiment, storage),
         experiment.search.outage,
         lambda line: say(request.console, line),
         interruption,
+        lambda: driver.lost if driver else (),
     )
     finished_trials, record = engine.trials(), read_study(flush.store, experiment.name, engine.id)
     check_same_study(flush.store, record, experiment.name, engine, len(finished_trials))
     check_same_experiment(record, experiment, len(finished_trials))
     flush.remember_run_ids(experiment.name, finished_trials)
-    return OpenStudy(engine, flush, finished_trials, record)
+    return OpenStudy(engine, flush, finished_trials, record, driver)
 
 
 def _confirmed_if_complete(study: OpenStudy, request: SearchRequest) -> list[Confirmation] | None:
@@ -304,35 +325,81 @@ def _train(
 ) -> SearchOutcome:
     """Run the trials and the confirmations, and close the study's record."""
     experiment, console, engine, flush = request.experiment, request.console, study.engine, study.flush
-    search = experiment.search
+    driver, search = study.driver, experiment.search
     with flush.sender() as sender:
-        recorder = StudyRecorder(study.store, flush.outbox, sender, experiment, data, engine, request.findings)
+        recorder, elapsed = _open_record(request, study, data, sender)
+        left_to: str | None = None
         try:
             with interruption:
                 latest_end = max((trial.result.ended for trial in study.finished_trials), default=0.0)
-                with TrialListener(experiment, console, study.finished_trials) as listener:
-                    schedule = Study(search, engine)
-                    loop = TrainingLoop(schedule, place, recorder, listener, latest_end, search.retries)
+                read_trials = engine.trials if driver else None
+                with TrialListener(experiment, console, study.finished_trials, read_trials) as listener:
+                    schedule = Study(search, engine, elapsed)
+                    loop = TrainingLoop(
+                        schedule, place, recorder, listener, latest_end, search.retries, recorder.is_recorded
+                    )
                     ending = loop.run(interruption)
                 trials, skipped = engine.trials(), engine.skipped()
-                ending = confirm_best(
-                    experiment, recorder, trials, ending, place=place, console=console, interrupted=interruption
-                )
-                confirmed = rank_confirmed_trials(trials, experiment, recorder.confirmations())
-                # The study's tables name the runs by their ids, so all earlier writes have to arrive first.
-                is_sent = flush.wait(sender, interruption)
-                if is_sent:
-                    recorder.close(trials, ending, confirmed, skipped)
+                is_sent, confirmed = True, []
+                if driver:
                     is_sent = flush.wait(sender, interruption)
-                else:
+                    left_to = driver.leave()
+                    if is_sent:
+                        trials, skipped = engine.trials(), engine.skipped()
+                        flush.remember_run_ids(experiment.name, trials)
+                        if left_to is None:
+                            recorder.take_over(trials)
+                if left_to is None and is_sent:
+                    ending = confirm_best(
+                        experiment, recorder, trials, ending, place=place, console=console, interrupted=interruption
+                    )
+                    confirmed = rank_confirmed_trials(trials, experiment, recorder.confirmations())
+                    # The study's tables name the runs by their ids, so all earlier writes have to arrive first.
+                    is_sent = flush.wait(sender, interruption)
+                    if is_sent:
+                        recorder.close(trials, ending, confirmed, skipped)
+                        is_sent = flush.wait(sender, interruption)
+                    else:
+                        recorder.abandon()
+                elif left_to is None:
                     recorder.abandon()
             if not ending.interrupted:
                 # If the engine may propose more, a later search with more trials may continue any of them.
                 recorder.checkpoints.delete_unneeded(() if ending.exhausted else trials)
         except BaseException as error:
-            recorder.abandon(wait=not isinstance(error, KeyboardInterrupt))
+            if left_to is None and _is_last(driver):
+                recorder.abandon(wait=not isinstance(error, KeyboardInterrupt))
             raise
-    return SearchOutcome(ending, trials, confirmed, skipped, is_sent)
+    return SearchOutcome(ending, trials, confirmed, skipped, is_sent, left_to)
+
+
+def _open_record(
+    request: SearchRequest, study: OpenStudy, data: Prepared, sender: Sender
+) -> tuple[StudyRecorder, float]:
+    """Open the study's run. Return its recorder, and the seconds of the budget's time that are over.
+
+    Searches that share the study do this one after the other, so that they have one run.
+    """
+    from pneumo.tracking.study import read_study
+
+    driver, store, flush = study.driver, study.store, study.flush
+    with driver.turn() if driver else contextlib.nullcontext():
+        sharing = Sharing(driver.others() is None, driver.elapsed) if driver else None
+        if sharing and not sharing.is_alone:
+            record = read_study(store, request.experiment.name, study.engine.id)
+            check_same_data(record, data, request.experiment.name, finished=1)
+        recorder = StudyRecorder(
+            store, flush.outbox, sender, request.experiment, data, study.engine, request.findings, sharing
+        )
+    return recorder, sharing.elapsed if sharing else 0.0
+
+
+def _is_last(driver: Driver | None) -> bool:
+    """Return whether no other search is at work on the study, after an error."""
+    try:
+        return driver is None or driver.leave() is None
+    except Exception:  # it would hide the first error
+        return False
 
 
 def _describe_failure(error: Exception) -> str:

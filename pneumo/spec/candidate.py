@@ -66,6 +66,10 @@ class Wait:
 
 @dataclass(frozen=True)
 class Done:
-    """The engine has no more candidates, for the given reason."""
+    """The engine has no more candidates, for the given reason.
+
+    `exhausted` is False if it would have more with a larger budget.
+    """
 
     reason: str
+    exhausted: bool = True

@@ -85,6 +85,18 @@ class FullDiskError(Exception):
     """A file system is full. The message says which and what to do, in one line. The trial does not fail: it is run again."""
 
 
+class TakenOverError(Exception):
+    """Another search that shares the study has taken over a trial of this one, whose result counts no more.
+
+    Attributes:
+        number: Number of the trial.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(f"another search has taken over trial {number}")
+
+
 def format_keys(keys: Sequence[str | int]) -> str:
     """Return a place in an experiment as `search.try[0].layers`."""
     place = "".join(f"[{key}]" if isinstance(key, int) else f".{_printable(key)}" for key in keys)

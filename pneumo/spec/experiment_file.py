@@ -164,7 +164,9 @@ FREE_SETTINGS = {
     "search.outage",
     "search.patience",
     "search.retries",
+    "search.shared",
     "search.stress",
+    "search.takeover",
     "search.terminator",  # removed; earlier versions recorded it
     "search.timeout",
     "search.trial_timeout",

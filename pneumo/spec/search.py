@@ -260,6 +260,21 @@ class SearchSpec(BaseModel):
             "same time.",
         ),
     ] = 1.0
+    shared: Annotated[
+        bool,
+        Field(
+            description="Whether several searches, each in a folder or on a machine of its own, may work on the study at the "
+            "same time. They need one PostgreSQL (--storage) and one MLflow server (MLFLOW_TRACKING_URI)."
+        ),
+    ] = False
+    takeover: Annotated[
+        Seconds,
+        Field(
+            ge=1,
+            description="For a shared study: time without a sign of life after which the trials of a search are taken over by "
+            "the others: seconds, or a text such as 90s or 5m.",
+        ),
+    ] = 60.0
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -348,6 +363,17 @@ class SearchSpec(BaseModel):
         if faults:
             raise SettingError(*faults)
         return objectives[0] if len(objectives) == 1 else objectives
+
+    @field_validator("shared")
+    @classmethod
+    def _check_shared(cls, shared: bool, info: ValidationInfo) -> bool:
+        if shared and info.data.get("engine") == "keras-tuner":
+            message = (
+                "Keras Tuner's oracle lives with one search; use engine: optuna, or let one search spread its trials over "
+                "machines with Ray"
+            )
+            raise SettingError(Fault((), message))
+        return shared
 
 
 def _chosen_algorithm(info: ValidationInfo) -> Algorithm | None:

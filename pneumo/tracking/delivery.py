@@ -34,6 +34,7 @@ from pneumo.spec.names import Tags
 from pneumo.tracking import models
 from pneumo.tracking.failures import is_final
 from pneumo.tracking.operations import (
+    CloseEarlier,
     CreateRun,
     DiscardModel,
     LogArtifacts,
@@ -133,6 +134,8 @@ def _write(
             _log_inputs(client, run_id, operation)
         case SetTerminated():
             _set_terminated(client, outbox, run_id, operation, attempts)
+        case CloseEarlier():
+            _close_earlier(client, run_id)
         case LogArtifacts() if folder:
             client.log_artifacts(run_id, str(folder))
         case LogModel() if folder:
@@ -210,6 +213,15 @@ def _set_terminated(
                 client.delete_logged_model(model.model_id)
     # The clock may have been set back; a run must not end before it started.
     client.set_terminated(run_id, operation.status, max(operation.end_time, run.info.start_time))
+
+
+def _close_earlier(client: MlflowClient, run_id: str) -> None:
+    tags = client.get_run(run_id).data.tags
+    same = " and ".join(f"tags.`{tag}` = '{tags[tag]}'" for tag in (Tags.PARENT, Tags.TRIAL, Tags.ROLE))
+    experiment = client.get_run(run_id).info.experiment_id
+    for run in client.search_runs([experiment], f"{same} and attributes.status = 'RUNNING'"):
+        if run.info.run_id != run_id:
+            client.set_terminated(run.info.run_id, "KILLED")
 
 
 def _log_model(client: MlflowClient, outbox: Outbox, run_id: str, folder: Path) -> None:

@@ -67,6 +67,11 @@ class SetTerminated:
 
 
 @dataclass(frozen=True)
+class CloseEarlier:
+    """Close the runs of the same trial that a search has left RUNNING, of which this search has taken over the trial."""
+
+
+@dataclass(frozen=True)
 class LogArtifacts:
     """Upload the operation's files as artifacts."""
 
@@ -102,7 +107,16 @@ class UnknownOperation:
 
 
 Operation = (
-    CreateRun | LogBatch | LogInputs | SetTerminated | LogArtifacts | DrawPlots | LogModel | DiscardModel | RemoveModel
+    CreateRun
+    | LogBatch
+    | LogInputs
+    | SetTerminated
+    | CloseEarlier
+    | LogArtifacts
+    | DrawPlots
+    | LogModel
+    | DiscardModel
+    | RemoveModel
 )
 """What can be appended to an outbox."""
 
@@ -114,6 +128,7 @@ CALLS: Mapping[str, type[Operation]] = {
     "log_batch": LogBatch,
     "log_inputs": LogInputs,
     "set_terminated": SetTerminated,
+    "close_earlier": CloseEarlier,
     "log_artifacts": LogArtifacts,
     "draw_plots": DrawPlots,
     "log_model": LogModel,

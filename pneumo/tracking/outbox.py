@@ -156,6 +156,14 @@ class Outbox:
         """Return the number of the newest operation that was ever appended; 0 if there is none."""
         return int(self._fetch_value("SELECT seq FROM sqlite_sequence WHERE name = 'operations'") or 0)
 
+    def has_arrived(self, run: str) -> bool:
+        """Return whether no operation of a run, given its id or key, is still to be sent. Refused ones are not."""
+        query = (
+            "SELECT 1 FROM operations WHERE refused IS NULL AND (run = ?1 OR run IN (SELECT key FROM runs WHERE run_id = ?1) "
+            "OR run IN (SELECT run_id FROM runs WHERE key = ?1)) LIMIT 1"
+        )
+        return self._fetch_value(query, run) is None
+
     def waiting(self) -> dict[str, int]:
         """Return the number of operations of each run that have not arrived, refused ones included.
 

@@ -20,6 +20,7 @@ from pneumo.spec.names import Artifacts, Params, Tags
 from pneumo.spec.run import STATUS, End, RecordedRun, Role, Status, format_parameter
 from pneumo.tracking.find import find_experiment, study_run
 from pneumo.tracking.operations import (
+    CloseEarlier,
     CreateRun,
     DiscardModel,
     LogBatch,
@@ -207,6 +208,8 @@ def start_trial(
     experiment_yaml: str | None = None,
     role: Role = "trial",
     extra_tags: Mapping[str, str] | None = None,
+    *,
+    close_earlier: bool = False,
 ) -> str:
     """Append the start of a trial's run, and return the run's key.
 
@@ -219,6 +222,7 @@ def start_trial(
         experiment_yaml: The experiment, written as an artifact.
         role: `confirm` if the trial is trained again with another seed.
         extra_tags: Further tags of the run.
+        close_earlier: Whether runs of this trial that another search left RUNNING are closed as killed.
     """
     outbox, key = study.outbox, new_key()
     name = f"trial-{number:04d}" if role == "trial" else f"confirm-{number:04d}-seed-{seed}"
@@ -232,6 +236,7 @@ def start_trial(
     params = {parameter: format_parameter(value) for parameter, value in parameters.items()}
     operations: list[Operation] = [
         CreateRun(study.experiment_id, name, now(), tags),
+        *([CloseEarlier()] if close_earlier else []),
         LogBatch(params=params | {Params.SEED: str(seed)}),
     ]
     if pictures:

@@ -43,6 +43,11 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {},
         "keras-tuner/bayesian supports no pruner; use pruner: none",
     ),
+    "shared keras tuner": (
+        KERAS_TUNER | {"shared": True},
+        {},
+        "search.shared: Keras Tuner's oracle lives with one search; use engine: optuna",
+    ),
     "choices for cmaes": (
         {"algorithm": "cmaes"},
         {"filters": [16, 32]},

@@ -38,6 +38,20 @@ from tests.support.postgres import Postgres
 from tests.support.recorded import begun
 
 
+def test_a_trial_that_is_taken_over_closes_the_run_that_a_dead_search_left(store: Store, outbox: Outbox) -> None:
+    study = begun(store, "taken over", outbox)
+    left, other = (sent(outbox, store, start_trial(study, number, {}, 0)) for number in range(2))
+    taken = start_trial(study, 0, {}, 0, close_earlier=True)
+    assert not outbox.has_arrived(taken)
+    run_id = sent(outbox, store, taken)
+    assert outbox.has_arrived(taken)
+    TrialLog(outbox, run_id).epoch({"loss": 0.5}, 1)
+    assert not outbox.has_arrived(taken)
+    assert outbox.has_arrived(other)
+    statuses = [store.client.get_run(run).info.status for run in (left, other, run_id)]
+    assert statuses == ["KILLED", "RUNNING", "RUNNING"]
+
+
 def test_what_is_refused_is_said_once_and_kept_while_the_rest_goes_on(store: Store, outbox: Outbox) -> None:
     study = begun(store, "refused", outbox)
     first, second = (sent(outbox, store, start_trial(study, number, {}, 0)) for number in range(2))
