@@ -88,8 +88,7 @@ class TrialListener:
         seconds = self._stop(number)
         trial = Trial(training.candidate, result)
         if self._read_trials:
-            self._standing = Standing(self._experiment, 1)
-            self._standing.add(*self._read_trials())
+            self._standing.update(self._read_trials())
         else:
             self._standing.add(trial)
         self._budget.finish()

@@ -42,9 +42,10 @@ class SentOutbox:
 
     send: Callable[[SentOperation], None]
 
-    def append(self, run: str, operation: Operation) -> None:
-        """Send an operation without files."""
-        self.send(SentOperation(run, operation))
+    def append(self, run: str, *operations: Operation) -> None:
+        """Send operations without files."""
+        for operation in operations:
+            self.send(SentOperation(run, operation))
 
     @contextmanager
     def append_folder(self, run: str, operation: LogArtifacts | DrawPlots | LogModel) -> Iterator[Path]:

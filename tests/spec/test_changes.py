@@ -42,6 +42,7 @@ SAMPLES: dict[str, Any] = {
     "search.patience": 4,
     "search.try": [{"dropout": 0.0}],
     "search.from": "earlier",
+    "compute.shared": "/shared",
     "promote.max": "val_auc",
     "promote.min": "parameters",
 }
