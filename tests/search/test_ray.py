@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import psutil
@@ -60,7 +61,7 @@ def test_a_study_on_ray_has_the_record_of_one_in_processes(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_every_actor_and_the_study_is_resumed(tmp_path: Path) -> None:
+def test_ctrl_c_ends_every_actor_and_closes_the_runs(tmp_path: Path) -> None:
     folder = tmp_path / "ray"
     experiment = study(folder, epochs=300)
     line = command(experiment.name, "--ray", "local")
@@ -69,6 +70,7 @@ def test_ctrl_c_ends_every_actor_and_the_study_is_resumed(tmp_path: Path) -> Non
     checkpoints = folder / "mlruns" / "checkpoints" / "small"
     while not list(checkpoints.glob("trial-*.npz")):
         assert program.poll() is None
+        time.sleep(0.05)
     processes = psutil.Process(program.pid).children(recursive=True)
     assert any("ray::" in " ".join(process.cmdline()) for process in processes)
     program.send_signal(signal.SIGINT)
