@@ -130,7 +130,8 @@ def main(
     from pneumo.search.dry_run import show_dry_run
     from pneumo.search.places import check_ray_request
     from pneumo.search.preflight import check_leaks
-    from pneumo.search.steps import SearchRequest, run_search
+    from pneumo.search.request import SearchRequest
+    from pneumo.search.steps import run_search
     from pneumo.spec.experiment_file import read_experiment
 
     options = {

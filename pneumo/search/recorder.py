@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pneumo import __version__
 from pneumo.console.command import describe_error
@@ -18,13 +18,13 @@ from pneumo.search.comparison import compare_with_baseline
 from pneumo.search.description import TOP, describe_study, describe_trial, severity_counts
 from pneumo.search.loop import Ending, Training
 from pneumo.search.retention import removable_models
-from pneumo.spec.best import baseline_trial, best_first, best_metric
+from pneumo.search.tables import study_tables
+from pneumo.spec.best import baseline_trial, best_first
 from pneumo.spec.candidate import SKIP_REASONS, SkipReason
 from pneumo.spec.comparison import Comparison
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.names import Artifacts, Metrics, Params, Tags
-from pneumo.spec.objective import objective_metric
 from pneumo.spec.result import PARTS, State, Trial, TrialResult
 from pneumo.spec.run import End, RecordedRun
 from pneumo.spec.selection import Confirmation
@@ -244,7 +244,8 @@ class StudyRecorder:
             self._run,
             "KILLED" if ending.interrupted else "FINISHED" if best else "FAILED",
             metrics=metrics,
-            artifacts=self._artifacts(trials, confirmed) | self._report(trials, metrics, ending.reason),
+            artifacts=study_tables(self._experiment, trials, self.confirmations() if confirmed else ())
+            | self._report(trials, metrics, ending.reason),
             description=self._description(trials, confirmed, skipped, comparison),
             best_run_id=best[0].result.run_id if best else None,
             reason=ending.reason,
@@ -365,20 +366,6 @@ class StudyRecorder:
                 self._outbox.append(run_id, RemoveModel(reason))
                 self._runs_without_model.add(run_id)
 
-    def _artifacts(self, trials: Sequence[Trial], confirmed: Sequence[Confirmation]) -> dict[str, str | bytes]:
-        from pneumo.evidence.tables import confirm_csv, pareto_csv, trials_csv
-
-        if not trials:
-            return {}
-        objectives = self._experiment.search.objectives
-        files: dict[str, str | bytes] = {Artifacts.TRIALS: trials_csv([_trial_row(t) for t in trials])}
-        if len(objectives) > 1:
-            files[Artifacts.PARETO] = pareto_csv(trials, objectives)
-        if confirmed:
-            metric = objective_metric(best_metric(self._experiment)[0])
-            files[Artifacts.CONFIRM] = confirm_csv([_confirmation_row(run, metric) for run in self.confirmations()])
-        return files
-
     def _report(self, trials: Sequence[Trial], metrics: Mapping[str, float], reason: str) -> dict[str, str | bytes]:
         """Return the report by its path in the study's run. Without it, the study is complete all the same.
 
@@ -411,21 +398,3 @@ class StudyRecorder:
 
 def _with_run_id(trial: Trial, run_id: str) -> Trial:
     return replace(trial, result=replace(trial.result, run_id=run_id))
-
-
-def _confirmation_row(run: RecordedRun, metric: str) -> dict[str, object]:
-    seed = int(run.parameters[Params.SEED])
-    return {"trial": run.number, "seed": seed, "value": run.metrics.get(metric), "run_id": run.run_id}
-
-
-def _trial_row(trial: Trial) -> dict[str, Any]:
-    result = trial.result
-    row: Mapping[str, Any] = {
-        "trial": trial.number,
-        "state": result.state,
-        "value": result.value,
-        "run_id": result.run_id,
-        "seconds": round(result.ended - result.started, 1),
-        "error": result.error,
-    }
-    return {**row, **trial.candidate.hyperparameters, **result.metrics}

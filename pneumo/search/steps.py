@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
-
-from rich.console import Console
 
 from pneumo.compute import disk
 from pneumo.compute.place import Place, PlaceError, PlaceOutageError
 from pneumo.compute.workers import count_trainings
-from pneumo.console.command import INTERRUPTED, NOTHING_FIT, TypedCommand, describe_error, hold_folder_lock
+from pneumo.console.command import INTERRUPTED, NOTHING_FIT, describe_error, hold_folder_lock
 from pneumo.console.display import progress_bar, say
 from pneumo.console.signals import Interruption
 from pneumo.search.confirm import confirm_best, missing_confirmations
 from pneumo.search.flush import Flush
-from pneumo.search.loop import Ending, TrainingLoop
+from pneumo.search.loop import TrainingLoop
 from pneumo.search.places import PlacePlan, plan_place
 from pneumo.search.preflight import (
     audit_command,
@@ -32,83 +29,19 @@ from pneumo.search.preflight import (
     usable_trials,
 )
 from pneumo.search.recorder import Sharing, StudyRecorder
+from pneumo.search.request import OpenStudy, SearchOutcome, SearchRequest
 from pneumo.search.schedule import Study
 from pneumo.search.screen import TrialListener, show_header
 from pneumo.search.summary import say_resume, summarize
 from pneumo.spec.best import rank_confirmed_trials
-from pneumo.spec.candidate import SkipReason
 from pneumo.spec.errors import FullDiskError, RequestError
-from pneumo.spec.experiment import Experiment
-from pneumo.spec.result import Trial
 from pneumo.spec.selection import Confirmation
 from pneumo.spec.wording import count_of
 
 if TYPE_CHECKING:
-    from pneumo.data.audit import Finding
-    from pneumo.data.pictures import Source
     from pneumo.data.prepare import Prepared
-    from pneumo.engines.protocol import Engine
     from pneumo.engines.shared_study import Driver
     from pneumo.tracking.sender import Sender
-    from pneumo.tracking.store import Store
-    from pneumo.tracking.study import RecordedStudy
-
-
-@dataclass(frozen=True)
-class SearchRequest:
-    """What the user asked for.
-
-    Args:
-        experiment: The study.
-        source: Its pictures.
-        findings: What is known to be wrong with them.
-        storage: URL of the database of the study.
-        command: The search as it was typed.
-        console: Where the output goes.
-        ray: Address of the Ray cluster on which trials run; None for processes of this machine.
-    """
-
-    experiment: Experiment
-    source: Source
-    findings: Sequence[Finding]
-    storage: str
-    command: TypedCommand
-    console: Console
-    ray: str | None = None
-
-
-@dataclass(frozen=True)
-class OpenStudy:
-    """A study: its engine, its way to MLflow, and what both hold of earlier searches.
-
-    This process alone works on it, unless it is one `driver` of several.
-    """
-
-    engine: Engine
-    flush: Flush
-    finished_trials: Sequence[Trial]
-    recorded: RecordedStudy | None
-    driver: Driver | None
-
-    @property
-    def store(self) -> Store:
-        return self.flush.store
-
-
-@dataclass(frozen=True)
-class SearchOutcome:
-    """What a search came to.
-
-    `is_sent` is False if MLflow has not taken all of it. `left_to` names the searches that still work on the study, if it is
-    shared.
-    """
-
-    ending: Ending
-    finished_trials: Sequence[Trial]
-    confirmed: Sequence[Confirmation]
-    skipped: Mapping[SkipReason, int]
-    is_sent: bool
-    left_to: str | None = None
 
 
 def run_search(request: SearchRequest) -> int:

@@ -1,6 +1,6 @@
 """Values and decisions without side effects. This folder imports no other folder of the package.
 
-experiment          the experiment; experiment_file reads it, and the blocks are in search and promotion
+experiment          the experiment; experiment_file reads it, and the blocks are in search, compute and promotion; duration
 schema              the JSON schema of the experiment file, for editors
 hyperparameters     the hyperparameters; space and space_reader are the space that a study searches
 algorithms          the engines with their algorithms and pruners
