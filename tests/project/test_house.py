@@ -229,7 +229,10 @@ def test_every_dependency_is_used() -> None:
 
 def test_every_import_is_a_dependency() -> None:
     assert undeclared(imported("pneumo"), declared("dicom", "export", "gpu", "ray")) == set()
-    assert undeclared(imported("tests", "benchmarks"), declared("dicom", "export", "gpu", "postgres", "ray", "dev")) == set()
+    assert (
+        undeclared(imported("tests", "benchmarks"), declared("dicom", "export", "gpu", "postgres", "ray", "dev"))
+        == set()
+    )
 
 
 def requirements() -> list[str]:
