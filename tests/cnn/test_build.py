@@ -161,6 +161,7 @@ def test_the_seed_alone_decides_the_first_weights() -> None:
     assert not np.array_equal(first[0], other[0])
 
 
+@pytest.mark.slow
 def test_a_saved_network_loads_without_this_package(tmp_path: Path) -> None:
     model = built(layers=2, batch_norm=True, dropout=0.3, normalization="standardize", precision="bfloat16")
     compile_model(model, TUTORIAL, steps=1)

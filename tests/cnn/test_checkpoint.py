@@ -178,6 +178,7 @@ def test_a_chain_of_three_is_one_training(tmp_path: Path, values: dict[str, Any]
     assert [epoch["epoch"] for epoch in rest.history] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed_after", [1, 2])
 def test_a_training_that_stops_early_stops_at_the_same_epoch_after_a_kill(tmp_path: Path, killed_after: int) -> None:
     values, scores, path = {"early_stopping": 2, "ema": 0.9}, (2, 1, 2, 3), tmp_path / "k.npz"

@@ -48,6 +48,7 @@ def altered(content: bytes, shift: int = 0, brightness: float = 1.0, quality: in
     return out.getvalue()
 
 
+@pytest.mark.slow
 def test_the_real_archive_has_exact_copies_and_no_leak(archive: Path) -> None:
     source = source_at(str(archive))
     result, _ = audit_source(source)

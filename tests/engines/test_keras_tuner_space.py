@@ -121,6 +121,7 @@ def test_random_proposals_lie_in_random_spaces(tmp_path: Path) -> None:
     assert in_random_spaces(tmp_path, "random", 20, 20) >= 200
 
 
+@pytest.mark.slow
 def test_bayesian_proposals_lie_in_random_spaces_also_in_their_corners(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

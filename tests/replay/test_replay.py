@@ -144,6 +144,7 @@ def test_a_pruned_trial_is_trained_up_to_the_epoch_where_it_was_pruned(study: Pa
     assert EQUAL in done.stdout
 
 
+@pytest.mark.slow
 def test_differences_from_the_record_are_printed_before_the_training(study: Path, tagged: Run) -> None:
     store, run_id = client(study), tagged.info.run_id
     other = study / "fewer"

@@ -209,6 +209,7 @@ def test_unreadable_pictures_are_named_and_counted(archive: Path, tmp_path: Path
     assert "3 of 120 pictures cannot be decoded" in refused.stderr
 
 
+@pytest.mark.slow
 def test_two_searches_of_one_study_do_not_mix(tmp_path: Path) -> None:
     experiment = write(tmp_path, hyperparameters={"epochs": 300}, search={"trials": 1})
     first = subprocess.Popen(command(experiment), cwd=tmp_path, stdout=subprocess.PIPE, text=True)

@@ -139,6 +139,7 @@ def place(project: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     return Place()
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_killed_again_and_again_is_as_one_that_was_not(place: Place, project: Path) -> None:
     path = project / "checkpoints" / "0.npz"
     whole, record = place.trial(FULL, checkpoint_path=project / "other.npz")
