@@ -44,7 +44,7 @@ _RETRIES, _TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIM
 _BATCH = 500
 """Most operations that are read from the outbox at once, and so the most that can be joined."""
 
-MOST_AHEAD = 20
+MOST_AHEAD = 200
 """Operations in the outbox beyond which nobody waits for the id of a new run. It would take long, and a worker is idle."""
 
 

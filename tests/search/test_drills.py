@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.entities import Run
 
 from pneumo.engines.engine_table import stored_studies
 from pneumo.engines.study_lock import lock_study
@@ -224,11 +225,17 @@ def comparable_values(folder: Path, trial: Trial) -> Iterator[object]:
     mlflow, result = client(folder), trial.result
     yield trial.number, trial.candidate.hyperparameters, result.state, result.value, result.error
     yield {name: value for name, value in result.metrics.items() if name not in TIME_METRICS}
-    run = mlflow.get_run(result.run_id)
+    run = _run_of(folder, result.run_id)
     yield run.data.params
     for name in ("loss", "accuracy", "auc", "val_loss", "val_accuracy", "val_auc"):
-        yield [(metric.step, metric.value) for metric in mlflow.get_metric_history(result.run_id, name)]
-    yield Path(mlflow.download_artifacts(result.run_id, "predictions.csv", str(folder))).read_text()
+        yield [(metric.step, metric.value) for metric in mlflow.get_metric_history(run.info.run_id, name)]
+    yield Path(mlflow.download_artifacts(run.info.run_id, "predictions.csv", str(folder))).read_text()
+
+
+def _run_of(folder: Path, run_id: str) -> Run:
+    """Return a trial's run, given its id, or its key if it began while MLflow was far behind."""
+    (run,) = (run for run in runs(folder, STUDY)[1] if run_id in (run.info.run_id, run.data.tags.get("pneumo.key")))
+    return run
 
 
 def print_report(drill: Drill) -> None:

@@ -111,13 +111,15 @@ def test_a_killed_study_is_resumed_and_leaves_the_same_record(resumed: tuple[Pat
     folder, before = resumed
     finished = {run.info.run_id for run in before if run.info.status == "FINISHED"}
     assert [int(run.data.tags["pneumo.trial"]) for run in before] == list(range(KILLED_TRIAL + 1))
-    assert len(finished) == KILLED_TRIAL
+    assert KILLED_TRIAL - 1 <= len(finished) <= KILLED_TRIAL  # the plots of the last one may not have been drawn yet
     store, (_, after) = client(folder), runs(folder, "small")
     numbers = [(int(run.data.tags["pneumo.trial"]), run.info.status) for run in after]
     trained_twice = [(KILLED_TRIAL, "KILLED"), (KILLED_TRIAL, "FINISHED")]
     complete = [(number, "FINISHED") for number in range(TRIALS)]
     assert numbers == complete[:KILLED_TRIAL] + trained_twice + complete[KILLED_TRIAL + 1 :]
-    assert {run.info.run_id for run in after[:KILLED_TRIAL]} == finished  # finished trials are not run again
+    assert {run.info.run_id for run in after[:KILLED_TRIAL]} == {
+        run.info.run_id for run in before[:KILLED_TRIAL]
+    }  # finished trials are not run again
     assert after[KILLED_TRIAL].data.params == after[KILLED_TRIAL + 1].data.params  # the killed trial is run again
     store.delete_run(after[KILLED_TRIAL].info.run_id)
 
