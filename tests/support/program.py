@@ -117,6 +117,7 @@ def check_trial(folder: Path, run: Run) -> None:
     assert ({"stress.csv", "stress_predictions.npz"} & files != set()) == is_judged
     plots = {file.path for file in store.list_artifacts(run.info.run_id, "plots")}
     expected = PLOTS | ({"stress", "gradcam"} if is_judged else set())
+    expected |= {"causes"} if "causes.csv" in files else set()  # the names of the pictures tell the causes
     assert plots == {f"plots/{name}.png" for name in expected}
     assert tags["pneumo.plots"] == ", ".join(sorted(expected))
     assert is_judged or "val_attention_inside" not in run.data.metrics
