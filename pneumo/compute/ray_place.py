@@ -11,7 +11,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pneumo import __version__
@@ -67,7 +67,6 @@ class _Actor:
     submitted: int = 0
     task: Task | None = None
     started: float | None = None
-    last_event: float = field(default_factory=time.monotonic)
 
 
 class RayPlace:

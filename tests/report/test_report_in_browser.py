@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Error, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from tests.support.program import called
 from tests.support.study_records import experiment, made_trials, write_trials
 
 pytestmark = pytest.mark.slow
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 WIDTHS = (400, 1280, 1600)
 
@@ -41,25 +36,6 @@ SPILLS = """() => [...document.querySelectorAll("main *")]
   .filter((e) => !e.closest(".wide") && !e.closest("svg") && e.getBoundingClientRect().right > innerWidth + 1)
   .map((e) => e.tagName + " " + e.className)"""
 """What is wider than the page."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Yield the system's Chromium, or the one that Playwright downloaded."""
-    installed = next(filter(None, map(shutil.which, BROWSERS)), None)
-    with sync_playwright() as playwright:
-        try:
-            chromium = playwright.chromium.launch(
-                executable_path=installed,
-                chromium_sandbox=os.geteuid() != 0,  # Chromium refuses a sandbox to root
-                args=["--disable-gpu", "--disable-sync"],
-            )
-        except Error:
-            if installed or os.environ.get("CI"):
-                raise
-            pytest.skip(f"there is no browser: none of {', '.join(BROWSERS)}, and Playwright has downloaded none")
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
