@@ -23,6 +23,7 @@ from mlflow.types import ColSpec, DataType, Schema
 
 from pneumo.spec.errors import RequestError
 from pneumo.tracking.failures import failure_reason, is_final
+from pneumo.tracking.model_packages import packages_are_named
 from pneumo.tracking.models import model_name, upload
 from pneumo.tracking.store import Store
 
@@ -129,7 +130,7 @@ def save_served(networks: Sequence[Path], decoding: Path, decision: Decision, ex
         example: A picture in base64, stored as the example of a request.
         to: The new folder.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, packages_are_named():
         decoder = Path(folder, "decoding")
         shutil.copytree(decoding, decoder, ignore=shutil.ignore_patterns("__pycache__"))
         # MLflow names its copy by the last part of the path. The pickle beside a network is never loaded.
@@ -211,7 +212,8 @@ def load_folder(folder: Path, uri: str) -> Served:
             f"{uri}: takes no pictures; give a promoted model, such as models:/NAME@champion or models:/NAME/VERSION"
         ) from None
     try:
-        model = mlflow.pyfunc.load_model(str(folder))
+        with packages_are_named():
+            model = mlflow.pyfunc.load_model(str(folder))
     # What Keras and zipfile raise for a damaged file depends on where it is damaged.
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, MlflowException) as error:
         raise RequestError(f"{uri}: cannot be loaded: {' '.join(str(error).split())[:200]}") from error

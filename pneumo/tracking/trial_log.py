@@ -18,9 +18,9 @@ from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
 from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 from mlflow.types import Schema, TensorSpec
-from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
 
 from pneumo.spec.names import Metrics
+from pneumo.tracking.model_packages import packages_are_named
 from pneumo.tracking.operations import PLOT_VALUES, DrawPlots, LogBatch, LogModel, MetricPoint, metric_points
 from pneumo.tracking.outbox import Outbox
 from pneumo.tracking.sent_outbox import SentOutbox
@@ -34,14 +34,9 @@ _LONGEST_INTERVAL = 30.0
 """Largest number of seconds between two samples of system metrics."""
 
 
-def list_packages() -> None:
-    """Make MLflow list the files of all installed packages, which takes a second.
-
-    MLflow checks a model's requirements against that list and remembers it. So the first trial does not wait for it.
-    """
-    import mlflow.tensorflow  # noqa: F401  (it imports TensorFlow, and only a worker pays for that)
-
-    warn_dependency_requirement_mismatches(_requirements())
+def import_model_flavor() -> None:
+    """Import the part of MLflow that saves a network. It imports TensorFlow, so only a worker calls this."""
+    import mlflow.tensorflow  # noqa: F401
 
 
 @dataclass(frozen=True)
@@ -107,7 +102,7 @@ class TrialLog:
             inputs=Schema([TensorSpec(np.dtype(np.uint8), pictures)]),
             outputs=Schema([TensorSpec(np.dtype(np.float32), probabilities)]),
         )
-        with self.outbox.append_folder(self.run, LogModel()) as folder:
+        with self.outbox.append_folder(self.run, LogModel()) as folder, packages_are_named():
             mlflow.tensorflow.save_model(
                 model,
                 str(folder),

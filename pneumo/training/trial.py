@@ -37,10 +37,10 @@ def warm_up() -> None:
 
 
 def _warm_up_recording() -> None:
-    """Prepare MLflow's list of installed packages."""
+    """Import the part of MLflow that saves a network."""
     from pneumo.tracking import trial_log
 
-    trial_log.list_packages()
+    trial_log.import_model_flavor()
 
 
 @contextmanager
