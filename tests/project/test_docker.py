@@ -210,3 +210,28 @@ def test_the_slurm_script_is_a_script() -> None:
     done = subprocess.run(["bash", "-n", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert script.read_text().startswith("#!/bin/bash\n")
+
+
+def test_the_job_on_kubernetes_fits_the_image_and_the_search() -> None:
+    job = yaml.safe_load((DOCKER / "kubernetes" / "search.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    cluster = job["spec"]["rayClusterSpec"]
+    locked = re.search(r"^ray==([\d.]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    assert locked is not None
+    assert cluster["rayVersion"] == locked[1]
+    assert "ray[client,default]" in (ROOT / "pyproject.toml").read_text(), "ray[default] takes the job"
+
+    head, worker = cluster["headGroupSpec"], cluster["workerGroupSpecs"][0]
+    images = {group["template"]["spec"]["containers"][0]["image"] for group in (head, worker)}
+    assert images == {SERVICES["search"]["image"]}
+    users = {group["template"]["spec"]["securityContext"]["runAsUser"] for group in (head, worker)}
+    assert users == {1000}
+    assert "/etc/profile.d/pneumo.sh" in str(stages()["cpu"]), "KubeRay starts Ray in a login shell"
+
+    python, option, verb, *options = shlex.split(job["spec"]["entrypoint"])
+    assert (python, option, verb) == ("python", "-m", "pneumo.search")
+    done = subprocess.run([sys.executable, "-m", verb, "--help"], capture_output=True, text=True, check=True)
+    assert {"--data", "--ray", "--storage"} == {o for o in options if o.startswith("--")} <= set(done.stdout.split())
+    mounts = {m["mountPath"] for m in head["template"]["spec"]["containers"][0]["volumeMounts"]}
+    assert all(any(o.startswith(f"{mount}/") for o in options) for mount in mounts)
+    assert head["template"]["spec"]["containers"][0]["workingDir"] in mounts  # mlruns outlives the job

@@ -35,9 +35,24 @@ class Kept:
         """Keep the cluster."""
 
 
+@dataclass(frozen=True)
+class Nodes:
+    """A cluster of several nodes on this machine, which nobody has joined yet.
+
+    Attributes:
+        address: `HOST:PORT`.
+        remove_node: Kills a node that is not the first one.
+        add_node: Adds a node.
+    """
+
+    address: str
+    remove_node: Callable[[], None]
+    add_node: Callable[[], None]
+
+
 @contextmanager
-def two_nodes() -> Iterator[Kept]:
-    """Start a cluster of two nodes of one core each, whose files and settings are its own, and join it."""
+def start_nodes() -> Iterator[Nodes]:
+    """Start a cluster of two nodes of one core each, whose files and settings are its own."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
@@ -49,12 +64,19 @@ def two_nodes() -> Iterator[Kept]:
         cluster = Cluster(initialize_head=True, head_node_args={**options, "temp_dir": f"{folder}/ray"})
         try:
             nodes = [cluster.add_node(**options)]
-            kept = Kept(
-                RayCluster(cluster.address, 60.0),
+            yield Nodes(
+                cluster.address,
                 remove_node=lambda: cluster.remove_node(nodes.pop(), allow_graceful=False),
                 add_node=lambda: nodes.append(cluster.add_node(**options)),
             )
-            yield kept
-            kept.cluster.close()
         finally:
             cluster.shutdown()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def two_nodes() -> Iterator[Kept]:
+    """Start a cluster of two nodes, and join it."""
+    with start_nodes() as nodes:
+        kept = Kept(RayCluster(nodes.address, 60.0), nodes.remove_node, nodes.add_node)
+        yield kept
+        kept.cluster.close()
