@@ -186,8 +186,8 @@ sys.argv[0] = "pneumo.promote"
 from pneumo.console.command import run_command
 run_command(app, "promote")
 """
-STEPS = 23
-"""Number of writes to try a kill before: more than a promotion makes, so the last promotions run to their end."""
+STEPS = (0, 2, 4, 6, 9, 11, 13, 15, 16, 17, 19, 21)
+"""The writes to try a kill before: at least one of each kind. A promotion makes fewer than the last, so it runs to its end."""
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +216,7 @@ def check_registry(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", range(STEPS))
+@pytest.mark.parametrize("step", STEPS)
 def test_a_promotion_that_is_killed_at_a_step_is_finished_by_the_same_command(
     two: tuple[Path, str, list[str]], step: int
 ) -> None:
@@ -247,8 +247,8 @@ def test_a_promotion_that_is_killed_at_a_step_is_finished_by_the_same_command(
     models = store.search_logged_models([promotion_runs(folder)[0].info.experiment_id])
     served = [model for model in models if model.name.startswith("small-promotion-")]
     assert [str(model.status) for model in served] == ["READY"] * 3
-    if step == STEPS - 1:
-        assert not was_killed, "a promotion makes more writes than STEPS"
+    if step == STEPS[-1]:
+        assert not was_killed, "a promotion makes more writes than STEPS says"
         steps = {"create_run", "log_artifacts", "finalize_logged_model", "create_model_version", "set_terminated"}
         assert steps | {"set_registered_model_alias", "delete_registered_model_tag"} <= set(killed_writes)
 
