@@ -154,7 +154,7 @@ def main(
     findings = check_leaks(source, request)
     console = open_console()
     if dry_run:
-        show_dry_run(request, source, findings, console)
+        show_dry_run(request, source, findings, ray, console)
         return OK
     return run_search(SearchRequest(request, source, findings, storage, context.obj, console, ray))
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from pneumo.compute.devices import find_devices
 from pneumo.compute.disk import describe_needs
-from pneumo.compute.workers import count_trainings, plan_workers, resolve_workers
+from pneumo.compute.workers import count_trainings
 from pneumo.console.display import say
 from pneumo.data.pictures import Source, describe_patients
 from pneumo.data.split import count_split, describe_split
 from pneumo.engines.engine_table import open_engine
+from pneumo.search.places import plan_place
 from pneumo.search.preflight import audit_command, disk_needs
 from pneumo.search.screen import describe_search, describe_warnings
 from pneumo.spec.candidate import Candidate, Done
@@ -28,20 +28,23 @@ CANDIDATES = 3
 """Candidates that a dry run shows."""
 
 
-def show_dry_run(experiment: Experiment, source: Source, findings: Sequence[Finding], console: Console) -> None:
+def show_dry_run(
+    experiment: Experiment, source: Source, findings: Sequence[Finding], ray: str | None, console: Console
+) -> None:
     """Show what the search would do: the trials, the split, the first candidates of a new study, and the disk space it needs.
 
     Args:
         experiment: The study's experiment.
         source: Its pictures.
         findings: What is known to be wrong with them.
+        ray: The option --ray; None for processes of this machine.
         console: Where the lines go.
 
     Raises:
         RequestError: The GPUs that were asked for are not there.
     """
-    devices = find_devices(experiment.search.gpu_share)
-    experiment = resolve_workers(experiment, devices)
+    plan = plan_place(experiment, ray)
+    experiment = plan.experiment
     say(console, f"Nothing is trained. Without --dry-run this would run:\n{describe_search(experiment)}")
     counts = count_split(source, experiment.data.validation, experiment.search.seed)
     all_pictures = [*source.pictures, *source.sealed]
@@ -63,5 +66,5 @@ def show_dry_run(experiment: Experiment, source: Source, findings: Sequence[Find
         say(console, line)
     for line in describe_needs(disk_needs(experiment, source)):
         say(console, line)
-    say(console, plan_workers(experiment, devices).describe(count_trainings(experiment)))
+    say(console, plan.preview(count_trainings(experiment)))
     say(console, "--dry-run --yaml prints every setting of the experiment.")

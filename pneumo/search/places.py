@@ -36,6 +36,10 @@ class PlacePlan(Protocol):
         """Return what so many trainings run on, a line each."""
         ...
 
+    def preview(self, trainings: int) -> str:
+        """Return what is known of that before the place is open."""
+        ...
+
 
 def check_ray_request(address: str) -> None:
     """Check the option --ray, and that Ray is installed.
@@ -89,6 +93,8 @@ class _OnThisMachine:
     def describe(self, trainings: int) -> str:
         return self._workers.describe(trainings)
 
+    preview = describe
+
 
 @dataclass(frozen=True)
 class _Room:
@@ -136,6 +142,10 @@ class _OnRay:
         if self._slots is None or room.trials >= self._slots:
             return line
         return f"{line}\nWorkers: {room.trials} of {self._slots} have room; others start when nodes join"
+
+    def preview(self, trainings: int) -> str:
+        most = f", at most {count_of(self._slots, 'trial')} at a time" if self._slots else ""
+        return f"Training on: Ray ({self._address}), each trial with {self._room.needs.describe()}{most}"
 
     def _open_on(self, cluster: RayCluster) -> Place:
         from pneumo.compute.ray_place import RayPlace, fit_needs

@@ -20,10 +20,18 @@ def test_a_dry_run_says_which_files_are_not_taken(tmp_path: Path) -> None:
     others = {"train/NORMAL/a.png": b"", "train/NORMAL/b.heic": b"x", ".git/config": b"x"}
     data = DataSpec(path=str(write_zip(tmp_path / "a.zip", archive_files(10) | others, "")), validation=0.3)
     out = io.StringIO()
-    show_dry_run(Experiment(name="small", data=data), open_source(data), (), Console(file=out, width=200))
+    show_dry_run(Experiment(name="small", data=data), open_source(data), (), None, Console(file=out, width=200))
     assert "train/NORMAL/a.png: left out: empty: it has 0 bytes\n" in out.getvalue()
     assert "\nTraining on: " in out.getvalue()
     assert "2 files not taken: 1 .heic (not read), 1 in hidden folders\n" in out.getvalue()
+
+
+def test_a_dry_run_says_what_a_trial_takes_of_a_cluster_and_joins_none(run_here: RunHere, tmp_path: Path) -> None:
+    experiment = write(tmp_path, compute={"cpus": 2, "resources": {"a100": 1}})
+    done = run_here("search", experiment, "--dry-run", "--ray", "10.0.0.1:6379", "--workers", 8, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    line = "Training on: Ray (10.0.0.1:6379), each trial with 2 cores, 1 a100, at most 8 trials at a time\n"
+    assert line in done.stdout
 
 
 @pytest.mark.parametrize("options", [["--dry-run"], []], ids=["dry run", "search"])
