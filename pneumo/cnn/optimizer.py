@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from pneumo.cnn.fused import FusedAdam, FusedRMSprop, FusedSGD
 from pneumo.spec.hyperparameters import PLATEAU_FACTOR, Hyperparameters
 
 _PLATEAU = "plateau_factor"
@@ -90,21 +91,19 @@ def _unscaled(optimizer: keras.Optimizer) -> Any:
 
 def _optimizer(values: Hyperparameters, steps: int) -> keras.Optimizer:
     rate = _learning_rate(values, steps)
-    # Keras' weight_decay is decoupled (Loshchilov and Hutter 2019, arXiv:1711.05101) in every optimizer. None skips the
-    # pass over the weights; AdamW does not accept None.
+    # Keras' weight_decay is decoupled (Loshchilov and Hutter 2019, arXiv:1711.05101) in every optimizer, so Adam with it is
+    # AdamW. None skips the pass over the weights.
     settings: dict[str, Any] = {"weight_decay": values.weight_decay or None}
     if values.ema:
         settings |= {"use_ema": True, "ema_momentum": values.ema}
     optimizer: keras.Optimizer
     match values.optimizer:
-        case "adam":
-            optimizer = keras.optimizers.Adam(rate, **settings)
-        case "adamw":
-            optimizer = keras.optimizers.AdamW(rate, **settings | {"weight_decay": values.weight_decay})
+        case "adam" | "adamw":
+            optimizer = FusedAdam(rate, **settings)
         case "sgd":
-            optimizer = keras.optimizers.SGD(rate, momentum=values.momentum, **settings)
+            optimizer = FusedSGD(rate, momentum=values.momentum, **settings)
         case "rmsprop":
-            optimizer = keras.optimizers.RMSprop(rate, momentum=values.momentum, **settings)
+            optimizer = FusedRMSprop(rate, momentum=values.momentum, **settings)
     if values.schedule == "plateau":
         # A variable of the optimizer, so that a checkpoint has it.
         rate.plateau = optimizer.add_variable(shape=(), initializer="ones", dtype="float32", name=_PLATEAU)

