@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pneumo import __version__
@@ -31,7 +30,7 @@ from pneumo.spec.selection import Confirmation
 from pneumo.spec.standing import Standing
 from pneumo.spec.wording import describe_gain
 from pneumo.tracking.operations import LogBatch, RemoveModel
-from pneumo.training.checkpoint_folder import CheckpointFolder
+from pneumo.training.checkpoint_folder import CheckpointFolder, checkpoints_of
 from pneumo.training.task import TrialTask
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ class StudyRecorder:
         self._store, self._outbox, self._sender, self._engine = store, outbox, sender, engine
         self._run_page, self._sharing = views.run_page_address, sharing
         self._datasets = [self._dataset(part) for part in PARTS]
-        self.checkpoints = CheckpointFolder(Path("mlruns", "checkpoints", experiment.name), finished_trials)
+        self.checkpoints = CheckpointFolder(checkpoints_of(experiment), finished_trials)
         self._under_way: dict[str, Training] = {}
         self._run_ids: dict[str, str] = {}  # ids by key, of runs that MLflow has made
         search, self._experiment_yaml = experiment.search, experiment.to_yaml()

@@ -296,8 +296,9 @@ def _train(
                         recorder.abandon()
                 elif left_to is None:
                     recorder.abandon()
-            if not ending.interrupted:
-                # If the engine may propose more, a later search with more trials may continue any of them.
+            # Other searches that are at work need theirs, if the folder is common. If the engine may propose more, a later
+            # search with more trials may continue any of them.
+            if not ending.interrupted and (left_to is None or not experiment.compute.shared):
                 recorder.checkpoints.delete_unneeded(() if ending.exhausted else trials)
         except BaseException as error:
             if left_to is None and _is_last(driver):

@@ -15,7 +15,7 @@ Amount = Annotated[float, Field(gt=0, le=1_000_000)]
 
 
 class ComputeSpec(BaseModel):
-    """The `compute` block of an experiment. It counts with the option --ray only."""
+    """The `compute` block of an experiment. All but `shared` counts with the option --ray only."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,8 +40,9 @@ class ComputeSpec(BaseModel):
         str | None,
         Field(
             min_length=1,
-            description="With --ray: a folder that the search and all nodes see under this path. The decoded pictures are "
-            "kept there and read from there. null means that each node gets them through Ray's object store.",
+            description="A folder that all machines see under this path. Checkpoints are kept there, so that another search "
+            "of a shared study continues from them; with --ray the decoded pictures too. null means that checkpoints stay "
+            "with their search, and that each node gets the pictures through Ray's object store.",
         ),
     ] = None
 

@@ -7,7 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pneumo.spec.candidate import Candidate
+from pneumo.spec.experiment import Experiment
 from pneumo.spec.result import State, Trial
+
+
+def checkpoints_of(experiment: Experiment) -> Path:
+    """Return the folder of a study's checkpoints: in `compute.shared`, or in `mlruns/` of the current folder."""
+    return Path(experiment.compute.shared or "mlruns", "checkpoints", experiment.name)
 
 
 class CheckpointFolder:

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import optuna
@@ -47,13 +48,14 @@ def test_a_search_takes_over_the_trials_of_one_that_is_killed_and_ends_the_study
     postgres: Postgres, mlflow_server: str, tmp_path: Path
 ) -> None:
     storage, server = postgres.create("shared"), {"MLFLOW_TRACKING_URI": mlflow_server}
-    experiment = write(tmp_path, hyperparameters=SPACE, search=SEARCH)
+    seen_by_all = tmp_path / "seen by all"
+    experiment = write(tmp_path, hyperparameters=SPACE, search=SEARCH, compute={"shared": str(seen_by_all)})
     folders = [tmp_path / name for name in ("first", "second", "third")]
     for folder in folders:
         folder.mkdir()
     first, second = (start(experiment, storage, folder, server) for folder in folders[:2])
     try:
-        lost = wait_for_trial_under_way(first, folders[0], storage)
+        lost = wait_for_trial_under_way(first, folders[0], storage, seen_by_all)
         end(first)
         alone = search(experiment, "--storage", storage, "--set", "search.shared=false", folder=folders[2], **server)
         assert (alone.returncode, alone.stderr.count("\n")) == (2, 1)
@@ -76,9 +78,48 @@ def test_a_search_takes_over_the_trials_of_one_that_is_killed_and_ends_the_study
     assert sorted(finished) == list(range(TRIALS))
     assert str(lost) in [run.data.tags["pneumo.trial"] for run in trials if run.info.status == "KILLED"]
 
+    (continued,) = [run for run in trials if "pneumo.continued" in run.data.tags]
+    assert (continued.data.tags["pneumo.trial"], continued.info.status) == (str(lost), "FINISHED")
+    assert not list(seen_by_all.rglob("*.npz"))
+
     checked = search("--check", STUDY, "--storage", storage, folder=folders[2], **server)
     assert (checked.returncode, checked.stdout.count("\n")) == (0, 1), checked.stdout + checked.stderr
     assert checked.stdout.endswith("no faults.\n")
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_the_study_to_the_other_search_which_prunes_and_confirms(
+    postgres: Postgres, mlflow_server: str, tmp_path: Path
+) -> None:
+    storage, server = postgres.create("interrupted"), {"MLFLOW_TRACKING_URI": mlflow_server}
+    settings = SEARCH | {"trials": 8, "pruner": "median", "pruner_settings": {"n_startup_trials": 2}}
+    experiment = write(
+        tmp_path, name="interrupted", hyperparameters=SPACE, search=settings | {"confirm": {"top": 1, "seeds": 2}}
+    )
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder in folders:
+        folder.mkdir()
+    first, second = (start(experiment, storage, folder, server) for folder in folders)
+    try:
+        while " done  trial" not in (folders[0] / "output.txt").read_text():
+            assert first.poll() is None, (folders[0] / "output.txt").read_text()
+            time.sleep(PAUSE)
+        first.send_signal(signal.SIGINT)
+        assert first.wait(LONGEST) == 130, (folders[0] / "output.txt").read_text()
+        assert second.wait(LONGEST) == 0, (folders[1] / "output.txt").read_text()
+    finally:
+        end(first)
+        end(second)
+
+    (study,) = stored_studies("interrupted", storage)
+    assert (study.numbers, study.lost) == (tuple(range(8)), ())
+    assert len({trial.candidate.key for trial in study.trials}) == 8
+    runs = recorded_runs(mlflow_server, "interrupted")
+    assert {run.info.status for run in runs} <= {"KILLED", "FINISHED"}
+    assert len([run for run in runs if run.data.tags["pneumo.role"] == "study"]) == 1
+    assert len([run for run in runs if run.data.tags["pneumo.role"] == "confirm"]) == 2
+    checked = search("--check", "interrupted", "--storage", storage, folder=folders[1], **server)
+    assert checked.stdout.endswith("no faults.\n"), checked.stdout + checked.stderr
 
 
 def start(experiment: Path, storage: str, folder: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -100,8 +141,8 @@ def end(program: subprocess.Popen[bytes]) -> None:
         program.wait()
 
 
-def wait_for_trial_under_way(program: subprocess.Popen[bytes], folder: Path, storage: str) -> int:
-    """Wait until a search has finished a trial and has trained an epoch of another one. Return that one's number.
+def wait_for_trial_under_way(program: subprocess.Popen[bytes], folder: Path, storage: str, seen_by_all: Path) -> int:
+    """Wait until a search has finished a trial and has a checkpoint of another one. Return that one's number.
 
     The search is stopped then.
     """
@@ -116,16 +157,17 @@ def wait_for_trial_under_way(program: subprocess.Popen[bytes], folder: Path, sto
             trials = optuna.load_study(study_name=STUDY, storage=storage).get_trials(deepcopy=False)
             owner = trials[int(finished[1])].user_attrs[OWNER]
             for trial in trials:
+                checkpoint = seen_by_all / "checkpoints" / STUDY / f"trial-{trial.number:04d}.npz"
                 is_under_way = trial.state == optuna.trial.TrialState.RUNNING and trial.intermediate_values
-                if is_under_way and trial.user_attrs.get(OWNER) == owner:
+                if is_under_way and checkpoint.exists() and trial.user_attrs.get(OWNER) == owner:
                     return trial.number
             os.killpg(program.pid, signal.SIGCONT)
         else:
             pytest.fail((folder / "output.txt").read_text())
 
 
-def recorded_runs(server: str) -> list[Run]:
+def recorded_runs(server: str, study: str = STUDY) -> list[Run]:
     client = MlflowClient(server)
-    experiment = client.get_experiment_by_name(STUDY)
+    experiment = client.get_experiment_by_name(study)
     assert experiment is not None
     return list(client.search_runs([experiment.experiment_id], max_results=1000))
