@@ -21,7 +21,7 @@ from tests.support.program import LONGEST, command, search
 from tests.support.ray_clusters import start_nodes
 
 TRIALS = 12
-SHORTER = ["--set", "image_size=64", "--set", "epochs=3", "--set", "layers=[1, 2]", "--set", "search.stress=false"]
+SHORTER = ["--set", "image_size=32", "--set", "epochs=2", "--set", "layers=[1, 2]", "--set", "search.stress=false"]
 DONE = re.compile(rf"(\d+) of {TRIALS} done")
 
 
