@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
 from pneumo.console.command import TypedCommand
+from tests.support.in_process import RunHere
 from tests.support.program import search, write
-from tests.support.promotions import Promote
+from tests.support.promotions import Promote, PromoteHere
 
 
 @pytest.fixture(scope="module")
@@ -40,5 +42,15 @@ def promote(capsys: pytest.CaptureFixture[str]) -> Promote:
     def run(*arguments: str) -> tuple[int, str]:
         status = app([*arguments, "--force", "a test"], standalone_mode=False, obj=TypedCommand("promote", arguments))
         return status, capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def promote_here(run_here: RunHere) -> PromoteHere:
+    def run(folder: Path, *arguments: object, status: int = 0) -> CompletedProcess[str]:
+        done = run_here("promote", *arguments, folder=folder)
+        assert done.returncode == status, (done.stdout, done.stderr)
+        return done
 
     return run

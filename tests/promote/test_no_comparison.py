@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.support.program import client, runs
-from tests.support.promotions import STUDY, aliases, openings, promote, promotion_runs
+from tests.support.promotions import STUDY, PromoteHere, aliases, openings, promotion_runs
 
 Loss = Callable[[MlflowClient, str], object]
 """Makes a trial's run useless for a comparison, given its id. Only the database is changed."""
@@ -52,24 +52,26 @@ LOSSES: dict[str, tuple[Loss, str]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
-def test_a_gate_that_cannot_compare_refuses_before_the_test_pictures_are_opened(study: Path, loss: str) -> None:
+def test_a_gate_that_cannot_compare_refuses_before_the_test_pictures_are_opened(
+    study: Path, loss: str, promote_here: PromoteHere
+) -> None:
     lose, message = LOSSES[loss]
     store, (_, trials) = client(study), runs(study, STUDY)
     baseline, other = trials[0].info.run_id, trials[1].info.run_id
     expected = message.format(run=baseline, model=model_of(store, baseline))
     lose(store, baseline)
 
-    refused = promote(study, other, status=3)
+    refused = promote_here(study, other, status=3)
     check_refused(study, refused.stderr, expected)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["its run is deleted", "its model is deleted"])
-def test_force_promotes_without_a_comparison(study: Path, loss: str) -> None:
+def test_force_promotes_without_a_comparison(study: Path, loss: str, promote_here: PromoteHere) -> None:
     store, (_, trials) = client(study), runs(study, STUDY)
     lose, _ = LOSSES[loss]
     lose(store, trials[0].info.run_id)
-    forced = promote(study, trials[1].info.run_id, "--force", "there is nothing else")
+    forced = promote_here(study, trials[1].info.run_id, "--force", "there is nothing else")
     assert "forced: there is nothing else" in forced.stdout
     assert "Compared with nothing: " in forced.stdout
     assert aliases(study) == {"champion": 1}
@@ -113,43 +115,47 @@ def with_content(path: Path, content: bytes) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", ["files gone", "file damaged"])
-def test_a_baseline_whose_files_are_lost_is_said(study: Path, damage: str) -> None:
+def test_a_baseline_whose_files_are_lost_is_said(study: Path, damage: str, promote_here: PromoteHere) -> None:
     store, (_, trials) = client(study), runs(study, STUDY)
     location = store.get_logged_model(model_of(store, trials[0].info.run_id)).artifact_location
     files = Path(location.removeprefix("file://"))
     lost = without(files) if damage == "files gone" else with_content(files / "data" / "model.keras", b"no zip")
     with lost:
-        refused = promote(study, trials[1].info.run_id, status=3)
+        refused = promote_here(study, trials[1].info.run_id, status=3)
     check_refused(study, refused.stderr, "the study's baseline, trial 0, cannot be loaded: ")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["model deleted", "files gone"])
-def test_a_champion_that_cannot_be_loaded_counts_as_none_with_force(study: Path, loss: str) -> None:
+def test_a_champion_that_cannot_be_loaded_counts_as_none_with_force(
+    study: Path, loss: str, promote_here: PromoteHere
+) -> None:
     store, (_, trials) = client(study), runs(study, STUDY)
     first, second = trials[0].info.run_id, trials[1].info.run_id
-    promote(study, first, "--force", "to have a champion")
+    promote_here(study, first, "--force", "to have a champion")
     model = str(store.get_model_version(STUDY, "1").source).removeprefix("models:/")
     location = Path(store.get_logged_model(model).artifact_location.removeprefix("file://"))
     if loss == "model deleted":
         store.delete_logged_model(model)
     shutil.rmtree(location)
 
-    refused = promote(study, second, status=3)
+    refused = promote_here(study, second, status=3)
     assert refused.stderr.count("\n") == 1
     assert "nothing to compare with: the champion, version 1, cannot be loaded: models:/" in refused.stderr
     assert len(openings(study)) == len(promotion_runs(study)) == 1
 
-    forced = promote(study, second, "--force", "the champion is lost")
+    forced = promote_here(study, second, "--force", "the champion is lost")
     assert "Compared with nothing: the champion, version 1, cannot be loaded" in forced.stdout
     assert aliases(study) == {"champion": 2, "previous": 1}
     assert len(openings(study)) == 2
 
 
 @pytest.mark.slow
-def test_too_few_patients_are_refused_before_the_test_pictures_are_opened(study: Path) -> None:
+def test_too_few_patients_are_refused_before_the_test_pictures_are_opened(
+    study: Path, promote_here: PromoteHere
+) -> None:
     _, trials = runs(study, STUDY)
-    refused = promote(study, trials[1].info.run_id, "--set", "promote.gate=significant", status=3)
+    refused = promote_here(study, trials[1].info.run_id, "--set", "promote.gate=significant", status=3)
     assert refused.stderr.count("\n") == 1
     assert "2 test patients of NORMAL can prove no gain (promote.gate: significant needs 10" in refused.stderr
     assert openings(study) == []
@@ -163,38 +169,38 @@ def database(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_an_answer_from_the_record_writes_nothing(study: Path) -> None:
+def test_an_answer_from_the_record_writes_nothing(study: Path, promote_here: PromoteHere) -> None:
     _, trials = runs(study, STUDY)
     baseline, other = trials[0].info.run_id, trials[1].info.run_id
-    promote(study, baseline, status=3)
+    promote_here(study, baseline, status=3)
     before = database(study)
-    refused = promote(study, baseline, status=3)
+    refused = promote_here(study, baseline, status=3)
     assert "Refused: version 1 of small has only the alias challenger." in refused.stdout
     assert database(study) == before
 
-    promote(study, baseline, "--force", "to have a champion")
+    promote_here(study, baseline, "--force", "to have a champion")
     before = database(study)
     for arguments in ([], ["--force", "again"]):
-        repeated = promote(study, baseline, *arguments)
+        repeated = promote_here(study, baseline, *arguments)
         assert "Already promoted: version 1 of small is champion, forced: to have a champion." in repeated.stdout
         assert "\nPromoted:" not in repeated.stdout
         assert "Roll back:" not in repeated.stdout, "no version was champion before"
         assert database(study) == before
 
-    promoted = promote(study, other, "--force", "to have two")
+    promoted = promote_here(study, other, "--force", "to have two")
     assert "Roll back:" in promoted.stdout
     before = database(study)
-    assert "Roll back:" in promote(study, other).stdout
+    assert "Roll back:" in promote_here(study, other).stdout
     assert database(study) == before
-    assert "version 1 has the alias champion again" in promote(study, "--rollback").stdout
+    assert "version 1 has the alias champion again" in promote_here(study, "--rollback").stdout
 
 
 @pytest.mark.slow
-def test_a_promotion_whose_run_was_deleted_is_said(study: Path) -> None:
+def test_a_promotion_whose_run_was_deleted_is_said(study: Path, promote_here: PromoteHere) -> None:
     _, trials = runs(study, STUDY)
-    promote(study, trials[0].info.run_id, "--force", "to have a champion")
+    promote_here(study, trials[0].info.run_id, "--force", "to have a champion")
     (run,) = promotion_runs(study)
     shutil.rmtree(run.info.artifact_uri.removeprefix("file://"))
-    lost = promote(study, trials[0].info.run_id, status=2)
+    lost = promote_here(study, trials[0].info.run_id, status=2)
     assert lost.stderr.count("\n") == 1
     assert "version 1 has the alias champion already, but its promotion cannot be read" in lost.stderr

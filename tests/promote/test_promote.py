@@ -18,14 +18,14 @@ from pneumo.spec.errors import RequestError
 from pneumo.spec.promotion import FIGURES
 from tests.support.new_stores import new_database
 from tests.support.program import LONGEST, PHANTOMS, client, command, runs, search, write
-from tests.support.promotions import STUDY, aliases, openings, promote, promotion_runs
+from tests.support.promotions import STUDY, PromoteHere, aliases, openings, promote, promotion_runs
 
 TEST_PLOTS = {"confusion_matrix", "roc", "precision_recall", "calibration", "mistakes"}
 
 
 @pytest.mark.slow
-def test_a_promotion_leaves_its_evidence(study: Path) -> None:
-    done = promote(study, STUDY, "--force", "a test of the record")
+def test_a_promotion_leaves_its_evidence(study: Path, promote_here: PromoteHere) -> None:
+    done = promote_here(study, STUDY, "--force", "a test of the record")
     (run,) = promotion_runs(study)
     assert run.info.status == "FINISHED"
     parent, trials = runs(study, STUDY)
@@ -81,47 +81,47 @@ def check_metrics(folder: Path, run: Run) -> None:
 
 
 @pytest.mark.slow
-def test_the_baseline_does_not_beat_itself_and_force_stores_its_reason(study: Path) -> None:
+def test_the_baseline_does_not_beat_itself_and_force_stores_its_reason(study: Path, promote_here: PromoteHere) -> None:
     _, trials = runs(study, STUDY)
     baseline, other = trials[0].info.run_id, trials[1].info.run_id
-    refused = promote(study, baseline, status=3)
+    refused = promote_here(study, baseline, status=3)
     assert "refused" in refused.stdout
     assert "the study's baseline, trial 0, the same trial" in refused.stdout
     assert aliases(study) == {"challenger": 1}
     assert len(openings(study)) == 1
 
-    repeated = promote(study, baseline, status=3)
+    repeated = promote_here(study, baseline, status=3)
     assert "Refused: version 1 of small" in repeated.stdout
     assert len(openings(study)) == len(promotion_runs(study)) == 1, "the same promotion was evaluated twice"
 
-    forced = promote(study, baseline, "--force", "nothing else is there yet")
+    forced = promote_here(study, baseline, "--force", "nothing else is there yet")
     assert "forced: nothing else is there yet" in forced.stdout
     assert aliases(study) == {"champion": 1}
     assert len(openings(study)) == 1
     tags = client(study).get_model_version(STUDY, "1").tags
     assert (tags["pneumo.forced"], tags["pneumo.gate"]) == ("nothing else is there yet", "forced")
 
-    second = promote(study, other, "--force", "to have two")
+    second = promote_here(study, other, "--force", "to have two")
     assert "Compared with the champion, version 1:" in second.stdout
     assert "were opened 2 times" in second.stdout
     assert aliases(study) == {"champion": 2, "previous": 1}
     assert len(openings(study)) == 2
 
-    settled = promote(study, other)
+    settled = promote_here(study, other)
     assert "Already promoted: version 2 of small is champion, forced: to have two." in settled.stdout
     assert len(openings(study)) == 2
 
-    rolled_back = promote(study, "--rollback", STUDY)
+    rolled_back = promote_here(study, "--rollback", STUDY)
     assert "version 1 has the alias champion again; version 2 is now previous" in rolled_back.stdout
     assert aliases(study) == {"champion": 1, "previous": 2}
 
 
 @pytest.mark.slow
-def test_the_operating_point_comes_from_validation_and_floors_refuse(study: Path) -> None:
+def test_the_operating_point_comes_from_validation_and_floors_refuse(study: Path, promote_here: PromoteHere) -> None:
     settings = ["--set", "promote.threshold=sensitivity>=0.99", "--set", "promote.calibration=temperature"]
     settings += ["--set", "promote.on=validation"]
     floors = ["--set", "promote.floors={specificity: 1.0}"]
-    done = promote(study, STUDY, *settings, *floors, status=3)
+    done = promote_here(study, STUDY, *settings, *floors, status=3)
     assert "floor 1" in done.stdout
     (run,) = promotion_runs(study)
     assert run.data.params["threshold_rule"] == "sensitivity>=0.99"
@@ -137,7 +137,7 @@ def test_the_operating_point_comes_from_validation_and_floors_refuse(study: Path
 
 @pytest.mark.slow
 def test_other_pictures_kinds_and_classes_are_refused_before_the_test_set_is_opened(
-    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, promote_here: PromoteHere
 ) -> None:
     monkeypatch.chdir(study)  # MLflow looks for a version's model in the store of the current folder
     other = write(
@@ -146,16 +146,16 @@ def test_other_pictures_kinds_and_classes_are_refused_before_the_test_set_is_ope
     assert search(other, folder=tmp_path).returncode == 0
     store = client(study)
     store.create_registered_model("xrays", tags={"pneumo.data": "kaggle"})
-    done = promote(study, STUDY, "--model", "xrays", status=2)
+    done = promote_here(study, STUDY, "--model", "xrays", status=2)
     assert done.stderr.count("\n") == 1
     assert "its versions are trained on X-rays, this study on phantoms" in done.stderr
     model = runs(study, STUDY)[1][0].outputs.model_outputs[0].model_id  # type: ignore[union-attr]
     store.create_registered_model("covid", tags={"pneumo.data": "phantom"})
     store.create_model_version("covid", f"models:/{model}", tags={"pneumo.classes": "NORMAL and COVID"})
     store.set_registered_model_alias("covid", "champion", "1")
-    differs = promote(study, STUDY, "--model", "covid", status=2)
+    differs = promote_here(study, STUDY, "--model", "covid", status=2)
     assert "version 1 distinguishes NORMAL and COVID, this study NORMAL and PNEUMONIA" in differs.stderr
-    changed = promote(study, STUDY, "--data", tmp_path / "nothing.zip", status=2)
+    changed = promote_here(study, STUDY, "--data", tmp_path / "nothing.zip", status=2)
     assert "nothing.zip" in changed.stderr
     assert openings(study) == []
     assert promotion_runs(study) == []
@@ -218,7 +218,7 @@ def check_registry(folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_a_promotion_that_is_killed_at_a_step_is_finished_by_the_same_command(
-    two: tuple[Path, str, list[str]], step: int
+    two: tuple[Path, str, list[str]], step: int, promote_here: PromoteHere
 ) -> None:
     folder, run_id, killed_writes = two
     shutil.copy(folder / "two.db", folder / "mlflow.db")
@@ -235,7 +235,7 @@ def test_a_promotion_that_is_killed_at_a_step_is_finished_by_the_same_command(
     if after_kill["champion"] == 2:
         assert after_kill["previous"] == 1, "the registry is not as it was before"
 
-    done = promote(folder, run_id, "--force", "to finish it")
+    done = promote_here(folder, run_id, "--force", "to finish it")
     check_registry(folder)
     assert aliases(folder) == {"champion": 3, "previous": 2}
     assert "version 3" in done.stdout

@@ -49,6 +49,9 @@ STUDY = "small"
 Promote = Callable[..., tuple[int, str]]
 """Runs the verb in this process with the given arguments and `--force`. Returns the exit status and the output."""
 
+PromoteHere = Callable[..., subprocess.CompletedProcess[str]]
+"""Runs the verb in this process: takes what `promote` takes, and returns the same."""
+
 
 def promote(folder: Path, *arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
     done = called("promote", *arguments, folder=folder)
