@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -17,6 +17,7 @@ from pneumo.cnn.build import prediction_network
 from pneumo.cnn.checkpoint import BestEpoch, Checkpoint, TrainingCost
 from pneumo.cnn.optimizer import averaged_weights, compile_model, reduce_rate
 from pneumo.cnn.predictor import PREDICTION_BATCH, make_predictor
+from pneumo.cnn.steps import LONGEST_CALL, Steps
 from pneumo.spec.errors import TrialError
 from pneumo.spec.hyperparameters import PLATEAU_EPOCHS, Hyperparameters
 
@@ -39,7 +40,7 @@ AfterEpoch = Callable[[int, dict[str, float], npt.NDArray[np.float32]], EpochOut
 that predicted them: with `ema` the averaged weights."""
 
 AfterStep = Callable[[int, int, int], None]
-"""Called after each step with the epoch (from 1), the step (from 1) and the number of steps in an epoch."""
+"""Called after one or more steps with the epoch (from 1), the last of these steps (from 1) and the steps of an epoch."""
 
 SaveProgress = Callable[[BestEpoch, TrainingCost], None]
 """Called after `AfterEpoch` with the best epoch so far and the cost so far, while the model has the weights that the training
@@ -83,6 +84,7 @@ def fit(
     after_step: AfterStep | None = None,
     checkpoint: Checkpoint | None = None,
     save_progress: SaveProgress | None = None,
+    longest_call: float = LONGEST_CALL,
 ) -> FitResult:
     """Train a network up to epoch `values.epochs`, or until `values.early_stopping` or `after_epoch` ends the training.
 
@@ -96,9 +98,10 @@ def fit(
         validation: The validation pictures, which are predicted after each epoch.
         seed: Decides the order of the pictures and their augmentation.
         after_epoch: Judges each epoch.
-        after_step: Called after each step.
+        after_step: Called after one or more steps.
         checkpoint: The progress to resume from, which `load_checkpoint` returned when it set the model's variables.
         save_progress: Called after each epoch, to save a checkpoint.
+        longest_call: Seconds after which `after_step` is called, about; 0 to call it after each step.
 
     Returns:
         The result. The model has the weights of the best epoch.
@@ -128,21 +131,17 @@ def fit(
         compile_model(model, values, steps * values.epochs)
     predict = make_predictor(prediction_network(model, values))
     dataset = training_batches(training, values, seed=seed, first_epoch=first_epoch)
-    epochs = _EpochCallback(
-        values, lambda: predict(validation), steps, after_epoch, after_step, checkpoint, save_progress
+    epochs = _Epochs(
+        model, values, lambda: predict(validation), steps, after_epoch, after_step, checkpoint, save_progress
     )
     # The first call traces the function and picks its kernels; within an epoch that would double `predict_ms`.
     first_batch = slice(PREDICTION_BATCH)
     predict(Examples(validation.pixels, validation.rows[first_batch], validation.labels[first_batch]))
-    model.fit(
-        dataset,
-        initial_epoch=first_epoch,
-        epochs=values.epochs,
-        steps_per_epoch=steps,  # one iterator for all epochs, so that an epoch's first batches are ready when it begins
-        shuffle=False,  # `training_batches` shuffles
-        verbose=0,
-        callbacks=[epochs],
-    )
+    # One iterator for all epochs, so that an epoch's first batches are ready when it begins.
+    runner = Steps(model, dataset, longest_call)
+    for _ in range(first_epoch, values.epochs):
+        if not epochs.train(runner):
+            break
     assert epochs.best is not None  # at least one epoch is trained
     return _restore_best(model, epochs.best, epochs.cost(), len(training))
 
@@ -165,8 +164,8 @@ def _restore_best(model: keras.Model, best: BestEpoch, cost: TrainingCost, pictu
     return FitResult(best.epoch, best.probabilities, cost, cost.epochs * pictures)
 
 
-class _EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
-    """Predicts after each epoch, asks the caller, keeps the best weights, and ends a training that diverged.
+class _Epochs:
+    """Trains an epoch, predicts, asks the caller, keeps the best weights, and ends a training that diverged.
 
     Attributes:
         best: The best epoch so far; None before the first.
@@ -175,6 +174,7 @@ class _EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras h
 
     def __init__(
         self,
+        model: keras.Model,
         values: Hyperparameters,
         predict: Callable[[], npt.NDArray[np.float32]],
         steps: int,
@@ -183,7 +183,6 @@ class _EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras h
         checkpoint: Checkpoint | None,
         save_progress: SaveProgress | None,
     ) -> None:
-        super().__init__()
         self.best = checkpoint.best if checkpoint else None
         self.last_epoch = len(checkpoint.history) if checkpoint else 0
         self._cost_before = checkpoint.cost if checkpoint else TrainingCost()
@@ -191,8 +190,7 @@ class _EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras h
         self._caller_seconds = 0.0  # in the caller's functions
         self._predict_ms = self._cost_before.predict_ms
         self._start = time.perf_counter()
-        self._epoch_start = 0.0
-        self._values, self._predict = values, predict
+        self._model, self._values, self._predict = model, values, predict
         self._steps = steps
         self._after_epoch = after_epoch
         self._after_step = after_step
@@ -203,41 +201,44 @@ class _EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras h
         before, seconds = self._cost_before, time.perf_counter() - self._start - self._caller_seconds
         return TrainingCost(before.epochs + self._epochs_here, before.seconds + seconds, self._predict_ms)
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._epoch_start = time.perf_counter() - self._caller_seconds
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        # `loss` is the mean over the epoch so far, so once it is not finite it stays so.
-        if not math.isfinite(logs["loss"]):
-            raise DivergedError(
-                f"the loss is {logs['loss']} in epoch {self.last_epoch + 1}, step {batch + 1}; try a lower learning_rate"
-            )
-        if self._after_step:
-            start = time.perf_counter()
-            self._after_step(self.last_epoch + 1, batch + 1, self._steps)
-            self._caller_seconds += time.perf_counter() - start
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+    def train(self, runner: Steps) -> bool:
+        """Train and judge an epoch. Return whether another one is to be trained."""
+        epoch_start = time.perf_counter() - self._caller_seconds
+        self._model.reset_metrics()
+        step, metrics = 0, dict[str, float]()
+        while step < self._steps:
+            count, metrics = runner.train(self._steps - step)
+            step += count
+            # `loss` is the mean over the epoch so far, so once it is not finite it stays so.
+            if not math.isfinite(metrics["loss"]):
+                raise DivergedError(
+                    f"the loss is {metrics['loss']} in epoch {self.last_epoch + 1}, step {step}; try a lower learning_rate"
+                )
+            if self._after_step:
+                start = time.perf_counter()
+                self._after_step(self.last_epoch + 1, step, self._steps)
+                self._caller_seconds += time.perf_counter() - start
         self.last_epoch += 1
         self._epochs_here += 1
-        with averaged_weights(self.model):
+        return self._judge(metrics, epoch_start)
+
+    def _judge(self, metrics: dict[str, float], epoch_start: float) -> bool:
+        with averaged_weights(self._model):
             probabilities = self._timed_prediction()
-            metrics = {name: float(logs[name]) for name in ("loss", "accuracy", "auc")}
             start = time.perf_counter()
-            metrics["epoch_seconds"] = start - self._caller_seconds - self._epoch_start
+            metrics["epoch_seconds"] = start - self._caller_seconds - epoch_start
             score, continue_training = self._after_epoch(self.last_epoch, metrics, probabilities)
             self._caller_seconds += time.perf_counter() - start
             if self.best is None or math.isnan(self.best.score) or score > self.best.score:
-                self.best = BestEpoch(self.last_epoch, score, probabilities, self.model.get_weights())
+                self.best = BestEpoch(self.last_epoch, score, probabilities, self._model.get_weights())
         epochs_without_better = self.last_epoch - self.best.epoch
         if self._values.schedule == "plateau" and epochs_without_better and epochs_without_better % PLATEAU_EPOCHS == 0:
-            reduce_rate(self.model)
+            reduce_rate(self._model)
         if self._save_progress:
             cost, start = self.cost(), time.perf_counter()
             self._save_progress(self.best, cost)
             self._caller_seconds += time.perf_counter() - start
-        if not continue_training or is_finished(self._values, self.best, self.last_epoch):
-            self.model.stop_training = True
+        return continue_training and not is_finished(self._values, self.best, self.last_epoch)
 
     def _timed_prediction(self) -> npt.NDArray[np.float32]:
         """Return the probabilities of the validation pictures, and keep the shortest prediction time."""

@@ -17,6 +17,7 @@ from pneumo.cnn.build import build, prediction_network
 from pneumo.cnn.device import release_memory
 from pneumo.cnn.fit import AfterEpoch, AfterStep, DivergedError, EpochOutcome, FitResult, fit
 from pneumo.cnn.predictor import make_predictor
+from pneumo.cnn.steps import LONGEST_CALL
 from pneumo.spec.hyperparameters import Hyperparameters
 from tests.support.training_pictures import LABELS, PIXELS, TINY, TRAINING, VALIDATION, equal, examples
 
@@ -33,11 +34,19 @@ def trained(
     seed: int = 0,
     after_epoch: AfterEpoch = accept,
     after_step: AfterStep | None = None,
+    longest_call: float = LONGEST_CALL,
 ) -> tuple[keras.Model, FitResult]:
     hyperparameters = Hyperparameters(**values)
     model = build(hyperparameters, seed=seed)
     return model, fit(
-        model, hyperparameters, TRAINING, VALIDATION, seed=seed, after_epoch=after_epoch, after_step=after_step
+        model,
+        hyperparameters,
+        TRAINING,
+        VALIDATION,
+        seed=seed,
+        after_epoch=after_epoch,
+        after_step=after_step,
+        longest_call=longest_call,
     )
 
 
@@ -94,6 +103,7 @@ def test_training_learns_and_tells_each_epoch_and_step(tmp_path: Path) -> None:
         TINY | {"epochs": 12, "learning_rate": 0.003, "filters": 8, "dense_units": 32},
         after_epoch=after_epoch,
         after_step=lambda *step: steps.append(step),
+        longest_call=0,
     )
     assert [epoch for epoch, _, _ in epochs] == list(range(1, 13))
     assert steps == [(epoch, step, 7) for epoch in range(1, 13) for step in range(1, 8)]
@@ -148,6 +158,39 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not() -> None:
     assert not equal(first.get_weights(), other.get_weights())
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"dropout": 0.3, "layers": 2, "batch_norm": True, "rotation": 10},
+        {"schedule": "cosine", "warmup": 0.2, "ema": 0.9, "mixup": 0.2, "class_weight": "balanced"},
+        {"precision": "float16", "optimizer": "rmsprop", "momentum": 0.9},
+    ],
+    ids=str,
+)
+def test_steps_in_one_call_and_single_ones_give_equal_bits(values: dict[str, Any]) -> None:
+    def epochs(longest_call: float) -> tuple[list[Any], list[int], list[npt.NDArray[Any]]]:
+        told, steps = list[Any](), list[int]()
+
+        def after_epoch(_: int, metrics: dict[str, float], probabilities: npt.NDArray[np.float32]) -> EpochOutcome:
+            told.append((*(metrics[name] for name in ("loss", "accuracy", "auc")), *probabilities))
+            return EpochOutcome(float(len(told)), True)
+
+        model, _ = trained(
+            TINY | values | {"epochs": 3},
+            after_epoch=after_epoch,
+            after_step=lambda _, step, last: steps.append(step),
+            longest_call=longest_call,
+        )
+        return told, steps, model.get_weights()
+
+    told, steps, weights = epochs(60.0)
+    assert steps == [1, 2, 7, 7, 7]  # the time of a step is not known at first
+    told_singly, steps, weights_singly = epochs(0)
+    assert steps == [*range(1, 8)] * 3
+    assert told == told_singly
+    assert equal(weights, weights_singly)
+
+
 def test_a_diverging_loss_ends_the_training_where_it_shows() -> None:
     steps: list[int] = []
     values = TINY | {"optimizer": "sgd", "learning_rate": 10.0, "momentum": 0.99, "epochs": 200, "layers": 3}
@@ -166,7 +209,7 @@ def test_what_the_caller_raises_comes_through() -> None:
             raise StopError
 
     with pytest.raises(StopError):
-        trained(after_step=after_step)
+        trained(after_step=after_step, longest_call=0)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

@@ -113,7 +113,7 @@ def test_the_averaged_weights_predict_and_the_training_goes_on_with_its_own(valu
     def save_progress(*_: Any) -> None:
         assert equal(trainable(), own)
 
-    fitted = train(model, hyperparameters, after_epoch, save_progress, after_step=after_step)
+    fitted = train(model, hyperparameters, after_epoch, save_progress, after_step=after_step, longest_call=0)
     assert len(judged) == 2
     assert equal(model.get_weights(), judged[-1][0])
     np.testing.assert_array_equal(make_predictor(model)(VALIDATION), fitted.probabilities)
