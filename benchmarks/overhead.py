@@ -5,7 +5,7 @@
 Runs a study of 6 trials of 5 epochs at 64 pixels, from a folder without cache and database.
 
 Prints the output of the search with the resident memory of the driver and its workers after each trial, where the time
-went, and (wall time - time inside model.fit) / time inside model.fit. The time inside model.fit is the trials' metric
+went, and (wall time - time of training) / time of training. The time of training is the trials' metric
 `train_seconds`: training, and predicting the validation pictures, without computing metrics, writing for MLflow and waiting
 for the engine's decision.
 """
@@ -88,9 +88,9 @@ def print_shares(folder: Path, start: float, end: float) -> None:
     wall = end - start
     rows = {
         "wall time": wall,
-        "inside model.fit": fit,
+        "training": fit,
         "before the first trial (imports, decoding, databases)": before,
-        "within trials, outside model.fit (waiting for the worker's imports, metrics, plots, model, MLflow)": within
+        "within trials, outside training (waiting for the worker's imports, metrics, plots, model, MLflow)": within
         - fit,
         "between trials (the engine's proposals and results)": wall - before - after - within,
         "after the last trial (the study's page, closing)": after,

@@ -81,7 +81,7 @@ def training_batches(
         return (pictures, label) if values.class_weight == "none" else (pictures, label, weight)
 
     options = tf.data.Options()
-    # There is nothing to tune, and on a busy machine the end of `model.fit` has waited up to 40 s for the tuner's thread.
+    # There is nothing to tune, and on a busy machine the end of a training has waited up to 40 s for the tuner's thread.
     options.autotune.enabled = False
     return (
         tf.data.Dataset.range(first_epoch, values.epochs)
