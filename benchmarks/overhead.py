@@ -25,6 +25,8 @@ import psutil
 import yaml
 from mlflow import MlflowClient
 
+from pneumo.engines.engine_table import read_finished_trials
+
 EXPERIMENT = {
     "name": "overhead",
     "hyperparameters": {
@@ -75,25 +77,29 @@ def watch(program: subprocess.Popen[str]) -> None:
 
 
 def print_shares(folder: Path, start: float, end: float) -> None:
-    """Print where the time between `start` and `end` (Unix seconds) went, from the MLflow runs."""
+    """Print where the time between `start` and `end` (Unix seconds) went.
+
+    The starts of the trials are those of their MLflow runs, and the ends those in the study: a run is closed later, when its
+    plots are drawn while the next trial trains.
+    """
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.get_experiment_by_name("overhead")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
     trials = [run for run in runs if run.data.tags["pneumo.role"] == "trial"]
+    ends = [trial.result.ended for trial in read_finished_trials("overhead", f"sqlite:///{folder}/mlruns/studies.db")]
     fit = sum(run.data.metrics["train_seconds"] for run in trials)
-    within = sum(run.info.end_time - run.info.start_time for run in trials) / 1000
+    within = sum(ends) - sum(run.info.start_time for run in trials) / 1000
     before = trials[0].info.start_time / 1000 - start
-    after = end - trials[-1].info.end_time / 1000
+    after = end - max(ends)
     wall = end - start
     rows = {
         "wall time": wall,
         "training": fit,
         "before the first trial (imports, decoding, databases)": before,
-        "within trials, outside training (waiting for the worker's imports, metrics, plots, model, MLflow)": within
-        - fit,
+        "within trials, outside training (waiting for the worker's imports, metrics, model, MLflow)": within - fit,
         "between trials (the engine's proposals and results)": wall - before - after - within,
-        "after the last trial (the study's page, closing)": after,
+        "after the last trial (its plots, the report, closing)": after,
     }
     for name, seconds in rows.items():
         print(f"{seconds:8.1f} s  {name}")
