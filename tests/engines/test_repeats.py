@@ -16,7 +16,7 @@ from pneumo.engines.untried import trainable_combinations
 from pneumo.spec.candidate import Candidate, Done, Wait
 from pneumo.spec.errors import RequestError
 from pneumo.spec.result import State, Trial, TrialResult
-from tests.support.engine_contract import ENGINES, Open
+from tests.support.engine_contract import ENGINES, PROPOSING, Open
 from tests.support.engine_studies import ask, experiment, play, quality, tell
 
 SPACES: dict[str, dict[str, Any]] = {
@@ -75,7 +75,7 @@ def keys(trials: list[Trial]) -> list[object]:
         ("integers", "failed"),
     ],
 )
-@pytest.mark.parametrize("which", ENGINES, indirect=True)
+@pytest.mark.parametrize("which", PROPOSING, indirect=True)
 def test_each_network_is_proposed_once_and_then_the_study_ends(
     which: tuple[str, str], begin: Open, storage: str, space: str, state: State
 ) -> None:

@@ -19,13 +19,18 @@ from pneumo.spec.experiment import Experiment
 from tests.support.engine_studies import experiment, without_torch
 from tests.support.scripted_engine import ScriptedEngine
 
-ENGINES = [
+PROPOSING = [
     pytest.param((engine, algorithm), id=f"{engine}/{algorithm}", marks=[without_torch] if algorithm == "gp" else [])
     for engine in engine_table.ENGINES
     for algorithm in ALGORITHMS[engine]
 ]
-ENGINES.append(pytest.param(("scripted", "random"), id="scripted"))
-ENGINES += [pytest.param(("retrying", algorithm), id=f"retrying/{algorithm}") for algorithm in ("tpe", "bayesian")]
+PROPOSING.append(pytest.param(("scripted", "random"), id="scripted"))
+"""The engines that propose candidates of their own."""
+
+ENGINES = PROPOSING + [
+    pytest.param(("retrying", algorithm), id=f"retrying/{algorithm}") for algorithm in ("tpe", "bayesian")
+]
+"""All engines: also those that pass on what another one proposes."""
 
 Open = Callable[[Experiment, str], Engine]
 """Function that opens an engine on a storage."""
