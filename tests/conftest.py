@@ -88,6 +88,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.delenv("MLFLOW_REGISTRY_URI", raising=False)
         patch.delenv("PNEUMO_STORAGE", raising=False)
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        patch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # seven processes that no test needs
         patch.setenv("PNEUMO_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 
