@@ -20,8 +20,6 @@ NAME = "Röntgen 肺 data"
 
 LOCALES = {
     "LANG=C": {"LANG": "C"},
-    "LC_ALL=C.UTF-8": {"LC_ALL": "C.UTF-8"},
-    "PYTHONUTF8=0": {"LANG": "C", "PYTHONUTF8": "0"},
     "ASCII only": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
 }
 
