@@ -1,9 +1,9 @@
-"""Measure a training step with Keras' optimizers and with the fused ones, in pairs.
+"""Compare the time of a training step between Keras' optimizers and the fused ones, in paired runs.
 
     python benchmarks/step.py
 
-For the tutorial's network and for one of four layers it trains epochs on random pictures, in turn with Keras' own class and
-with pneumo's, by the same batches. Prints the milliseconds of a step, median and range over the pairs, and the ratio.
+Trains the tutorial's network and one of four layers on random pictures. Epochs alternate between Keras' own class and
+pneumo's, with the same batches. Prints the milliseconds of a step, median and range over the pairs, and the ratio.
 """
 
 from __future__ import annotations

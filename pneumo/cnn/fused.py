@@ -20,7 +20,7 @@ class FusedAdam(keras.optimizers.Adam):  # type: ignore[misc]  # keras has no ty
     """Adam (Kingma and Ba 2015, arXiv:1412.6980), and with `weight_decay` AdamW, without AMSGrad."""
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Update one weight, a variable of TensorFlow, and its moments."""
+        """Update a weight (a `tf.Variable`) and its moments."""
         index, step = self._get_variable_index(variable), tf.cast(self.iterations.value + 1, variable.dtype)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
@@ -40,7 +40,7 @@ class FusedSGD(keras.optimizers.SGD):  # type: ignore[misc]
     """Stochastic gradient descent, with momentum or without, and not Nesterov's."""
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Update one weight, a variable of TensorFlow, and its momentum."""
+        """Update a weight (a `tf.Variable`) and its momentum."""
         gradient, rate = tf.cast(gradient, variable.dtype), tf.cast(learning_rate, variable.dtype)
         if not self.momentum:
             tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=rate, delta=gradient)
@@ -58,7 +58,7 @@ class FusedRMSprop(keras.optimizers.RMSprop):  # type: ignore[misc]
     """RMSprop, not centered. TensorFlow's kernel needs variables of the momentum; without momentum, Keras' update is used."""
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Update one weight, a variable of TensorFlow, and its averages."""
+        """Update a weight (a `tf.Variable`) and its moving averages."""
         if not self.momentum:
             super().update_step(gradient, variable, learning_rate)
             return

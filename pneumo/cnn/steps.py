@@ -1,6 +1,6 @@
 """The steps of a training, several of them in one call of TensorFlow.
 
-A call for each step costs 1 to 2 ms of Python beside the step, which is a quarter of the step of a small network.
+A call for each step spends about a tenth of the time outside the step, for networks of 64 pixels (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 LONGEST_CALL = 0.2
-"""Seconds that a call takes at most, about, so that progress, Ctrl-C and limits of time need not wait for it."""
+"""Approximate longest duration of a call, in seconds. Progress, Ctrl-C and time limits are handled between calls."""
 
 
 class Steps:
@@ -55,7 +55,7 @@ class Steps:
 
 
 def _build_metrics(model: keras.Model, batches: tf.data.Dataset) -> None:
-    """Create the variables of the model's metrics, which a traced step cannot do."""
+    """Create the variables of the model's metrics, because the loop of a traced step cannot create any."""
     x, y, *weights = (
         tf.zeros([1 if side is None else side for side in s.shape], s.dtype) for s in batches.element_spec
     )

@@ -99,7 +99,7 @@ class StudyRecorder:
         self._store, self._outbox, self._sender, self._engine = store, outbox, sender, engine
         self._run_page, self._sharing = views.run_page_address, sharing
         self._datasets = [self._dataset(part) for part in PARTS]
-        self.checkpoints = CheckpointFolder(checkpoints_of(experiment), finished_trials)
+        self.checkpoints = CheckpointFolder(checkpoints_of(experiment, engine.id), finished_trials)
         self._under_way: dict[str, Training] = {}
         self._run_ids: dict[str, str] = {}  # ids by key, of runs that MLflow has made
         search, self._experiment_yaml = experiment.search, experiment.to_yaml()

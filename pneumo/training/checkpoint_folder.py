@@ -11,9 +11,14 @@ from pneumo.spec.experiment import Experiment
 from pneumo.spec.result import State, Trial
 
 
-def checkpoints_of(experiment: Experiment) -> Path:
-    """Return the folder of a study's checkpoints: in `compute.shared`, or in `mlruns/` of the current folder."""
-    return Path(experiment.compute.shared or "mlruns", "checkpoints", experiment.name)
+def checkpoints_of(experiment: Experiment, study_id: str) -> Path:
+    """Return the folder of a study's checkpoints: in `compute.shared`, or in `mlruns/` of the current folder.
+
+    Several projects may use one common folder, so the study's id tells their studies of equal names apart there.
+    """
+    if experiment.compute.shared:
+        return Path(experiment.compute.shared, "checkpoints", f"{experiment.name}-{study_id}")
+    return Path("mlruns", "checkpoints", experiment.name)
 
 
 class CheckpointFolder:

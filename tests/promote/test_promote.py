@@ -187,7 +187,8 @@ from pneumo.console.command import run_command
 run_command(app, "promote")
 """
 STEPS = (0, 2, 4, 6, 9, 11, 13, 15, 16, 17, 19, 21)
-"""The writes to try a kill before: at least one of each kind. A promotion makes fewer than the last, so it runs to its end."""
+"""Numbers of the writes before which a promotion is killed, with each kind of write among them. A promotion makes fewer writes
+than the last number, so that one runs to its end."""
 
 
 @pytest.fixture(scope="module")

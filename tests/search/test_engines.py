@@ -1,4 +1,4 @@
-"""Three algorithms on the real pictures: each study is killed and resumed, and all leave the same kind of record in MLflow."""
+"""Studies of three algorithms on real pictures are killed and resumed; all leave the same kind of record in MLflow."""
 
 from __future__ import annotations
 

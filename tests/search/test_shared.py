@@ -157,9 +157,9 @@ def wait_for_trial_under_way(program: subprocess.Popen[bytes], folder: Path, sto
             trials = optuna.load_study(study_name=STUDY, storage=storage).get_trials(deepcopy=False)
             owner = trials[int(finished[1])].user_attrs[OWNER]
             for trial in trials:
-                checkpoint = seen_by_all / "checkpoints" / STUDY / f"trial-{trial.number:04d}.npz"
+                checkpoints = list(seen_by_all.glob(f"checkpoints/{STUDY}-*/trial-{trial.number:04d}.npz"))
                 is_under_way = trial.state == optuna.trial.TrialState.RUNNING and trial.intermediate_values
-                if is_under_way and checkpoint.exists() and trial.user_attrs.get(OWNER) == owner:
+                if is_under_way and checkpoints and trial.user_attrs.get(OWNER) == owner:
                     return trial.number
             os.killpg(program.pid, signal.SIGCONT)
         else:
