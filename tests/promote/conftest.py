@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
 
 from pneumo.console.command import TypedCommand
+from tests.support.databases import copy_database
 from tests.support.in_process import RunHere
 from tests.support.program import search, write
 from tests.support.promotions import Promote, PromoteHere
@@ -30,8 +30,8 @@ def study(studied: Path) -> Path:
     """The study as the search left it: the store is restored before each test."""
     searched = studied / "as-searched.db"
     if not searched.exists():
-        shutil.copy(studied / "mlflow.db", searched)
-    shutil.copy(searched, studied / "mlflow.db")
+        copy_database(studied / "mlflow.db", searched)
+    copy_database(searched, studied / "mlflow.db")
     return studied
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from sklearn import metrics
 from pneumo.evidence.scaling import scale_probabilities
 from pneumo.spec.errors import RequestError
 from pneumo.spec.promotion import FIGURES
+from tests.support.databases import copy_database
 from tests.support.new_stores import new_database
 from tests.support.program import LONGEST, PHANTOMS, client, command, runs, search, write
 from tests.support.promotions import STUDY, PromoteHere, aliases, openings, promote, promotion_runs
@@ -199,7 +199,7 @@ def two(studied: Path) -> tuple[Path, str, list[str]]:
     for trial in trials[:2]:
         promote(studied, trial.info.run_id, "--force", "to have a champion")
     assert aliases(studied) == {"champion": 2, "previous": 1}
-    shutil.copy(studied / "mlflow.db", studied / "two.db")
+    copy_database(studied / "mlflow.db", studied / "two.db")
     return studied, trials[2].info.run_id, []
 
 
@@ -222,7 +222,7 @@ def test_a_promotion_that_is_killed_at_a_step_is_finished_by_the_same_command(
     two: tuple[Path, str, list[str]], step: int, promote_here: PromoteHere
 ) -> None:
     folder, run_id, killed_writes = two
-    shutil.copy(folder / "two.db", folder / "mlflow.db")
+    copy_database(folder / "two.db", folder / "mlflow.db")
     script = [sys.executable, "-c", KILLED, str(step), run_id, "--force", "to finish it"]
     killed = subprocess.run(script, cwd=folder, capture_output=True, text=True, timeout=LONGEST, check=False)
     was_killed = killed.returncode == -9
