@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,10 +38,15 @@ def steps_per_epoch(training: Examples, values: Hyperparameters) -> int:
     return -(-len(training) // values.batch_size)
 
 
+Load = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, ...]]
+"""Takes the epoch, the step and the positions of a batch's pictures, int64 () (), (b,). Returns the batch, as
+`training_batches` describes it."""
+
+
 def training_batches(
     training: Examples, values: Hyperparameters, *, seed: int, first_epoch: int = 0
 ) -> tf.data.Dataset:
-    """Return the training batches of all epochs, one epoch after another.
+    """Return the training batches of all epochs, one epoch after another. Threads of the host augment the pictures.
 
     The content of a batch and its augmentation depend on `seed`, the epoch and the step only.
 
@@ -53,23 +60,70 @@ def training_batches(
         A dataset of tuples: pictures float32 (b, side, side, channels), labels float32 (b, 1), from 0 to 1 if pictures are
         mixed, and, if the classes are balanced, weights float32 (b, 1). The last batch of an epoch may be smaller.
     """
-    labels = training.labels.astype(np.float32)
-    weights = np.ones(2, np.float32)
-    if values.class_weight == "balanced":
-        counts = np.bincount(training.labels, minlength=2)
-        weights = (len(training) / (2 * np.maximum(counts, 1))).astype(np.float32)
+
+    def read_pixels(positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        return training.pixels[training.rows[positions]]
+
+    load = _loader(training, values, seed, lambda positions: tf.numpy_function(read_pixels, [positions], tf.uint8))
+    return (
+        _positions(training, values, seed, first_epoch)
+        .map(load, num_parallel_calls=max(1, usable_cores() // 2), deterministic=True)
+        .prefetch(2)
+    )
+
+
+def resident_batches(
+    training: Examples, values: Hyperparameters, *, seed: int, first_epoch: int = 0
+) -> tuple[tf.data.Dataset, Load]:
+    """Return the batches of `training_batches` for a device that keeps the pictures in its memory.
+
+    The pictures, uint8, are copied to the device once. A step then takes a few numbers from the host, and gathers and augments
+    its pictures on the device.
+
+    Returns:
+        A dataset of what `Load` takes, one element for each step of all epochs, and the function, which a step calls.
+    """
+    pictures, *shape = training.pixels[training.rows].shape
+    size = math.prod(shape)
+    # TensorFlow's GPU kernel gathers integers of 64 bits, but none of 8 bits.
+    bytes_of_words = np.zeros((pictures, -(-size // 8) * 8), np.uint8)
+    bytes_of_words[:, :size] = training.pixels[training.rows].reshape(pictures, size)
+    words = tf.constant(bytes_of_words.view(np.int64))
+
+    def read_pixels(positions: tf.Tensor) -> tf.Tensor:
+        pixels = tf.reshape(tf.bitcast(tf.gather(words, positions), tf.uint8), (-1, bytes_of_words.shape[1]))
+        return tf.reshape(pixels[:, :size], (-1, *shape))
+
+    load = _loader(training, values, seed, read_pixels)
+    return _positions(training, values, seed, first_epoch).prefetch(8), load
+
+
+def _positions(training: Examples, values: Hyperparameters, seed: int, first_epoch: int) -> tf.data.Dataset:
+    """Return the epoch, the step and the positions in `training.rows` of each batch of all epochs."""
 
     def shuffle_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(tf.range(len(training), dtype=tf.int64), seed=(seed, epoch))
         batches = tf.data.Dataset.from_tensor_slices(order).batch(values.batch_size)
         return batches.enumerate().map(lambda step, positions: (epoch, step, positions))
 
-    def read_pixels(positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        return training.pixels[training.rows[positions]]
+    options = tf.data.Options()
+    # There is nothing to tune, and on a busy machine the end of a training has waited up to 40 s for the tuner's thread.
+    options.autotune.enabled = False
+    return tf.data.Dataset.range(first_epoch, values.epochs).flat_map(shuffle_epoch).with_options(options)
 
-    def load_batch(epoch: tf.Tensor, step: tf.Tensor, positions: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        pixels = tf.numpy_function(read_pixels, [positions], tf.uint8)
-        pixels = tf.ensure_shape(pixels, (None, *training.pixels.shape[1:]))
+
+def _loader(
+    training: Examples, values: Hyperparameters, seed: int, read_pixels: Callable[[tf.Tensor], tf.Tensor]
+) -> Load:
+    """Return a function that reads the pictures at the positions of a batch and augments them."""
+    labels = training.labels.astype(np.float32)
+    weights = np.ones(2, np.float32)
+    if values.class_weight == "balanced":
+        counts = np.bincount(training.labels, minlength=2)
+        weights = (len(training) / (2 * np.maximum(counts, 1))).astype(np.float32)
+
+    def load(epoch: tf.Tensor, step: tf.Tensor, positions: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        pixels = tf.ensure_shape(read_pixels(positions), (None, *training.pixels.shape[1:]))
         batch_seed = tf.random.experimental.stateless_fold_in(tf.stack([tf.constant(seed, tf.int64), epoch]), step)
         pictures = augment_pictures(pixels[..., None], batch_seed, values)
         pictures = tf.ensure_shape(pictures, (None, *training.pixels.shape[1:], 1))
@@ -80,13 +134,4 @@ def training_batches(
             pictures, label, weight = mix_pictures(pictures, label, weight, batch_seed, values.mixup)
         return (pictures, label) if values.class_weight == "none" else (pictures, label, weight)
 
-    options = tf.data.Options()
-    # There is nothing to tune, and on a busy machine the end of a training has waited up to 40 s for the tuner's thread.
-    options.autotune.enabled = False
-    return (
-        tf.data.Dataset.range(first_epoch, values.epochs)
-        .flat_map(shuffle_epoch)
-        .map(load_batch, num_parallel_calls=max(1, usable_cores() // 2), deterministic=True)
-        .prefetch(2)
-        .with_options(options)
-    )
+    return load

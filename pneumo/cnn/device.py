@@ -113,6 +113,11 @@ def find_device(
     return Device(name, "cpu", "bfloat16" if has_bfloat16 else "float32")
 
 
+def picture_memory() -> int:
+    """Return the bytes of the device's memory that the training pictures may take; 0 on the CPU, which gains nothing."""
+    return int(os.environ.get(Variables.GPU_PICTURES, "0"))
+
+
 def resolve_precision(values: Hyperparameters, device: Device) -> Hyperparameters:
     """Return the hyperparameters with `precision: auto` replaced by the device's fastest precision."""
     if values.precision != "auto":

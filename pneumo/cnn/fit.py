@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from pneumo.cnn.batches import Examples, steps_per_epoch, training_batches
+from pneumo.cnn.batches import Examples, resident_batches, steps_per_epoch, training_batches
 from pneumo.cnn.build import prediction_network
 from pneumo.cnn.checkpoint import BestEpoch, Checkpoint, TrainingCost
 from pneumo.cnn.optimizer import averaged_weights, compile_model, reduce_rate
@@ -85,6 +85,7 @@ def fit(
     checkpoint: Checkpoint | None = None,
     save_progress: SaveProgress | None = None,
     longest_call: float = LONGEST_CALL,
+    picture_memory: int = 0,
 ) -> FitResult:
     """Train a network up to epoch `values.epochs`, or until `values.early_stopping` or `after_epoch` ends the training.
 
@@ -102,6 +103,8 @@ def fit(
         checkpoint: The progress to resume from, which `load_checkpoint` returned when it set the model's variables.
         save_progress: Called after each epoch, to save a checkpoint.
         longest_call: Seconds after which `after_step` is called, about; 0 to call it after each step.
+        picture_memory: Bytes of the device's memory that the training pictures may take. If they fit, they are kept there and
+            augmented by the device; otherwise the host reads and augments each batch.
 
     Returns:
         The result. The model has the weights of the best epoch.
@@ -130,7 +133,6 @@ def fit(
     if not model.compiled:
         compile_model(model, values, steps * values.epochs)
     predict = make_predictor(prediction_network(model, values))
-    dataset = training_batches(training, values, seed=seed, first_epoch=first_epoch)
     epochs = _Epochs(
         model, values, lambda: predict(validation), steps, after_epoch, after_step, checkpoint, save_progress
     )
@@ -138,7 +140,12 @@ def fit(
     first_batch = slice(PREDICTION_BATCH)
     predict(Examples(validation.pixels, validation.rows[first_batch], validation.labels[first_batch]))
     # One iterator for all epochs, so that an epoch's first batches are ready when it begins.
-    runner = Steps(model, dataset, longest_call)
+    if len(training) * values.image_size**2 <= picture_memory:
+        positions, load = resident_batches(training, values, seed=seed, first_epoch=first_epoch)
+        runner = Steps(model, positions, load, longest_call)
+    else:
+        batches = training_batches(training, values, seed=seed, first_epoch=first_epoch)
+        runner = Steps(model, batches, longest_call=longest_call)
     for _ in range(first_epoch, values.epochs):
         if not epochs.train(runner):
             break

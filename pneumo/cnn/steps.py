@@ -11,6 +11,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from pneumo.cnn.batches import Load
+
 LONGEST_CALL = 0.2
 """Approximate longest duration of a call, in seconds. Progress, Ctrl-C and time limits are handled between calls."""
 
@@ -22,19 +24,27 @@ class Steps:
 
     Args:
         model: The compiled model.
-        batches: The batches of all epochs, as Keras takes them.
+        batches: The batches of all epochs, as Keras takes them; or what `load` makes them of.
+        load: Makes a batch of an element of `batches`, on the device of the model.
         longest_call: Seconds that a call may take; 0 for a call for each step.
     """
 
-    def __init__(self, model: keras.Model, batches: tf.data.Dataset, longest_call: float = LONGEST_CALL) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        batches: tf.data.Dataset,
+        load: Load | None = None,
+        longest_call: float = LONGEST_CALL,
+    ) -> None:
         self._longest_call = longest_call
         self._calls, self._most = 0, 1
-        _build_metrics(model, batches)
+        _build_metrics(model, (batches.map(load) if load else batches).element_spec)
         iterator = iter(batches)
 
         def run(count: tf.Tensor) -> Any:
             def train(step: tf.Tensor) -> tuple[tf.Tensor]:
-                model.train_step(iterator.get_next())
+                element = iterator.get_next()
+                model.train_step(load(*element) if load else element)
                 return (step + 1,)
 
             tf.while_loop(lambda step: step < count, train, (tf.constant(0),), parallel_iterations=1)
@@ -54,11 +64,9 @@ class Steps:
         return count, metrics
 
 
-def _build_metrics(model: keras.Model, batches: tf.data.Dataset) -> None:
+def _build_metrics(model: keras.Model, batch: tuple[tf.TensorSpec, ...]) -> None:
     """Create the variables of the model's metrics, because the loop of a traced step cannot create any."""
-    x, y, *weights = (
-        tf.zeros([1 if side is None else side for side in s.shape], s.dtype) for s in batches.element_spec
-    )
+    x, y, *weights = (tf.zeros([1 if side is None else side for side in spec.shape], spec.dtype) for spec in batch)
     weight = weights[0] if weights else None
     model.compute_loss(x, y, y, weight, training=False)
     model.compute_metrics(x, y, y, weight)

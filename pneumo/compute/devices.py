@@ -19,6 +19,9 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 GPU_OVERHEAD = 600_000_000
 """Estimated bytes of a GPU's memory that a process takes besides what TensorFlow allocates: CUDA's context and kernels."""
 
+PICTURES_SHARE = 4
+"""The training pictures of a trial are kept on its GPU if they take at most one part of so many of its memory."""
+
 LEAST_GPU_MEMORY = 500_000_000
 """Fewest bytes of a GPU's memory that a trial is given."""
 
@@ -70,10 +73,13 @@ class Devices:
         if not self.gpus:
             # TensorFlow might find libraries that this module does not, and then it would train on all GPUs at once.
             return {VISIBLE: "-1"} if self.fault else {}
-        if self.gpu_memory is None:
-            return {Variables.GPU_MEMORY: "all"}
+        memory = self.gpu_memory
+        pictures = {Variables.GPU_PICTURES: str((memory or min(gpu.memory for gpu in self.gpus)) // PICTURES_SHARE)}
+        if memory is None:
+            return {Variables.GPU_MEMORY: "all"} | pictures
         # With a limit, TensorFlow ignores the memory growth that is set through its API.
-        return {Variables.GPU_MEMORY: str(self.gpu_memory // 2**20), "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+        limit = {Variables.GPU_MEMORY: str(memory // 2**20), "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+        return limit | pictures
 
     def describe(self, workers: int) -> str:
         """Return what the trials of so many workers train on, in a line."""

@@ -221,3 +221,4 @@ class Variables:
     """Environment variables of a worker process, which nobody else sets."""
 
     GPU_MEMORY = "PNEUMO_GPU_MEMORY"  # MiB of its GPU that TensorFlow may allocate, or `all`; not set on the CPU
+    GPU_PICTURES = "PNEUMO_GPU_PICTURES"  # bytes of its GPU's memory that pictures may take; not set on the CPU

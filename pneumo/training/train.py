@@ -24,6 +24,7 @@ from pneumo.cnn.checkpoint import (
     TrainingCost,
     load_checkpoint,
 )
+from pneumo.cnn.device import picture_memory
 from pneumo.cnn.fit import EpochOutcome, FitResult, fit, is_finished
 from pneumo.cnn.optimizer import compile_model
 from pneumo.compute.place import Channel
@@ -102,6 +103,7 @@ def train(task: TrialTask, values: Hyperparameters, model: Any, channel: Channel
             after_step=channel.progress,
             checkpoint=checkpoint,
             save_progress=save_progress,
+            picture_memory=picture_memory(),
         )
     metrics = _final_metrics(model, epochs.history[result.best_epoch - 1], validation, result)
     # The driver of a replay ends the training after the recorded number of epochs, also if it was not pruned.

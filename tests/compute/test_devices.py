@@ -103,7 +103,7 @@ def test_all_gpus_are_used_and_named(machine: Machine) -> None:
     machine.install(H100, H100, "NVIDIA A10G")
     found = find_devices()
     assert (found.ids, found.slots) == (("0", "1", "2"), 3)
-    assert found.environment == {"PNEUMO_GPU_MEMORY": "all"}
+    assert found.environment == {"PNEUMO_GPU_MEMORY": "all", "PNEUMO_GPU_PICTURES": str(found.gpus[2].memory // 4)}
     assert found.describe(3) == f"Training on: 2 x {H100}, 1 x NVIDIA A10G"
     assert found.describe(2) == f"Training on: 2 x {H100} (of 3; --workers auto uses all)"
 
@@ -129,6 +129,7 @@ def test_shares_of_a_gpu_have_a_limit_of_its_memory_that_leaves_room_for_cuda(ma
     assert found.gpu_memory == 40 * GB - devices.GPU_OVERHEAD
     assert found.environment == {
         "PNEUMO_GPU_MEMORY": str((40 * GB - devices.GPU_OVERHEAD) // 2**20),
+        "PNEUMO_GPU_PICTURES": str((40 * GB - devices.GPU_OVERHEAD) // 4),
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     }
     assert found.describe(4) == f"Training on: 2 x {H100}, 4 trials at a time"
