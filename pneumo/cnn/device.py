@@ -7,7 +7,9 @@ import errno
 import os
 import platform
 import re
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -47,7 +49,9 @@ def warm_up(*, deterministic: bool = False) -> Device:
             `tf.errors.UnimplementedError`. The bits still depend on the device and on the number of threads.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
-    import tensorflow as tf
+    # Keras imports them for its scikit-learn wrappers and picture galleries if they are there: a third of its import.
+    with _absent("sklearn", "matplotlib"):
+        import tensorflow as tf
 
     import pneumo.cnn.fit  # noqa: F401
 
@@ -58,6 +62,18 @@ def warm_up(*, deterministic: bool = False) -> Device:
     device = find_device()
     tf.zeros(1)  # the first operation initializes the device
     return device
+
+
+@contextmanager
+def _absent(*names: str) -> Generator[None]:
+    """Let imports of these modules fail, as if they were not installed. A module that is imported already stays."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 def find_device(

@@ -74,7 +74,7 @@ def main(
     from pneumo.predict.explain import make_overlay_folder, overlay_writer
     from pneumo.predict.export import export_model
     from pneumo.predict.loop import predict_pictures, print_summary
-    from pneumo.predict.model import load_model
+    from pneumo.predict.model import find_model
     from pneumo.predict.pictures import find_pictures
 
     if export and (pictures or explain):
@@ -86,8 +86,9 @@ def main(
     paths = find_pictures(pictures or ())
     if explain:
         make_overlay_folder(explain)
+    found = find_model(model)
     _start_tensorflow()
-    loaded = load_model(model)
+    loaded = found.load()
     if export:
         export_model(loaded, *export)
         return OK

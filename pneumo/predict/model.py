@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pneumo.console.command import describe_error
@@ -37,13 +38,34 @@ class LoadedModel:
         )
 
 
-def load_model(uri: str | None) -> LoadedModel:
-    """Load the model at `models:/NAME@ALIAS`, at `models:/NAME/VERSION` or in a folder; default: the only champion.
+@dataclass(frozen=True)
+class FoundModel:
+    """A registered model that is not loaded yet, which needs TensorFlow.
+
+    Attributes:
+        uri: The model.
+        folder: The folder of its files.
+        label: As in `LoadedModel`.
+    """
+
+    uri: str
+    folder: Path
+    label: str
+
+    def load(self) -> LoadedModel:
+        """Load the model. Raises `RequestError` if it is another kind of model, or damaged."""
+        from pneumo.tracking.served import load_folder
+
+        return LoadedModel(load_folder(self.folder, self.uri), self.label)
+
+
+def find_model(uri: str | None) -> FoundModel:
+    """Find the model at `models:/NAME@ALIAS`, at `models:/NAME/VERSION` or in a folder; default: the only champion.
 
     Raises `RequestError` if there is no such model, or if no URI is given and there is not exactly one champion.
     """
     from pneumo.tracking.registry import only_champion, version_at
-    from pneumo.tracking.served import load_served
+    from pneumo.tracking.served import served_folder
     from pneumo.tracking.store import ERRORS, connect_existing
 
     store = connect_existing()
@@ -56,6 +78,6 @@ def load_model(uri: str | None) -> LoadedModel:
     elif number := re.fullmatch(r"models:/([^/@]+)/(\d+)", uri):
         label = f"{number[1]} version {number[2]}"
     try:
-        return LoadedModel(load_served(store, uri), label)
+        return FoundModel(uri, served_folder(store, uri), label)
     except ERRORS as error:
         raise RequestError(f"{uri}: not loaded from {store.display_uri}: {describe_error(error)}") from None

@@ -237,10 +237,20 @@ def _decision(config: Mapping[str, Any]) -> Decision:
 
 
 def load_served(store: Store, uri: str) -> Served:
-    """Load the registered model at `models:/NAME@ALIAS` or `models:/NAME/VERSION`, or a model in a local folder.
+    """Load the model at `models:/NAME@ALIAS` or `models:/NAME/VERSION`, or a model in a local folder.
 
     Raises:
         RequestError: There is no such model, its files are lost, or it takes no pictures.
+        MlflowException: MLflow cannot be reached.
+    """
+    return load_folder(served_folder(store, uri), uri)
+
+
+def served_folder(store: Store, uri: str) -> Path:
+    """Return the folder of the model at `models:/NAME@ALIAS` or `models:/NAME/VERSION`, or of a model in a local folder.
+
+    Raises:
+        RequestError: There is no such model, or its files are lost.
         MlflowException: MLflow cannot be reached.
     """
     if not uri.startswith("models:/"):
@@ -248,8 +258,8 @@ def load_served(store: Store, uri: str) -> Served:
             raise RequestError(
                 f"{uri}: neither a registered model, such as models:/NAME@champion, nor the folder of one"
             )
-        return load_folder(Path(uri), uri)
-    return load_folder(model_folder(store, uri), uri)
+        return Path(uri)
+    return model_folder(store, uri)
 
 
 def model_folder(store: Store, uri: str) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,3 +112,18 @@ def test_memory_stays_flat_from_trial_to_trial() -> None:
         used.append(process.memory_info().rss / 2**20)
     # Without `release_memory` a trial of the tutorial's network leaves 52 MB.
     assert (used[-1] - used[3]) / 8 < 12
+
+
+WARMED_UP = """
+import sys
+from pneumo.cnn.device import warm_up
+warm_up()
+assert "keras" in sys.modules
+print("sklearn" in sys.modules, "matplotlib" in sys.modules)
+import sklearn.metrics, matplotlib.pyplot
+"""
+
+
+def test_keras_is_imported_without_the_libraries_that_only_its_other_parts_need() -> None:
+    done = subprocess.run([sys.executable, "-c", WARMED_UP], capture_output=True, text=True, check=True)
+    assert done.stdout == "False False\n"
