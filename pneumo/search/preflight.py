@@ -15,6 +15,7 @@ import yaml
 from pneumo.compute import disk
 from pneumo.compute.footprint import SizeEstimate, pictures_bytes, trials_bytes
 from pneumo.console.command import program_path
+from pneumo.spec.compute import ComputeSpec
 from pneumo.spec.errors import RequestError
 from pneumo.spec.experiment import Experiment
 from pneumo.spec.experiment_file import setting_changes
@@ -80,6 +81,24 @@ def check_shared(search: SearchSpec, storage: str) -> None:
         raise RequestError(
             "MLFLOW_TRACKING_URI: searches that share a study (search.shared) record it on one MLflow server, and this is "
             "none; set MLFLOW_TRACKING_URI=http://HOST:PORT, or leave search.shared out"
+        )
+
+
+def check_common_folder(compute: ComputeSpec) -> None:
+    """Check that `compute.shared` is a folder, or can become one, in which this user may write. Nothing is created.
+
+    Raises:
+        RequestError: It is none.
+    """
+    if compute.shared is None:
+        return
+    folder = Path(compute.shared).absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    reason = "this user may not write there" if there.is_dir() else f"{there} is no folder"
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise RequestError(
+            f"compute.shared: {compute.shared} cannot be written: {reason}; give a folder that all machines see under this "
+            "path, or leave compute.shared out"
         )
 
 

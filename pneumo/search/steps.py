@@ -19,6 +19,7 @@ from pneumo.search.loop import TrainingLoop
 from pneumo.search.places import PlacePlan, plan_place
 from pneumo.search.preflight import (
     audit_command,
+    check_common_folder,
     check_databases,
     check_disk,
     check_earlier_study,
@@ -57,6 +58,7 @@ def run_search(request: SearchRequest) -> int:
     check_databases(request.storage)
     search = request.experiment.search
     check_shared(search, request.storage)
+    check_common_folder(request.experiment.compute)
     plan = plan_place(request.experiment, request.ray)
     refusal = f"study {name}: another search in this folder works on it; wait for it, or choose another --name"
     if search.shared:

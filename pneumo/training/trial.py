@@ -32,6 +32,7 @@ def warm_up() -> None:
 
     device.warm_up()
     from pneumo.tracking import trial_log  # noqa: F401
+    from pneumo.training import train  # noqa: F401
 
     threading.Thread(target=_warm_up_recording, daemon=True).start()
 

@@ -246,7 +246,7 @@ def test_the_code_of_a_training_is_identified_by_its_files_and_not_by_their_fold
 
 
 IGNORED_IMPORTS = {
-    "cnn.device": "frees memory",
+    "cnn.device": "frees memory, and says how much of it pictures may take",
     "compute.place": "messages between processes",
     "data.pictures": "digests identify the pictures",
     "evidence.tables": "writes figures as text",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from pneumo.data.pictures import Source
 from pneumo.data.prepare import Prepared, prepare
 from pneumo.data.sources import source_at
-from pneumo.search.preflight import check_same_data
+from pneumo.search.preflight import check_common_folder, check_same_data
+from pneumo.spec.compute import ComputeSpec
 from pneumo.spec.errors import RequestError
 from pneumo.spec.names import Tags
 from pneumo.tracking.study import RecordedStudy
@@ -41,6 +43,20 @@ def test_another_split_is_refused_with_how_the_patients_are_known(
     with pytest.raises(RequestError, match=f"before {known_before}.*, now told by names as in NIH") as error:
         check_same_data(recorded, prepared(source), "s", 1)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_common_folder_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_common_folder(ComputeSpec())
+    check_common_folder(ComputeSpec(shared=str(tmp_path / "new" / "folder")))
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        RequestError, match=r"^compute\.shared: .*/file/in cannot be written: .*/file is no folder; give"
+    ):
+        check_common_folder(ComputeSpec(shared=str(tmp_path / "file" / "in")))
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(RequestError, match=r"^compute\.shared: .*: this user may not write there; give"):
+        check_common_folder(ComputeSpec(shared=str(tmp_path)))
 
 
 def prepared(source: Source) -> Prepared:
