@@ -42,9 +42,8 @@ quick: $(VENV)/.ready  ## run a part of the fast tests in a minute: no processes
 test: $(VENV)/.ready  ## run the fast tests
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not slow'
 
-# Slow tests wait for servers, kills and clocks a third of the time, so three processes keep two cores busy.
 test-slow: $(VENV)/.ready  ## run the slow tests: real studies, a browser, a database
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --numprocesses 3 -m slow
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m slow
 
 lint: $(VENV)/.ready  ## check style, types, imports and the Dockerfile
 	$(BIN)/ruff check .

@@ -78,8 +78,9 @@ def test_a_search_takes_over_the_trials_of_one_that_is_killed_and_ends_the_study
     assert sorted(finished) == list(range(TRIALS))
     assert str(lost) in [run.data.tags["pneumo.trial"] for run in trials if run.info.status == "KILLED"]
 
-    (continued,) = [run for run in trials if "pneumo.continued" in run.data.tags]
-    assert (continued.data.tags["pneumo.trial"], continued.info.status) == (str(lost), "FINISHED")
+    # On a busy machine a search may also take over a trial whose sign of life is late.
+    continued = [run for run in trials if "pneumo.continued" in run.data.tags and run.info.status == "FINISHED"]
+    assert str(lost) in [run.data.tags["pneumo.trial"] for run in continued]
     assert not list(seen_by_all.rglob("*.npz"))
 
     checked = search("--check", STUDY, "--storage", storage, folder=folders[2], **server)
