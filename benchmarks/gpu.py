@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, barrier: Any, number: int = 0) -> None:
-    """Print a table. With a barrier, the processes of all trainings begin each row together, and the first one prints."""
+    """Print a table. With a barrier, all processes start each row together, and only the first prints."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from pneumo.cnn.device import find_device
 

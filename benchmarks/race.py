@@ -102,7 +102,7 @@ class Outcome:
     record: dict[str, int]
 
     def best(self, seconds: float) -> float:
-        """Return the best AUC until then, or nan if no epoch has ended."""
+        """Return the best AUC up to that time, or nan if no epoch has ended by then."""
         return max((event.auc for event in self.events if event.seconds <= seconds), default=float("nan"))
 
     def until(self, auc: float) -> float:
@@ -256,11 +256,10 @@ def memory(program: subprocess.Popen[bytes]) -> float:
 
 def stop(program: subprocess.Popen[bytes]) -> None:
     """Send Ctrl-C, and kill what is left of the program after a while."""
-    family = (
-        [psutil.Process(program.pid), *psutil.Process(program.pid).children(recursive=True)]
-        if program.poll() is None
-        else []
-    )
+    if program.poll() is not None:
+        return
+    process = psutil.Process(program.pid)
+    family = [process, *process.children(recursive=True)]
     program.send_signal(signal.SIGINT)
     ends_within(program, PATIENCE)
     for member in family:
@@ -341,16 +340,16 @@ def draw(outcomes: Sequence[Outcome], path: Path) -> None:
     figure = Figure(figsize=(6.4, 3.6), dpi=110, layout="constrained")
     axes = figure.subplots()
     seconds = range(1, outcomes[0].seconds + 1)
-    lowest = 1.0
+    highest = 0.0
     for name in dict.fromkeys(outcome.contestant for outcome in outcomes):
         own = [outcome for outcome in outcomes if outcome.contestant == name]
         curve = np.mean([[outcome.best(second) for second in seconds] for outcome in own], axis=0)
         style = {"linewidth": 2.5, "color": "#D55E00"} if name == PNEUMO else {"linewidth": 1.2}
         axes.plot(seconds, curve, label=name, **style)
-        lowest = min(lowest, curve[len(curve) // 10 :][~np.isnan(curve[len(curve) // 10 :])].min(initial=1.0))
+        highest = max(highest, curve[-1])
     seeds = len({outcome.seed for outcome in outcomes})
     axes.set(xlabel="seconds", ylabel=f"best validation AUC so far, mean of {seeds} seeds")
-    axes.set_ylim(bottom=lowest - 0.002)
+    axes.set_ylim(highest - 0.03, highest + 0.002)  # a poor first epoch would hide the differences
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, loc="lower right")
     figure.savefig(path)

@@ -1,4 +1,4 @@
-"""Keras Tuner's Hyperband, with MLflow's autologging of each training."""
+"""Search with Keras Tuner's Hyperband, and log each training with MLflow autologging."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Optuna with MLflow's autologging, a nested run for each trial, as MLflow's guide on hyperparameter tuning shows it."""
+"""Search with Optuna and MLflow autologging, one nested run per trial, as in MLflow's hyperparameter tuning guide."""
 
 import common
 import mlflow

@@ -1,4 +1,4 @@
-"""Random search with Keras alone. It records nothing but a CSV file with a line for each trial."""
+"""Search at random with plain Keras. The only record is a CSV file with one line per trial."""
 
 import random
 from pathlib import Path

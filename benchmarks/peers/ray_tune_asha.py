@@ -1,4 +1,4 @@
-"""Ray Tune with ASHA, recorded by its MLflow callback, as Ray's guides for Keras and for MLflow show it."""
+"""Search with Ray Tune's ASHA and its MLflow callback, as in Ray's guides for Keras and for MLflow."""
 
 from pathlib import Path
 from typing import Any

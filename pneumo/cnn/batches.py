@@ -39,8 +39,8 @@ def steps_per_epoch(training: Examples, values: Hyperparameters) -> int:
 
 
 Load = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, ...]]
-"""Takes the epoch, the step and the positions of a batch's pictures, int64 () (), (b,). Returns the batch, as
-`training_batches` describes it."""
+"""Takes the epoch and the step of a batch, int64 scalars, and the positions of its pictures, int64 (b,). Returns the batch as
+described in `training_batches`."""
 
 
 def training_batches(
@@ -77,21 +77,21 @@ def resident_batches(
 ) -> tuple[tf.data.Dataset, Load]:
     """Return the batches of `training_batches` for a device that keeps the pictures in its memory.
 
-    The pictures, uint8, are copied to the device once. A step then takes a few numbers from the host, and gathers and augments
-    its pictures on the device.
+    The pictures are copied to the device once, as uint8. Each step then takes only positions from the host, and gathers and
+    augments its pictures on the device.
 
     Returns:
-        A dataset of what `Load` takes, one element for each step of all epochs, and the function, which a step calls.
+        A dataset with the arguments of `Load` for each step of all epochs, and the function that makes a batch of them.
     """
-    pictures, *shape = training.pixels[training.rows].shape
+    shape = training.pixels.shape[1:]
     size = math.prod(shape)
-    # TensorFlow's GPU kernel gathers integers of 64 bits, but none of 8 bits.
-    bytes_of_words = np.zeros((pictures, -(-size // 8) * 8), np.uint8)
-    bytes_of_words[:, :size] = training.pixels[training.rows].reshape(pictures, size)
-    words = tf.constant(bytes_of_words.view(np.int64))
+    # TensorFlow has a GPU kernel that gathers 64-bit integers, but none for 8-bit integers.
+    rows = np.pad(training.pixels[training.rows].reshape(len(training), size), ((0, 0), (0, -size % 8)))
+    words = tf.constant(rows.view(np.int64))
+    padded_size = rows.shape[1]
 
     def read_pixels(positions: tf.Tensor) -> tf.Tensor:
-        pixels = tf.reshape(tf.bitcast(tf.gather(words, positions), tf.uint8), (-1, bytes_of_words.shape[1]))
+        pixels = tf.reshape(tf.bitcast(tf.gather(words, positions), tf.uint8), (-1, padded_size))
         return tf.reshape(pixels[:, :size], (-1, *shape))
 
     load = _loader(training, values, seed, read_pixels)

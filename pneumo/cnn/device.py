@@ -49,7 +49,7 @@ def warm_up(*, deterministic: bool = False) -> Device:
             `tf.errors.UnimplementedError`. The bits still depend on the device and on the number of threads.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
-    # Keras imports them for its scikit-learn wrappers and picture galleries if they are there: a third of its import.
+    # Keras imports both, if it can, for wrappers and galleries that nothing here uses. That is a third of its import time.
     with _absent("sklearn", "matplotlib"):
         import tensorflow as tf
 
@@ -66,7 +66,7 @@ def warm_up(*, deterministic: bool = False) -> Device:
 
 @contextmanager
 def _absent(*names: str) -> Generator[None]:
-    """Let imports of these modules fail, as if they were not installed. A module that is imported already stays."""
+    """Make imports of these modules fail as if they were not installed. Modules that are already imported stay."""
     hidden = [name for name in names if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
     try:

@@ -20,7 +20,7 @@ GPU_OVERHEAD = 600_000_000
 """Estimated bytes of a GPU's memory that a process takes besides what TensorFlow allocates: CUDA's context and kernels."""
 
 PICTURES_SHARE = 4
-"""The training pictures of a trial are kept on its GPU if they take at most one part of so many of its memory."""
+"""A trial's training pictures stay in its GPU's memory if they take at most 1 / `PICTURES_SHARE` of it."""
 
 LEAST_GPU_MEMORY = 500_000_000
 """Fewest bytes of a GPU's memory that a trial is given."""
@@ -78,8 +78,7 @@ class Devices:
         if memory is None:
             return {Variables.GPU_MEMORY: "all"} | pictures
         # With a limit, TensorFlow ignores the memory growth that is set through its API.
-        limit = {Variables.GPU_MEMORY: str(memory // 2**20), "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-        return limit | pictures
+        return {Variables.GPU_MEMORY: str(memory // 2**20), "TF_FORCE_GPU_ALLOW_GROWTH": "true"} | pictures
 
     def describe(self, workers: int) -> str:
         """Return what the trials of so many workers train on, in a line."""

@@ -88,14 +88,18 @@ def check_common_folder(compute: ComputeSpec) -> None:
     """Check that `compute.shared` is a folder, or can become one, in which this user may write. Nothing is created.
 
     Raises:
-        RequestError: It is none.
+        RequestError: It is no folder, or this user may not write there.
     """
     if compute.shared is None:
         return
     folder = Path(compute.shared).absolute()
     there = next(path for path in (folder, *folder.parents) if path.exists())
-    reason = "this user may not write there" if there.is_dir() else f"{there} is no folder"
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    reason = None
+    if not there.is_dir():
+        reason = f"{there} is no folder"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        reason = "this user may not write there"
+    if reason:
         raise RequestError(
             f"compute.shared: {compute.shared} cannot be written: {reason}; give a folder that all machines see under this "
             "path, or leave compute.shared out"
